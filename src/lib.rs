@@ -1,0 +1,1 @@
+//! vDPA: a virtio data-path device is one contract, with pluggable parents behind it.

@@ -1,0 +1,1 @@
+//! The vDPA device contract: parents below, users above.

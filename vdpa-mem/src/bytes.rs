@@ -1,0 +1,283 @@
+//! A span of memory shared with a peer.
+#![allow(
+    unsafe_code,
+    reason = "the one place where shared memory is touched: raw copies and atomic cells"
+)]
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::{DirtyLog, Gpa};
+
+/// A span of memory shared with a peer: an address and a length, never a reference.
+///
+/// The peer may change the bytes at any time, so nothing here hands out a reference: payload is *copied*, once, into
+/// memory of our own ([`read`](Self::read), [`write`](Self::write)); ring fields are *cells*: relaxed atomics of
+/// exactly one width, in virtio's little-endian order.
+///
+/// The lifetime is that of the read section ([`Section`](crate::Section)) or of the owner
+/// ([`Region`](crate::Region), [`Window`](crate::Window)) that keeps the memory mapped.
+#[derive(Clone, Copy)]
+pub struct Bytes<'a> {
+    base: NonNull<u8>,
+    len: usize,
+    log: Option<(&'a dyn DirtyLog, Gpa)>,
+    owner: PhantomData<&'a ()>,
+}
+
+impl<'a> Bytes<'a> {
+    /// # Safety
+    /// `len` bytes from `base` on are mapped for `'a`, writable if anybody writes through the span, and no Rust
+    /// reference into them exists.
+    #[inline]
+    pub(crate) unsafe fn new(
+        base: NonNull<u8>,
+        len: usize,
+        log: Option<(&'a dyn DirtyLog, Gpa)>,
+    ) -> Self {
+        Self {
+            base,
+            len,
+            log,
+            owner: PhantomData,
+        }
+    }
+
+    /// The length in bytes.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address of the first byte in this process. A number, for diagnostics and for handing to the system.
+    pub fn hva(&self) -> crate::Hva {
+        crate::Hva::new(self.base.as_ptr() as u64)
+    }
+
+    /// The `len` bytes from `at` on, or `None` if they are not all inside.
+    #[inline]
+    pub fn slice(&self, at: usize, len: usize) -> Option<Bytes<'a>> {
+        if at.checked_add(len)? > self.len {
+            return None;
+        }
+        let log = match self.log {
+            Some((log, gpa)) => Some((log, gpa.checked_add(at as u64)?)),
+            None => None,
+        };
+        // SAFETY: `at` is inside the span or one past it, so the pointer stays inside the allocation.
+        let base = unsafe { self.base.add(at) };
+        // SAFETY: a part of a valid span is one.
+        Some(unsafe { Bytes::new(base, len, log) })
+    }
+
+    /// How many of `want` bytes there are from `at` on.
+    #[inline]
+    fn clamp(&self, at: usize, want: usize) -> usize {
+        want.min(self.len.saturating_sub(at))
+    }
+
+    /// Copies bytes from `at` on into `to`. Answers how many there were: fewer than asked for at the end of the span.
+    #[inline]
+    pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
+        let len = self.clamp(at, to.len());
+        if len != 0 {
+            // SAFETY: `at < self.len` as `len` is not 0.
+            let from = unsafe { self.base.add(at) };
+            // SAFETY: `clamp` bounds `len` by both sides; `to` is exclusive, so the two cannot overlap.
+            unsafe { copy_out(from.as_ptr(), to.as_mut_ptr(), len) };
+        }
+        len
+    }
+
+    /// Copies `from` to the bytes from `at` on. Answers how many there was room for.
+    #[inline]
+    pub fn write(&self, at: usize, from: &[u8]) -> usize {
+        let len = self.clamp(at, from.len());
+        if len != 0 {
+            // SAFETY: `at < self.len` as `len` is not 0.
+            let to = unsafe { self.base.add(at) };
+            // SAFETY: `clamp` bounds `len` by both sides; no reference into the span exists, so `from` is elsewhere.
+            unsafe { copy_in(from.as_ptr(), to.as_ptr(), len) };
+            self.mark(at, len);
+        }
+        len
+    }
+
+    /// Sets `len` bytes from `at` on to zero. Answers how many there were.
+    pub fn zero(&self, at: usize, len: usize) -> usize {
+        const ZEROES: [u8; 256] = [0; 256];
+        let mut done = 0;
+        while done < len {
+            let chunk = &ZEROES[..ZEROES.len().min(len - done)];
+            match self.write(at.saturating_add(done), chunk) {
+                0 => break,
+                n => done += n,
+            }
+        }
+        done
+    }
+
+    #[inline]
+    fn mark(&self, at: usize, len: usize) {
+        if let Some((log, gpa)) = self.log {
+            mark_slow(log, gpa, at, len);
+        }
+    }
+
+    /// The cell of `size` bytes at `at`, if it is inside the span and aligned in host memory.
+    #[inline]
+    fn cell<T>(&self, at: u32) -> Option<NonNull<T>> {
+        let (at, size) = (at as usize, size_of::<T>());
+        if size > self.len || at > self.len - size {
+            return None;
+        }
+        // SAFETY: `at + size <= len`, checked above.
+        let cell = unsafe { self.base.add(at) };
+        (cell.as_ptr() as usize & (size - 1) == 0).then_some(cell.cast())
+    }
+}
+
+/// Defines one width of ring cell.
+macro_rules! cell {
+    ($load:ident, $store:ident, $int:ty, $atomic:ty) => {
+        #[doc = concat!("The little-endian `", stringify!($int), "` cell at byte `at`: a relaxed atomic load.")]
+        ///
+        /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere the answer is 0.
+        #[inline]
+        pub fn $load(&self, at: u32) -> $int {
+            match self.cell::<$atomic>(at) {
+                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+                Some(cell) => <$int>::from_le(unsafe { cell.as_ref() }.load(Ordering::Relaxed)),
+                None => 0,
+            }
+        }
+
+        #[doc = concat!("Stores a little-endian `", stringify!($int), "` to the cell at byte `at`: a relaxed atomic store.")]
+        ///
+        /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere nothing happens.
+        #[inline]
+        pub fn $store(&self, at: u32, value: $int) {
+            if let Some(cell) = self.cell::<$atomic>(at) {
+                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+                unsafe { cell.as_ref() }.store(value.to_le(), Ordering::Relaxed);
+                self.mark(at as usize, size_of::<$int>());
+            }
+        }
+    };
+}
+
+impl Bytes<'_> {
+    cell!(load_u16, store_u16, u16, AtomicU16);
+    cell!(load_u32, store_u32, u32, AtomicU32);
+    cell!(load_u64, store_u64, u64, AtomicU64);
+}
+
+#[cold]
+fn mark_slow(log: &dyn DirtyLog, gpa: Gpa, at: usize, len: usize) {
+    if let Some(gpa) = gpa.checked_add(at as u64) {
+        log.mark(gpa, len as u64);
+    }
+}
+
+impl core::fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Bytes({:p}, {:#x} bytes)", self.base, self.len)
+    }
+}
+
+/// Copies out of shared memory.
+///
+/// # Safety
+/// Both pointers are valid for `len` bytes and do not overlap.
+#[inline]
+unsafe fn copy_out(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(not(any(miri, loom)))]
+    // SAFETY: as promised by the caller. The peer may write meanwhile: the copy then holds old or new bytes, and only
+    // the copy is ever looked at.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from, to, len);
+    }
+    // The same, said so that a checker of data races understands it.
+    #[cfg(any(miri, loom))]
+    for i in 0..len {
+        // SAFETY: inside both ranges, as promised by the caller.
+        let byte = unsafe { &*from.add(i).cast::<core::sync::atomic::AtomicU8>() };
+        let byte = byte.load(Ordering::Relaxed);
+        // SAFETY: inside both ranges, as promised by the caller.
+        unsafe { to.add(i).write(byte) };
+    }
+}
+
+/// Copies into shared memory.
+///
+/// # Safety
+/// Both pointers are valid for `len` bytes and do not overlap.
+#[inline]
+unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(not(any(miri, loom)))]
+    // SAFETY: as promised by the caller. A peer that reads meanwhile sees old or new bytes; the ring tells it when
+    // they are its own.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from, to, len);
+    }
+    #[cfg(any(miri, loom))]
+    for i in 0..len {
+        // SAFETY: inside both ranges, as promised by the caller.
+        let value = unsafe { from.add(i).read() };
+        // SAFETY: inside both ranges, as promised by the caller.
+        let byte = unsafe { &*to.add(i).cast::<core::sync::atomic::AtomicU8>() };
+        byte.store(value, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Region;
+
+    #[test]
+    fn copies_stop_at_the_end() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes().slice(0, 10).unwrap();
+        assert_eq!(bytes.write(8, &[1, 2, 3]), 2);
+        let mut back = [9; 4];
+        assert_eq!(bytes.read(7, &mut back), 3);
+        assert_eq!(back, [0, 1, 2, 9]);
+        assert_eq!(bytes.read(10, &mut back), 0);
+        assert_eq!(bytes.read(usize::MAX, &mut back), 0);
+        assert_eq!(bytes.zero(0, 100), 10);
+    }
+
+    #[test]
+    fn slices_stay_inside() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes();
+        assert!(bytes.slice(4096, 0).is_some());
+        assert!(bytes.slice(4096, 1).is_none());
+        assert!(bytes.slice(usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn cells_are_little_endian_and_bounded() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes().slice(0, 16).unwrap();
+        bytes.store_u32(4, 0x0403_0201);
+        let mut back = [0; 4];
+        bytes.read(4, &mut back);
+        assert_eq!(back, [1, 2, 3, 4]);
+        assert_eq!(bytes.load_u16(6), 0x0403);
+        assert_eq!(bytes.load_u64(0), 0x0403_0201_0000_0000);
+        // Beyond the end, and misaligned: nothing happens.
+        bytes.store_u64(12, u64::MAX);
+        bytes.store_u16(3, u16::MAX);
+        bytes.store_u16(u32::MAX, 1);
+        assert_eq!(bytes.load_u64(8), 0);
+        assert_eq!(bytes.load_u16(15), 0);
+    }
+}

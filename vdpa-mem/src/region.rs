@@ -1,0 +1,259 @@
+//! Memory of our own to give to devices.
+#![allow(
+    unsafe_code,
+    reason = "owns raw allocations and file mappings and frees them"
+)]
+
+use alloc::alloc::{Layout, alloc_zeroed, dealloc};
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+
+use crate::{Bytes, DmaMemory, MemError, Window};
+
+/// Regions begin on, and are multiples of, this many bytes.
+const PAGE_BYTES: u64 = 4096;
+
+/// The size of a huge page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugePage {
+    /// 2 MiB.
+    Size2M,
+    /// 1 GiB.
+    Size1G,
+}
+
+impl HugePage {
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Size2M => 2 << 20,
+            Self::Size1G => 1 << 30,
+        }
+    }
+}
+
+/// Zeroed memory of our own, aligned to its page size: what a driver puts its rings and buffers in.
+pub struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    backing: Backing,
+}
+
+enum Backing {
+    Heap(Layout),
+    #[cfg(feature = "std")]
+    File(std::os::fd::OwnedFd),
+}
+
+// SAFETY: the memory is owned, and only used through `Bytes`.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Heap memory of at least `len` bytes, rounded up to whole pages: for software devices in this process.
+    ///
+    /// # Errors
+    /// [`MemError::Allocation`] when there is none, or `len` is 0.
+    pub fn anonymous(len: u64) -> Result<Self, MemError> {
+        let failed = |bytes| allocation(bytes, "heap memory", "");
+        let rounded = round_up(len, PAGE_BYTES).ok_or_else(|| failed(len))?;
+        let layout = usize::try_from(rounded)
+            .ok()
+            .and_then(|size| Layout::from_size_align(size, PAGE_BYTES as usize).ok())
+            .ok_or_else(|| failed(len))?;
+        // SAFETY: the layout's size is not 0: `round_up` refuses it.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).ok_or_else(|| failed(rounded))?;
+        Ok(Self {
+            base,
+            len: layout.size(),
+            backing: Backing::Heap(layout),
+        })
+    }
+
+    /// The memory as something to map, and a window onto all of it.
+    pub fn into_shared(self) -> (Arc<dyn DmaMemory>, Window) {
+        let len = self.len as u64;
+        let memory: Arc<dyn DmaMemory> = Arc::new(self);
+        let window = Window::new(Arc::clone(&memory), 0, len);
+        // A window onto the whole memory is inside it.
+        let window = window.unwrap_or_else(|_| unreachable!("a region contains itself"));
+        (memory, window)
+    }
+
+    /// All of the memory.
+    #[inline]
+    pub fn bytes(&self) -> Bytes<'_> {
+        // SAFETY: owned, valid for `len` bytes until `self` is dropped, never referenced.
+        unsafe { Bytes::new(self.base, self.len, None) }
+    }
+}
+
+#[cfg(feature = "std")]
+mod mapped {
+    use std::num::NonZeroUsize;
+    use std::os::fd::OwnedFd;
+
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+    use nix::unistd::ftruncate;
+
+    use super::{Backing, HugePage, PAGE_BYTES, Region, round_up};
+    use crate::MemError;
+
+    impl Region {
+        /// Memory with a file of its own (memfd) that other processes can map; its size is sealed. At least `len`
+        /// bytes, rounded up to whole pages.
+        ///
+        /// # Errors
+        /// [`MemError::Allocation`] when there is none, or `len` is 0.
+        pub fn memfd(len: u64) -> Result<Self, MemError> {
+            Self::file(len, PAGE_BYTES, MFdFlags::empty(), "shared memory", "")
+        }
+
+        /// The same in huge pages.
+        ///
+        /// # Errors
+        /// [`MemError::Allocation`] when there are too few free huge pages, or `len` is 0.
+        pub fn huge(len: u64, page: HugePage) -> Result<Self, MemError> {
+            let size = match page {
+                HugePage::Size2M => MFdFlags::MFD_HUGE_2MB,
+                HugePage::Size1G => MFdFlags::MFD_HUGE_1GB,
+            };
+            let hint = match page {
+                HugePage::Size2M => {
+                    ": reserve some in /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+                }
+                HugePage::Size1G => {
+                    ": reserve some in /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
+                }
+            };
+            let flags = MFdFlags::MFD_HUGETLB | size;
+            Self::file(len, page.bytes(), flags, "huge pages", hint)
+        }
+
+        fn file(
+            len: u64,
+            page: u64,
+            flags: MFdFlags,
+            kind: &'static str,
+            hint: &'static str,
+        ) -> Result<Self, MemError> {
+            let failed = |errno: nix::Error| MemError::Allocation {
+                len,
+                kind,
+                hint,
+                source: errno.into(),
+            };
+            let rounded = round_up(len, page).ok_or_else(|| failed(nix::Error::EINVAL))?;
+            let size = usize::try_from(rounded)
+                .ok()
+                .and_then(NonZeroUsize::new)
+                .ok_or_else(|| failed(nix::Error::EINVAL))?;
+            let flags = flags | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+            let fd: OwnedFd = memfd_create("vdpa", flags).map_err(failed)?;
+            let length = i64::try_from(rounded).map_err(|_| failed(nix::Error::EFBIG))?;
+            ftruncate(&fd, length).map_err(failed)?;
+            let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+            fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(failed)?;
+            let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choosing touches nothing that exists.
+            let base = unsafe { mmap(None, size, prot, MapFlags::MAP_SHARED, &fd, 0) };
+            Ok(Self {
+                base: base.map_err(failed)?.cast(),
+                len: size.get(),
+                backing: Backing::File(fd),
+            })
+        }
+    }
+}
+
+fn round_up(len: u64, page: u64) -> Option<u64> {
+    if len == 0 {
+        return None;
+    }
+    len.checked_next_multiple_of(page)
+}
+
+fn allocation(len: u64, kind: &'static str, hint: &'static str) -> MemError {
+    MemError::Allocation {
+        len,
+        kind,
+        hint,
+        #[cfg(feature = "std")]
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    }
+}
+
+// SAFETY: the allocation or mapping is owned and freed only on drop; nothing makes references into it.
+unsafe impl DmaMemory for Region {
+    fn hva(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    #[cfg(feature = "std")]
+    fn file(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+        use std::os::fd::AsFd;
+
+        match &self.backing {
+            Backing::Heap(_) => None,
+            Backing::File(fd) => Some((fd.as_fd(), 0)),
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        match &self.backing {
+            // SAFETY: allocated with this very layout.
+            Backing::Heap(layout) => unsafe { dealloc(self.base.as_ptr(), *layout) },
+            #[cfg(feature = "std")]
+            Backing::File(_) => {
+                // SAFETY: mapped by `file` with this length; nothing points into it any more. It cannot fail for a
+                // mapping that exists.
+                let _ = unsafe { nix::sys::mman::munmap(self.base.cast(), self.len) };
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for Region {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Region({:#x} bytes)", self.len)
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memfd_has_a_sealed_file_of_its_size() {
+        let region = Region::memfd(5000).unwrap();
+        assert_eq!(DmaMemory::len(&region), 8192);
+        let (fd, start) = region.file().unwrap();
+        assert_eq!(start, 0);
+        assert!(nix::unistd::ftruncate(fd, 4096).is_err());
+        assert_eq!(region.bytes().write(8190, &[1, 2, 3]), 2);
+    }
+
+    #[test]
+    fn zero_bytes_are_refused() {
+        assert!(Region::memfd(0).is_err());
+        assert!(Region::anonymous(0).is_err());
+        assert!(Region::anonymous(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn missing_huge_pages_are_an_error_that_says_where_to_get_them() {
+        // More than any machine has.
+        let error = Region::huge(1 << 50, HugePage::Size2M).unwrap_err();
+        assert!(error.to_string().contains("nr_hugepages"), "{error}");
+    }
+}

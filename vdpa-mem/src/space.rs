@@ -1,0 +1,337 @@
+//! Address spaces: what a device may reach, published as one table, read in sections.
+#![allow(
+    unsafe_code,
+    reason = "tables are read through a pointer that a grace period keeps valid"
+)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::grace::{Grace, Readers, Slot, wait};
+use crate::mapping::Mapping;
+use crate::sync::{AtomicPtr, Mutex};
+use crate::table::{Entry, Table};
+use crate::{Access, Bytes, Deadline, DirtyLog, Fault, Hint, Iova, IovaRange, MemError};
+
+/// An address space of a device (an ASID has one table). Cloning gives another handle to the same space.
+///
+/// Writers ([`map`](Self::map), [`unmap`](Self::unmap), ...) are serialised and publish a whole new table; readers
+/// never wait. No writer call may be made by a thread that is inside a [`Section`] of the same space: it would wait
+/// for itself until its deadline.
+#[derive(Clone)]
+pub struct AddressSpace(Arc<Inner>);
+
+struct Inner {
+    /// The published table: an `Arc::into_raw`.
+    table: AtomicPtr<Table>,
+    readers: Readers,
+    /// Serialises writers; holds what is no longer published but may still be looked at.
+    retired: Mutex<Vec<Retired>>,
+}
+
+struct Retired {
+    // Dropped when the grace period is over.
+    _table: Arc<Table>,
+    grace: Grace,
+}
+
+impl Default for AddressSpace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AddressSpace {
+    /// An empty address space.
+    pub fn new() -> Self {
+        let empty = Table::new(Vec::new(), None).unwrap_or_else(|_| unreachable!("no overlap"));
+        Self(Arc::new(Inner {
+            table: AtomicPtr::new(Arc::into_raw(Arc::new(empty)).cast_mut()),
+            readers: Readers::new(),
+            retired: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// A reader, one for each worker.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            slot: self.0.readers.add(),
+            space: self.clone(),
+        }
+    }
+
+    /// Adds mappings, all or none. Visible to sections that begin after the return.
+    ///
+    /// # Errors
+    /// [`MemError::Overlap`] with what is there or within the batch; [`MemError::Outside`] and
+    /// [`MemError::FileTooShort`] when the memory is too small.
+    pub fn map(&self, batch: Vec<Mapping>) -> Result<(), MemError> {
+        self.change(None, |table| {
+            let mut entries = table.entries().to_vec();
+            entries.extend(entries_of(batch)?);
+            Ok(Table::new(entries, table.log().cloned())?.into())
+        })
+    }
+
+    /// Removes the mappings in `range`, which must not cut one. When it returns, no access to them happens now or
+    /// later, and every [`Hold`] on them is gone.
+    ///
+    /// # Errors
+    /// [`MemError::NotMapped`], [`MemError::Partial`]: nothing changed. [`MemError::Busy`] at the deadline: they are
+    /// unmapped, but a reader or a hold may still be at them; the memory stays alive as long as it is.
+    pub fn unmap(&self, range: IovaRange, by: Deadline) -> Result<(), MemError> {
+        self.change(Some(by), |table| {
+            let (gone, kept): (Vec<_>, Vec<_>) = table
+                .entries()
+                .iter()
+                .cloned()
+                .partition(|entry| entry.mapping.iova.overlaps(range));
+            if gone.is_empty() {
+                return Err(MemError::NotMapped { range });
+            }
+            if let Some(cut) = gone.iter().find(|e| !range.contains(e.mapping.iova)) {
+                return Err(MemError::Partial {
+                    range,
+                    mapping: cut.mapping.iova,
+                });
+            }
+            let table = Table::new(kept, table.log().cloned())?;
+            Ok(Publication { table, gone })
+        })
+    }
+
+    /// Replaces the whole table at once. Mappings that are in both tables are not interrupted.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map) (nothing changed) and [`MemError::Busy`] as in [`unmap`](Self::unmap).
+    pub fn replace(&self, table: Vec<Mapping>, by: Deadline) -> Result<(), MemError> {
+        self.change(Some(by), |old| {
+            let new = Table::new(entries_of(table)?.collect(), old.log().cloned())?;
+            let gone = old.entries().to_vec();
+            Ok(Publication { table: new, gone })
+        })
+    }
+
+    /// Switches dirty logging on, to another log, or off. On return every later write is logged (or none is).
+    ///
+    /// # Errors
+    /// [`MemError::Busy`] at the deadline: switched, but a section that began before may still write unlogged.
+    pub fn set_dirty_log(
+        &self,
+        log: Option<Arc<dyn DirtyLog>>,
+        by: Deadline,
+    ) -> Result<(), MemError> {
+        self.change(Some(by), |table| {
+            Ok(Table::new(table.entries().to_vec(), log)?.into())
+        })
+    }
+
+    /// What is mapped now, by ascending address.
+    pub fn mappings(&self) -> Vec<Mapping> {
+        let mut reader = self.reader();
+        let section = reader.enter();
+        let entries = section.table().entries().iter();
+        entries.map(|entry| entry.mapping.clone()).collect()
+    }
+
+    /// Publishes what `make` makes of the table. With a deadline it then waits until nobody can be at what is gone.
+    fn change(
+        &self,
+        by: Option<Deadline>,
+        make: impl FnOnce(&Table) -> Result<Publication, MemError>,
+    ) -> Result<(), MemError> {
+        // Nothing panics while it holds the lock.
+        let mut retired = self.0.retired.lock().unwrap_or_else(|e| e.into_inner());
+        retired.retain_mut(|old| !old.grace.is_over());
+        // Acquire pairs with the release of the swap below. Only writers swap, and we hold their lock.
+        let current = self.0.table.load(Ordering::Acquire);
+        // SAFETY: the published table is alive until a writer replaces it, and the lock keeps other writers out.
+        let publication = make(unsafe { &*current })?;
+        let new = Arc::into_raw(Arc::new(publication.table)).cast_mut();
+        // Release: who loads the pointer sees the table.
+        let old = self.0.table.swap(new, Ordering::AcqRel);
+        // SAFETY: `old` came from `Arc::into_raw`, and the swap took the one count that was published.
+        let old = unsafe { Arc::from_raw(old) };
+        let mut grace = self.0.readers.grace();
+        let left = match by {
+            Some(by) => wait(by, || grace.is_over()),
+            None => grace.is_over(),
+        };
+        if !left {
+            retired.push(Retired { _table: old, grace });
+        }
+        drop(retired);
+        let Some(by) = by else { return Ok(()) };
+        if !left {
+            let what = "an address space is";
+            return Err(MemError::Busy { what });
+        }
+        // No section can add a hold to what is gone any more.
+        let held = |entry: &Arc<Entry>| entry.holds.load(Ordering::Acquire) != 0;
+        if !wait(by, || !publication.gone.iter().any(held)) {
+            let what = "memory with I/O in flight is";
+            return Err(MemError::Busy { what });
+        }
+        Ok(())
+    }
+}
+
+struct Publication {
+    table: Table,
+    gone: Vec<Arc<Entry>>,
+}
+
+impl From<Table> for Publication {
+    fn from(table: Table) -> Self {
+        let gone = Vec::new();
+        Self { table, gone }
+    }
+}
+
+fn entries_of(batch: Vec<Mapping>) -> Result<impl Iterator<Item = Arc<Entry>>, MemError> {
+    batch.iter().try_for_each(Mapping::check)?;
+    Ok(batch.into_iter().map(|mapping| {
+        let holds = AtomicUsize::new(0);
+        Arc::new(Entry { mapping, holds })
+    }))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let table = self.table.load(Ordering::Acquire);
+        // SAFETY: the published count; readers keep the space alive, so none is left.
+        drop(unsafe { Arc::from_raw(table) });
+    }
+}
+
+impl std::fmt::Debug for AddressSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.mappings()).finish()
+    }
+}
+
+/// One worker's way into an address space.
+pub struct Reader {
+    slot: Arc<Slot>,
+    space: AddressSpace,
+}
+
+impl Reader {
+    /// Begins a section: one for a batch. Costs a store and a full fence; nothing may block inside.
+    #[inline]
+    pub fn enter(&mut self) -> Section<'_> {
+        self.slot.enter();
+        // Acquire pairs with the release of the writer's swap.
+        let table = self.space.0.table.load(Ordering::Acquire);
+        Section {
+            table: NonNull::new(table).unwrap_or(NonNull::dangling()),
+            reader: self,
+        }
+    }
+
+    /// The address space it reads.
+    pub fn space(&self) -> &AddressSpace {
+        &self.space
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.space.0.readers.remove(&self.slot);
+    }
+}
+
+/// A read section: while it lasts, what it translated stays mapped.
+pub struct Section<'r> {
+    table: NonNull<Table>,
+    reader: &'r mut Reader,
+}
+
+impl Section<'_> {
+    #[inline]
+    fn table(&self) -> &Table {
+        // SAFETY: loaded inside the section; a writer that replaces it keeps it until the section has ended.
+        unsafe { self.table.as_ref() }
+    }
+
+    /// The memory at `at`, for access `want`: up to `len` bytes. Fewer where the mapping ends and what follows is not
+    /// contiguous in this process; ask again for the rest.
+    ///
+    /// `near` is the caller's guess, kept from call to call; where it is right this is one subtraction and one
+    /// comparison.
+    ///
+    /// # Errors
+    /// [`Fault::Miss`] when nothing is mapped at `at`; [`Fault::Denied`] when it is, but not for `want`.
+    #[inline]
+    pub fn translate<'s>(
+        &'s self,
+        at: Iova,
+        len: u32,
+        want: Access,
+        near: &mut Hint,
+    ) -> Result<Bytes<'s>, Fault> {
+        self.table().translate(at, len, want, near)
+    }
+
+    /// The same for I/O that outlives the section: unmapping waits until the hold is dropped.
+    ///
+    /// # Errors
+    /// As [`translate`](Self::translate).
+    pub fn hold(&self, at: Iova, len: u32, want: Access) -> Result<Hold, Fault> {
+        let entry = self.table().entry(at).ok_or(Fault::Miss)?;
+        if !entry.mapping.access.allows(want) {
+            return Err(Fault::Denied);
+        }
+        let offset = at.get() - entry.mapping.iova.first().get();
+        let len = u64::from(len).min(entry.mapping.iova.len() - offset);
+        // Inside the section, so ordered before the grace period that an unmap waits for first.
+        entry.holds.fetch_add(1, Ordering::Relaxed);
+        Ok(Hold {
+            entry: Arc::clone(entry),
+            offset,
+            len,
+            log: self.table().log().cloned(),
+        })
+    }
+}
+
+impl Drop for Section<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.reader.slot.leave();
+    }
+}
+
+/// Memory that stays mapped until this is dropped, beyond the section it was taken in.
+pub struct Hold {
+    entry: Arc<Entry>,
+    offset: u64,
+    len: u64,
+    log: Option<Arc<dyn DirtyLog>>,
+}
+
+impl Hold {
+    /// The memory.
+    pub fn bytes(&self) -> Bytes<'_> {
+        let mapping = &self.entry.mapping;
+        let host = mapping.host().wrapping_add(self.offset as usize);
+        let log = self
+            .log
+            .as_deref()
+            .zip(mapping.dirty.and_then(|gpa| gpa.checked_add(self.offset)));
+        let base = NonNull::new(host).unwrap_or(NonNull::dangling());
+        // SAFETY: inside the mapping, whose memory the entry keeps alive.
+        unsafe { Bytes::new(base, self.len as usize, log) }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Release pairs with the acquire load of a waiting unmap: the I/O is done.
+        self.entry.holds.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,296 @@
+use super::*;
+use crate::{DirtyPages, DmaMemory, Gpa, Region};
+use std::time::Duration;
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(20))
+}
+
+fn at_once() -> Deadline {
+    Deadline::after(Duration::ZERO)
+}
+
+fn memory(len: u64) -> Arc<dyn DmaMemory> {
+    Arc::new(Region::anonymous(len).unwrap())
+}
+
+fn mapping(memory: &Arc<dyn DmaMemory>, iova: u64, offset: u64, len: u64) -> Mapping {
+    Mapping {
+        iova: IovaRange::new(Iova::new(iova), len).unwrap(),
+        memory: Arc::clone(memory),
+        offset,
+        access: Access::Both,
+        dirty: Some(Gpa::new(0x10_0000 + iova)),
+    }
+}
+
+fn range(first: u64, len: u64) -> IovaRange {
+    IovaRange::new(Iova::new(first), len).unwrap()
+}
+
+fn reach(space: &AddressSpace, at: u64, len: u32) -> Result<usize, Fault> {
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let bytes = section.translate(Iova::new(at), len, Access::Both, &mut Hint::default());
+    bytes.map(|b| b.len())
+}
+
+#[test]
+fn a_span_over_two_mappings_yields_its_first_part() {
+    let space = AddressSpace::new();
+    let (a, b) = (memory(0x1000), memory(0x1000));
+    let maps = vec![
+        mapping(&a, 0x1000, 0, 0x1000),
+        mapping(&b, 0x2000, 0, 0x1000),
+    ];
+    space.map(maps).unwrap();
+    assert_eq!(reach(&space, 0x1ffe, 8), Ok(2));
+    assert_eq!(reach(&space, 0x2000, 8), Ok(8));
+    assert_eq!(reach(&space, 0x2fff, 8), Ok(1));
+    assert_eq!(reach(&space, 0x3000, 1), Err(Fault::Miss));
+    assert_eq!(reach(&space, 0xfff, 1), Err(Fault::Miss));
+    assert_eq!(reach(&space, u64::MAX, 1), Err(Fault::Miss));
+}
+
+#[test]
+fn mappings_that_go_on_in_the_same_memory_are_one_span() {
+    let space = AddressSpace::new();
+    let m = memory(0x4000);
+    let pages = (0..4).map(|i| mapping(&m, 0x1_0000 + i * 0x1000, i * 0x1000, 0x1000));
+    space.map(pages.collect()).unwrap();
+    assert_eq!(reach(&space, 0x1_0000, 0x4000), Ok(0x4000));
+    // They are still unmapped one by one.
+    space.unmap(range(0x1_1000, 0x1000), soon()).unwrap();
+    assert_eq!(reach(&space, 0x1_0000, 0x4000), Ok(0x1000));
+    assert_eq!(reach(&space, 0x1_1000, 1), Err(Fault::Miss));
+}
+
+#[test]
+fn a_batch_of_maps_is_all_or_none() {
+    let space = AddressSpace::new();
+    let m = memory(0x2000);
+    space.map(vec![mapping(&m, 0x5000, 0, 0x1000)]).unwrap();
+    let batch = vec![mapping(&m, 0, 0, 0x1000), mapping(&m, 0x5fff, 0, 0x1000)];
+    assert!(matches!(space.map(batch), Err(MemError::Overlap { .. })));
+    let twice = vec![mapping(&m, 0, 0, 0x1000), mapping(&m, 0x800, 0, 0x1000)];
+    assert!(matches!(space.map(twice), Err(MemError::Overlap { .. })));
+    let outside = vec![
+        mapping(&m, 0, 0, 0x1000),
+        mapping(&m, 0x9000, 0x1001, 0x1000),
+    ];
+    assert!(matches!(space.map(outside), Err(MemError::Outside { .. })));
+    assert_eq!(space.mappings().len(), 1);
+    assert_eq!(reach(&space, 0, 1), Err(Fault::Miss));
+}
+
+#[test]
+fn mappings_are_removed_whole() {
+    let space = AddressSpace::new();
+    let m = memory(0x2000);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x2000)]).unwrap();
+    let cut = space.unmap(range(0x1000, 0x1000), soon());
+    assert!(matches!(cut, Err(MemError::Partial { .. })));
+    let absent = space.unmap(range(0x9000, 0x1000), soon());
+    assert!(matches!(absent, Err(MemError::NotMapped { .. })));
+    assert_eq!(reach(&space, 0x1000, 1), Ok(1));
+    space.unmap(range(0, u64::MAX), soon()).unwrap();
+    assert_eq!(reach(&space, 0x1000, 1), Err(Fault::Miss));
+}
+
+#[test]
+fn permissions_are_kept() {
+    let space = AddressSpace::new();
+    let m = memory(0x1000);
+    let mut read_only = mapping(&m, 0, 0, 0x1000);
+    read_only.access = Access::DeviceReads;
+    space.map(vec![read_only]).unwrap();
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let mut near = Hint::default();
+    let mut try_it = |want| section.translate(Iova::new(0), 1, want, &mut near).err();
+    assert_eq!(try_it(Access::DeviceReads), None);
+    assert_eq!(try_it(Access::DeviceWrites), Some(Fault::Denied));
+    assert_eq!(try_it(Access::Both), Some(Fault::Denied));
+    let hold = section.hold(Iova::new(0), 1, Access::DeviceWrites);
+    assert_eq!(hold.err(), Some(Fault::Denied));
+}
+
+#[test]
+fn unmap_waits_for_a_section_and_keeps_the_memory_when_it_cannot() {
+    let space = AddressSpace::new();
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+    let weak = Arc::downgrade(&m);
+    drop(m);
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let bytes = section
+        .translate(Iova::new(0), 4, Access::Both, &mut Hint::default())
+        .unwrap();
+    let busy = space.unmap(range(0, 0x1000), at_once());
+    assert!(matches!(busy, Err(MemError::Busy { .. })));
+    // Gone for everybody new, and still alive under the section's feet.
+    assert_eq!(reach(&space, 0, 1), Err(Fault::Miss));
+    assert_eq!(bytes.write(0, &[1; 4]), 4);
+    assert!(weak.upgrade().is_some());
+    drop(section);
+    // The next change lets it go.
+    let other = memory(0x1000);
+    space.map(vec![mapping(&other, 0, 0, 0x1000)]).unwrap();
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn unmap_waits_for_holds() {
+    let space = AddressSpace::new();
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+    let mut reader = space.reader();
+    let hold = reader.enter().hold(Iova::new(0xff0), 0x20, Access::Both);
+    let hold = hold.unwrap();
+    assert_eq!(hold.bytes().len(), 0x10);
+    let busy = space.unmap(range(0, 0x1000), at_once());
+    assert!(matches!(busy, Err(MemError::Busy { .. })));
+    assert_eq!(hold.bytes().write(0, &[7; 0x20]), 0x10);
+
+    space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+    let hold = reader.enter().hold(Iova::new(0), 4, Access::Both).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| space.unmap(range(0, 0x1000), soon()));
+        drop(hold);
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn every_write_after_the_switch_is_logged_by_guest_address() {
+    let space = AddressSpace::new();
+    let m = memory(0x4000);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x4000)]).unwrap();
+    let log = Arc::new(DirtyPages::new(12, 0x200));
+    let mut reader = space.reader();
+    let write = |reader: &mut Reader, at: u64, len: usize| {
+        let section = reader.enter();
+        let bytes = section
+            .translate(
+                Iova::new(at),
+                len as u32,
+                Access::DeviceWrites,
+                &mut Hint::default(),
+            )
+            .unwrap();
+        bytes.write(0, &vec![1; len]);
+    };
+    write(&mut reader, 0x1000, 4);
+    space.set_dirty_log(Some(log.clone()), soon()).unwrap();
+    write(&mut reader, 0x2fff, 2);
+    {
+        let section = reader.enter();
+        let cell = section.translate(
+            Iova::new(0x4ffe),
+            2,
+            Access::DeviceWrites,
+            &mut Hint::default(),
+        );
+        cell.unwrap().store_u16(0, 1);
+    }
+    assert_eq!(log.take().collect::<Vec<_>>(), [0x102, 0x103, 0x104]);
+    space.set_dirty_log(None, soon()).unwrap();
+    write(&mut reader, 0x1000, 4);
+    assert_eq!(log.take().count(), 0);
+}
+
+#[test]
+fn a_stale_hint_is_never_a_wrong_answer() {
+    let space = AddressSpace::new();
+    let m = memory(0x8000);
+    let maps = (0..8).map(|i| mapping(&m, i * 0x2000, i * 0x1000, 0x1000));
+    space.map(maps.collect()).unwrap();
+    let mut reader = space.reader();
+    let mut near = Hint::default();
+    for i in (0..8u64).rev().chain(0..8) {
+        let section = reader.enter();
+        let bytes = section
+            .translate(Iova::new(i * 0x2000 + 8), 8, Access::Both, &mut near)
+            .unwrap();
+        bytes.store_u64(0, i);
+        assert_eq!(
+            Window::new(m.clone(), i * 0x1000 + 8, 8)
+                .unwrap()
+                .bytes()
+                .load_u64(0),
+            i
+        );
+    }
+    space.replace(Vec::new(), soon()).unwrap();
+    let section = reader.enter();
+    let gone = section.translate(Iova::new(8), 8, Access::Both, &mut near);
+    assert_eq!(gone.err(), Some(Fault::Miss));
+}
+
+use crate::Window;
+
+#[test]
+#[cfg(not(miri))]
+fn memory_longer_than_its_file_is_refused_at_map_time() {
+    struct Short(Region, Region);
+    // SAFETY: it is the first region; the file it names belongs to the second, which is what the test is about.
+    unsafe impl DmaMemory for Short {
+        fn hva(&self) -> NonNull<u8> {
+            self.0.hva()
+        }
+        fn len(&self) -> u64 {
+            DmaMemory::len(&self.0)
+        }
+        fn file(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+            self.1.file()
+        }
+    }
+    let short = Short(
+        Region::memfd(0x2000).unwrap(),
+        Region::memfd(0x1000).unwrap(),
+    );
+    let m: Arc<dyn DmaMemory> = Arc::new(short);
+    let space = AddressSpace::new();
+    let error = space.map(vec![mapping(&m, 0, 0, 0x2000)]).unwrap_err();
+    assert!(matches!(
+        error,
+        MemError::FileTooShort {
+            needed: 0x2000,
+            file: 0x1000
+        }
+    ));
+    space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+}
+
+#[test]
+fn readers_race_unmap_and_never_see_freed_memory() {
+    let rounds = if cfg!(miri) { 10 } else { 2000 };
+    let space = AddressSpace::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut reader = space.reader();
+                let mut near = Hint::default();
+                while !stop.load(Ordering::Relaxed) {
+                    let section = reader.enter();
+                    if let Ok(bytes) = section.translate(Iova::new(0), 8, Access::Both, &mut near) {
+                        // Every mapping that is ever published holds this value.
+                        assert_eq!(bytes.load_u64(0), 0x5a5a);
+                    }
+                }
+            });
+        }
+        for _ in 0..rounds {
+            let region = Region::anonymous(0x1000).unwrap();
+            region.bytes().store_u64(0, 0x5a5a);
+            let m: Arc<dyn DmaMemory> = Arc::new(region);
+            space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+            space.unmap(range(0, 0x1000), soon()).unwrap();
+            // Nobody is at it now: scribbling is not seen by any reader.
+            Window::new(m, 0, 8).unwrap().bytes().store_u64(0, 0xdead);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}

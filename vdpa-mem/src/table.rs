@@ -1,0 +1,201 @@
+//! One publication of an address space: sorted extents, found by a hint or by bisection.
+#![allow(
+    unsafe_code,
+    reason = "makes spans from mappings that the table keeps alive"
+)]
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use crate::mapping::Mapping;
+use crate::{Access, Bytes, DirtyLog, Gpa, Iova, MemError};
+
+/// Why an address could not be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Fault {
+    /// Nothing is mapped there (yet: a parent that can miss asks its owner).
+    Miss,
+    /// It is mapped, but not for this access.
+    Denied,
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Miss => "not mapped",
+            Self::Denied => "not mapped for this access",
+        })
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// Which extent matched last: a guess that makes the next translation one subtraction and one comparison. Keep one for
+/// each kind of access of each queue. A wrong or stale hint costs a search, never a wrong answer.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Hint(u32);
+
+/// A mapping of the table, and who holds it beyond a section.
+pub(crate) struct Entry {
+    pub(crate) mapping: Mapping,
+    pub(crate) holds: core::sync::atomic::AtomicUsize,
+}
+
+/// A run of mappings that is contiguous on both sides with one permission: what translation looks at.
+struct Extent {
+    first: u64,
+    len: u64,
+    host: NonNull<u8>,
+    access: Access,
+    dirty: Option<Gpa>,
+}
+
+/// One publication. Immutable.
+pub(crate) struct Table {
+    extents: Vec<Extent>,
+    entries: Vec<Arc<Entry>>,
+    log: Option<Arc<dyn DirtyLog>>,
+}
+
+// SAFETY: the host pointers are into memory that `entries` keep alive, which is `Send + Sync`.
+unsafe impl Send for Table {}
+// SAFETY: as above; the table itself never changes.
+unsafe impl Sync for Table {}
+
+impl Table {
+    /// The table of `entries`, in any order.
+    ///
+    /// # Errors
+    /// [`MemError::Overlap`] when two entries share an address.
+    pub(crate) fn new(
+        mut entries: Vec<Arc<Entry>>,
+        log: Option<Arc<dyn DirtyLog>>,
+    ) -> Result<Self, MemError> {
+        entries.sort_by_key(|entry| entry.mapping.iova.first());
+        for pair in entries.windows(2) {
+            let (old, new) = (pair[0].mapping.iova, pair[1].mapping.iova);
+            if old.overlaps(new) {
+                return Err(MemError::Overlap { new, old });
+            }
+        }
+        let mut extents: Vec<Extent> = Vec::with_capacity(entries.len());
+        let mut before: Option<&Mapping> = None;
+        for entry in &entries {
+            let mapping = &entry.mapping;
+            match (extents.last_mut(), before) {
+                (Some(last), Some(before)) if last.continues_with(before, mapping) => {
+                    last.len += mapping.iova.len();
+                }
+                _ => extents.push(Extent {
+                    first: mapping.iova.first().get(),
+                    len: mapping.iova.len(),
+                    host: NonNull::new(mapping.host()).unwrap_or(NonNull::dangling()),
+                    access: mapping.access,
+                    dirty: mapping.dirty,
+                }),
+            }
+            before = Some(mapping);
+        }
+        Ok(Self {
+            extents,
+            entries,
+            log,
+        })
+    }
+
+    pub(crate) fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    pub(crate) fn log(&self) -> Option<&Arc<dyn DirtyLog>> {
+        self.log.as_ref()
+    }
+
+    /// The span at `at`: up to `len` bytes, fewer where a mapping that nothing continues ends first.
+    #[inline]
+    pub(crate) fn translate(
+        &self,
+        at: Iova,
+        len: u32,
+        want: Access,
+        near: &mut Hint,
+    ) -> Result<Bytes<'_>, Fault> {
+        if let Some(extent) = self.extents.get(near.0 as usize) {
+            let offset = at.get().wrapping_sub(extent.first);
+            if offset < extent.len {
+                return extent.span(offset, len, want, self.log.as_deref());
+            }
+        }
+        self.search(at, len, want, near)
+    }
+
+    #[cold]
+    fn search(
+        &self,
+        at: Iova,
+        len: u32,
+        want: Access,
+        near: &mut Hint,
+    ) -> Result<Bytes<'_>, Fault> {
+        let after = self.extents.partition_point(|e| e.first <= at.get());
+        let index = after.checked_sub(1).ok_or(Fault::Miss)?;
+        let extent = self.extents.get(index).ok_or(Fault::Miss)?;
+        let offset = at.get() - extent.first;
+        if offset >= extent.len {
+            return Err(Fault::Miss);
+        }
+        near.0 = u32::try_from(index).unwrap_or(u32::MAX);
+        extent.span(offset, len, want, self.log.as_deref())
+    }
+
+    /// The entry that `at` is in.
+    pub(crate) fn entry(&self, at: Iova) -> Option<&Arc<Entry>> {
+        let after = self
+            .entries
+            .partition_point(|e| e.mapping.iova.first() <= at);
+        let entry = self.entries.get(after.checked_sub(1)?)?;
+        (at <= entry.mapping.iova.last()).then_some(entry)
+    }
+}
+
+impl Extent {
+    /// Whether `next` goes on where this extent, whose last mapping is `last`, ends.
+    fn continues_with(&self, last: &Mapping, next: &Mapping) -> bool {
+        let same_memory = Arc::ptr_eq(&last.memory, &next.memory);
+        let adjoins = last.iova.last().checked_add(1) == Some(next.iova.first())
+            && last.offset.checked_add(last.iova.len()) == Some(next.offset);
+        let same_log = match (self.dirty, next.dirty) {
+            (None, None) => true,
+            (Some(first), Some(next)) => first.checked_add(self.len) == Some(next),
+            _ => false,
+        };
+        same_memory
+            && adjoins
+            && same_log
+            && self.access == next.access
+            && self.len.checked_add(next.iova.len()).is_some()
+    }
+
+    #[inline]
+    fn span<'s>(
+        &'s self,
+        offset: u64,
+        len: u32,
+        want: Access,
+        log: Option<&'s dyn DirtyLog>,
+    ) -> Result<Bytes<'s>, Fault> {
+        if !self.access.allows(want) {
+            return Err(Fault::Denied);
+        }
+        let len = u64::from(len).min(self.len - offset);
+        let log = match (log, self.dirty) {
+            (Some(log), Some(gpa)) => gpa.checked_add(offset).map(|gpa| (log, gpa)),
+            _ => None,
+        };
+        // SAFETY: `offset < self.len`, which `Mapping::check` found to be inside the memory.
+        let base = unsafe { self.host.add(offset as usize) };
+        // SAFETY: inside a mapping whose memory the table's entries keep alive as long as `'s`.
+        Ok(unsafe { Bytes::new(base, len as usize, log) })
+    }
+}

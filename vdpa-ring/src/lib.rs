@@ -1,0 +1,1 @@
+//! Split and packed virtqueues, device half and driver half.

@@ -1,0 +1,1 @@
+//! A vDPA parent fully in software.
