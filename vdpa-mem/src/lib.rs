@@ -20,7 +20,8 @@
 //! * A [`Section`] costs a store and a fence for a batch. Unmapping publishes, then waits for sections and for
 //!   [`Hold`]s; memory safety does not depend on that wait, since the table holds `Arc`s.
 //!
-//! Without the feature `std` the crate is `no_std` (with `alloc`): addresses, mappings, tables and [`Bytes`] stay.
+//! Without the feature `std` the crate is `no_std` (with `alloc`): addresses, memory, mappings and [`Bytes`] stay; address
+//! spaces, which wait, do not.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
@@ -32,7 +33,6 @@ mod dirty;
 mod error;
 mod mapping;
 mod region;
-mod table;
 mod window;
 
 #[cfg(feature = "std")]
@@ -45,14 +45,15 @@ mod guest;
 mod space;
 #[cfg(feature = "std")]
 mod sync;
+#[cfg(feature = "std")]
+mod table;
 
 pub use address::{Gpa, Hva, Iova, IovaRange};
 pub use bytes::Bytes;
 pub use dirty::{DirtyLog, DirtyPages};
 pub use error::MemError;
-pub use mapping::{Access, DmaMemory, Mapping};
+pub use mapping::{Access, DmaMemory, Fault, Mapping};
 pub use region::{HugePage, Region};
-pub use table::{Fault, Hint};
 pub use window::Window;
 
 #[cfg(feature = "std")]
@@ -63,3 +64,5 @@ pub use guest::GuestRegion;
 pub use space::{AddressSpace, Hold, Reader, Section};
 #[cfg(loom)]
 pub use sync::model;
+#[cfg(feature = "std")]
+pub use table::Hint;

@@ -1,14 +1,16 @@
 //! What can be mapped, and one entry of an address space.
 #![allow(
     unsafe_code,
-    reason = "declares the unsafe trait whose implementers promise valid memory"
+    reason = "declares the trait whose implementers promise valid memory"
 )]
 
 use alloc::sync::Arc;
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::{Gpa, IovaRange, MemError};
+#[cfg(feature = "std")]
+use crate::MemError;
+use crate::{Gpa, IovaRange};
 
 /// What a device may do with memory, or wants to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -36,6 +38,26 @@ impl Access {
         self.bits() & want.bits() == want.bits()
     }
 }
+
+/// Why an address could not be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Fault {
+    /// Nothing is mapped there (yet: a parent that can miss asks its owner).
+    Miss,
+    /// It is mapped, but not for this access.
+    Denied,
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Miss => "not mapped",
+            Self::Denied => "not mapped for this access",
+        })
+    }
+}
+
+impl core::error::Error for Fault {}
 
 /// Memory that a device may be given.
 ///
@@ -77,6 +99,7 @@ pub struct Mapping {
     pub dirty: Option<Gpa>,
 }
 
+#[cfg(feature = "std")]
 impl Mapping {
     /// Checks that the mapping lies inside its memory, and the memory inside its file.
     pub(crate) fn check(&self) -> Result<(), MemError> {
@@ -88,12 +111,9 @@ impl Mapping {
                 memory,
             });
         }
-        #[cfg(feature = "std")]
-        self.check_file()?;
-        Ok(())
+        self.check_file()
     }
 
-    #[cfg(feature = "std")]
     fn check_file(&self) -> Result<(), MemError> {
         use nix::sys::stat::{SFlag, fstat};
 

@@ -229,7 +229,7 @@ impl core::fmt::Debug for Region {
     }
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(all(test, feature = "std", not(miri)))]
 mod tests {
     use super::*;
 

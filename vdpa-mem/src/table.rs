@@ -4,32 +4,11 @@
     reason = "makes spans from mappings that the table keeps alive"
 )]
 
-use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::ptr::NonNull;
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::mapping::Mapping;
-use crate::{Access, Bytes, DirtyLog, Gpa, Iova, MemError};
-
-/// Why an address could not be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Fault {
-    /// Nothing is mapped there (yet: a parent that can miss asks its owner).
-    Miss,
-    /// It is mapped, but not for this access.
-    Denied,
-}
-
-impl core::fmt::Display for Fault {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Miss => "not mapped",
-            Self::Denied => "not mapped for this access",
-        })
-    }
-}
-
-impl core::error::Error for Fault {}
+use crate::{Access, Bytes, DirtyLog, Fault, Gpa, Iova, MemError};
 
 /// Which extent matched last: a guess that makes the next translation one subtraction and one comparison. Keep one for
 /// each kind of access of each queue. A wrong or stale hint costs a search, never a wrong answer.
@@ -39,7 +18,7 @@ pub struct Hint(u32);
 /// A mapping of the table, and who holds it beyond a section.
 pub(crate) struct Entry {
     pub(crate) mapping: Mapping,
-    pub(crate) holds: core::sync::atomic::AtomicUsize,
+    pub(crate) holds: std::sync::atomic::AtomicUsize,
 }
 
 /// A run of mappings that is contiguous on both sides with one permission: what translation looks at.
