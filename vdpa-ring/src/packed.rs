@@ -1,0 +1,7 @@
+//! The packed virtqueue, `virtio 1.4 §2.8`.
+
+mod device;
+mod driver;
+
+pub use device::PackedDevice;
+pub use driver::PackedDriver;

@@ -1,0 +1,486 @@
+//! Driver half of the packed ring.
+
+use alloc::boxed::Box;
+
+use crate::{
+    chain::{Completion, Segment, measure, sequence},
+    descriptor::{INDIRECT, WRITE, packed},
+    error::{AddError, Latch, RingError, SetupError},
+    event::{mode, packed_wants},
+    layout::{self, EVENT_MODE, EVENT_POS, Format, legal_size},
+    mem::{Areas, DriverMem, RingMem, Tables},
+    run::Run,
+    state::{Pos, QueueState, RingFeatures},
+};
+
+/// A chain in flight, kept under its id.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chain {
+    /// Slots it takes; 0: not in flight.
+    slots: u16,
+    /// Next free id while it is not in flight; with IN_ORDER its number while it is.
+    link: u16,
+    /// Bytes the device may write.
+    writable: u32,
+}
+
+impl Chain {
+    /// The length a used descriptor tells, if it can be true.
+    #[inline(always)]
+    fn length(&self, meta: u64) -> Option<u32> {
+        let len = meta as u32;
+        if len <= self.writable {
+            return Some(len);
+        }
+        // virtio 1.4 §2.8.4: the length is reserved without WRITE. Devices in the field set the
+        // length and forget the flag, so one that can be true counts.
+        (packed::flags(meta) & WRITE == 0).then_some(0)
+    }
+}
+
+/// Driver half of a packed queue: makes chains available and takes them back.
+///
+/// Ids, chain lengths and positions are private; nothing but used descriptors is read from
+/// shared memory, and those are checked. Ids freed last are used first, but for IN_ORDER, where
+/// an id is the slot the chain begins at.
+#[derive(Debug)]
+pub struct PackedDriver {
+    size: u16,
+    features: RingFeatures,
+    chains: Box<[Chain]>,
+    /// First free id.
+    id: u16,
+    /// Slots free.
+    free: u16,
+    /// Chains added, shown to the device, and taken back, free-running.
+    added: u16,
+    shown: u16,
+    done: u16,
+    /// Next slot to write.
+    avail: Pos,
+    /// What the device has been shown.
+    published: Pos,
+    /// Meta word of the first slot written and not shown: the one that shows them all.
+    first: u64,
+    /// Next slot to take back.
+    used: Pos,
+    run: Option<Run>,
+    /// Whether calls are asked for; unknown at start.
+    armed: Option<bool>,
+    latch: Latch,
+}
+
+impl PackedDriver {
+    /// A ring of `size` slots with nothing in flight, that goes on from `state` or starts at slot
+    /// 0 with wrap counters 1 (`virtio 1.4 §2.8.1`).
+    ///
+    /// # Errors
+    /// [`SetupError::Size`]; [`SetupError::State`] also if slots are in flight in it.
+    pub fn new(
+        size: u16,
+        features: RingFeatures,
+        state: Option<QueueState>,
+    ) -> Result<Self, SetupError> {
+        let format = Format::Packed;
+        if !legal_size(format, size) {
+            return Err(SetupError::Size { format, size });
+        }
+        let at = match state {
+            None => Pos::START,
+            Some(QueueState::Packed { avail, used }) if avail == used && avail.index < size => {
+                avail
+            }
+            Some(state) => {
+                return Err(SetupError::State {
+                    format,
+                    size,
+                    state,
+                });
+            }
+        };
+        let chain = |link: u16| Chain {
+            slots: 0,
+            link,
+            writable: 0,
+        };
+        Ok(Self {
+            size,
+            features,
+            chains: (1..=size).map(chain).collect(),
+            id: 0,
+            free: size,
+            added: 0,
+            shown: 0,
+            done: 0,
+            avail: at,
+            published: at,
+            first: 0,
+            used: at,
+            run: None,
+            armed: None,
+            latch: Latch::Clear,
+        })
+    }
+
+    /// Queue size.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Where the ring stands: what is published, and what has been taken back.
+    pub fn state(&self) -> QueueState {
+        QueueState::Packed {
+            avail: self.published,
+            used: self.used,
+        }
+    }
+
+    /// Slots free.
+    #[inline]
+    pub fn free(&self) -> u16 {
+        self.free
+    }
+
+    /// Chains added and not taken back.
+    #[inline]
+    pub fn in_flight(&self) -> u16 {
+        self.added.wrapping_sub(self.done)
+    }
+
+    /// What a kick carries with NOTIFICATION_DATA (`virtio 1.4 §2.9`): queue index, next slot
+    /// and wrap counter as published.
+    #[inline]
+    pub fn notification_data(&self, queue: u16) -> u32 {
+        u32::from(queue) | (u32::from(self.published.bits()) << 16)
+    }
+
+    /// Adds a chain: what the device reads, then what it writes. It is not shown before
+    /// [`publish`](Self::publish). Returns its id, unique among those in flight and below the
+    /// queue size.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing changes then.
+    #[inline(always)]
+    pub fn add<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        readable: &[Segment],
+        writable: &[Segment],
+    ) -> Result<u16, AddError> {
+        let (one, flags, written) = match (readable, writable) {
+            ([one], []) => (one, 0, 0),
+            ([], [one]) => (one, WRITE, one.len),
+            _ => return self.add_many(mem, readable, writable),
+        };
+        let id = self.reserve(1)?;
+        self.write(&mem.areas, one, flags, id);
+        self.enlist(id, 1, written);
+        Ok(id)
+    }
+
+    #[inline(never)]
+    fn add_many<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        readable: &[Segment],
+        writable: &[Segment],
+    ) -> Result<u16, AddError> {
+        let (segments, written) = measure(readable, writable, self.size)?;
+        let sequence = sequence(readable, writable, segments);
+        if let Some((tables, offset, table)) = self.table(mem, segments) {
+            let id = self.reserve(1)?;
+            let mut at = offset;
+            for (segment, flags, _) in sequence {
+                // virtio 1.4 §2.8.19: entries carry WRITE alone.
+                let meta = packed::meta(segment.len, 0, flags & WRITE);
+                tables
+                    .memory
+                    .store_descriptor(at, [segment.addr.get(), meta]);
+                at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
+            }
+            self.write(&mem.areas, &table, INDIRECT, id);
+            self.enlist(id, 1, written);
+            return Ok(id);
+        }
+        let id = self.reserve(segments)?;
+        for (segment, flags, _) in sequence {
+            self.write(&mem.areas, segment, flags, id);
+        }
+        self.enlist(id, segments, written);
+        Ok(id)
+    }
+
+    /// The table of the next id, where a chain of `segments` goes through one.
+    fn table<'m, M>(
+        &self,
+        mem: &'m DriverMem<M>,
+        segments: u16,
+    ) -> Option<(&'m Tables<M>, u32, Segment)> {
+        if segments < 2 || !self.features.contains(RingFeatures::INDIRECT_DESC) {
+            return None;
+        }
+        let tables = mem.tables.as_ref()?;
+        let (offset, addr) = tables.slot(self.next_id(), segments)?;
+        let len = u32::from(segments) << 4;
+        Some((tables, offset, Segment { addr, len }))
+    }
+
+    #[inline(always)]
+    fn next_id(&self) -> u16 {
+        match self.features.contains(RingFeatures::IN_ORDER) {
+            true => self.avail.index,
+            false => self.id,
+        }
+    }
+
+    /// The id of a chain that needs `needed` slots. Room is checked first
+    /// (`virtio 1.4 §2.8.17`).
+    #[inline(always)]
+    fn reserve(&self, needed: u16) -> Result<u16, AddError> {
+        if !self.latch.is_clear() {
+            return Err(AddError::Latched);
+        }
+        let free = self.free;
+        match needed <= free {
+            true => Ok(self.next_id()),
+            false => Err(AddError::Full { needed, free }),
+        }
+    }
+
+    /// Writes the next slot; the first since the last publication keeps its meta word back.
+    #[inline(always)]
+    fn write<M: RingMem>(&mut self, areas: &Areas<M>, segment: &Segment, flags: u16, id: u16) {
+        let at = self.avail;
+        let meta = packed::meta(segment.len, id, flags | packed::avail(at.wrap));
+        areas
+            .descriptor
+            .store_u64(layout::descriptor(at.index), segment.addr.get());
+        if at == self.published {
+            self.first = meta;
+        } else {
+            areas
+                .descriptor
+                .store_u64(layout::descriptor_meta(at.index), meta);
+        }
+        self.avail = at.advance(1, self.size);
+    }
+
+    #[inline(always)]
+    fn enlist(&mut self, id: u16, slots: u16, writable: u32) {
+        if let Some(chain) = self.chains.get_mut(usize::from(id)) {
+            chain.slots = slots;
+            chain.writable = writable;
+            if self.features.contains(RingFeatures::IN_ORDER) {
+                chain.link = self.added;
+            } else {
+                self.id = chain.link;
+            }
+        }
+        self.free = self.free.wrapping_sub(slots);
+        self.added = self.added.wrapping_add(1);
+    }
+
+    /// Shows the device what was added since the last time. True: kick it.
+    #[inline]
+    pub fn publish<M: RingMem>(&mut self, mem: &DriverMem<M>) -> bool {
+        let Some(slots @ 1..) = self.avail.since(self.published, self.size) else {
+            return false;
+        };
+        let areas = &mem.areas;
+        // Pairs with the device's acquire after its load of the first meta word: payload and the
+        // descriptors behind it are visible before it (virtio 1.4 §2.8.17, §2.8.21).
+        areas.descriptor.release();
+        let first = layout::descriptor_meta(self.published.index);
+        areas.descriptor.store_u64(first, self.first);
+        self.published = self.avail;
+        self.shown = self.added;
+        // Pairs with the device's full fence between its store of the event words and its second
+        // look at the ring: one of the two sees the other.
+        areas.descriptor.full();
+        let event_idx = self.features.contains(RingFeatures::EVENT_IDX);
+        let asked = areas.device.load_u16(EVENT_MODE);
+        let position = || Pos::from_bits(areas.device.load_u16(EVENT_POS));
+        packed_wants(asked, position, event_idx, self.avail, slots, self.size)
+    }
+
+    /// Takes back as many used chains as fit `out`; returns how many.
+    ///
+    /// # Errors
+    /// What the device did wrong, once, after the chains before it were returned; then
+    /// [`RingError::Latched`].
+    #[inline]
+    pub fn take_used<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        out: &mut [Completion],
+    ) -> Result<usize, RingError> {
+        self.latch.check()?;
+        let ring = &mem.areas.descriptor;
+        if self.features.contains(RingFeatures::IN_ORDER) {
+            return self.take_in_order(ring, out);
+        }
+        let size = self.size;
+        let chains = usize::from(self.shown.wrapping_sub(self.done));
+        let (mut at, mut free, mut first) = (self.used, self.free, self.id);
+        let (mut taken, mut bad) = (0u16, None);
+        // Nothing is read of a ring the device has nothing of.
+        for place in out.iter_mut().take(chains) {
+            let Some(meta) = load_used(ring, at) else {
+                break;
+            };
+            let id = packed::id(meta);
+            let known = self.chains.get_mut(usize::from(id));
+            let Some(chain) = known.filter(|chain| chain.slots != 0) else {
+                bad = Some(self.reproach(at, meta));
+                break;
+            };
+            let Some(len) = chain.length(meta) else {
+                bad = Some(self.reproach(at, meta));
+                break;
+            };
+            let slots = core::mem::take(&mut chain.slots);
+            // Freed last, used first.
+            chain.link = core::mem::replace(&mut first, id);
+            free = free.wrapping_add(slots);
+            at = at.past(slots, size);
+            taken = taken.wrapping_add(1);
+            *place = Completion { id, len };
+        }
+        (self.used, self.free, self.id) = (at, free, first);
+        self.done = self.done.wrapping_add(taken);
+        match bad {
+            None => Ok(usize::from(taken)),
+            Some(error) => self.latch.raise(error, usize::from(taken)),
+        }
+    }
+
+    /// What is wrong with a used descriptor.
+    #[cold]
+    fn reproach(&self, at: Pos, meta: u64) -> RingError {
+        let (index, size, id) = (at.index, self.size, packed::id(meta));
+        match self.chains.get(usize::from(id)) {
+            None => RingError::UsedIdOutOfRange {
+                index,
+                id: u32::from(id),
+                size,
+            },
+            Some(&Chain {
+                slots, writable, ..
+            }) if slots != 0 && meta as u32 > writable => {
+                let len = meta as u32;
+                RingError::UsedTooLong { id, len, writable }
+            }
+            Some(_) => RingError::UsedNotInFlight { index, id },
+        }
+    }
+
+    /// With IN_ORDER a used descriptor stands for all chains up to the one it names; those before
+    /// it have been used completely (`virtio 1.4 §2.8.8`). Ids are first slots, so the oldest
+    /// chain is the one at the used position.
+    fn take_in_order<M: RingMem>(
+        &mut self,
+        ring: &M,
+        out: &mut [Completion],
+    ) -> Result<usize, RingError> {
+        let mut taken = 0usize;
+        while let Some(room) = out.get_mut(taken..).filter(|room| !room.is_empty()) {
+            let run = match self.run {
+                Some(run) => run,
+                None => match self.begin_run(ring) {
+                    Ok(Some(run)) => run,
+                    Ok(None) => break,
+                    Err(error) => return self.latch.raise(error, taken),
+                },
+            };
+            let (mut at, mut free, mut done) = (self.used, self.free, 0u16);
+            for place in room.iter_mut().take(usize::from(run.left)) {
+                let id = at.index;
+                if let Some(chain) = self.chains.get_mut(usize::from(id)) {
+                    let len = chain.writable;
+                    *place = Completion { id, len };
+                    let slots = core::mem::take(&mut chain.slots);
+                    free = free.wrapping_add(slots);
+                    at = at.past(slots, self.size);
+                }
+                done = done.wrapping_add(1);
+            }
+            (self.used, self.free) = (at, free);
+            self.done = self.done.wrapping_add(done);
+            taken = taken.wrapping_add(usize::from(done));
+            self.run = run.after(done, out.get_mut(..taken).unwrap_or_default());
+        }
+        Ok(taken)
+    }
+
+    /// Reads a used descriptor and counts the chains it stands for.
+    fn begin_run<M: RingMem>(&self, ring: &M) -> Result<Option<Run>, RingError> {
+        let at = self.used;
+        if self.shown == self.done {
+            return Ok(None);
+        }
+        let Some(meta) = load_used(ring, at) else {
+            return Ok(None);
+        };
+        let id = packed::id(meta);
+        let chain = self.chains.get(usize::from(id));
+        let Some(&chain) = chain.filter(|chain| chain.slots != 0) else {
+            return Err(self.reproach(at, meta));
+        };
+        let Some(len) = chain.length(meta) else {
+            return Err(self.reproach(at, meta));
+        };
+        let before = chain.link.wrapping_sub(self.done);
+        if before >= self.shown.wrapping_sub(self.done) {
+            let index = at.index;
+            return Err(RingError::UsedNotInFlight { index, id });
+        }
+        let left = before.wrapping_add(1);
+        Ok(Some(Run { left, len }))
+    }
+
+    /// Asks for calls and looks again. True: something is there to take already.
+    pub fn arm<M: RingMem>(&mut self, mem: &DriverMem<M>) -> bool {
+        if !self.latch.is_clear() {
+            return self.latch.is_pending();
+        }
+        let areas = &mem.areas;
+        let mut asked = mode::ENABLE;
+        if self.features.contains(RingFeatures::EVENT_IDX) {
+            areas.driver.store_u16(EVENT_POS, self.used.bits());
+            // In any order with the mode: the fence below stands behind both, and a peer whose
+            // fence comes first has left us something to find.
+            asked = mode::POSITION;
+        }
+        if self.armed != Some(true) {
+            areas.driver.store_u16(EVENT_MODE, asked);
+        }
+        self.armed = Some(true);
+        // Pairs with the device's full fence between its store of the first used meta word and
+        // its load of the event words: either it sees that we want a call, or we see its word.
+        areas.driver.full();
+        self.run.is_some()
+            || self.shown != self.done && load_used(&areas.descriptor, self.used).is_some()
+    }
+
+    /// Asks for silence: calls may still come.
+    pub fn disarm<M: RingMem>(&mut self, mem: &DriverMem<M>) {
+        if self.armed == Some(false) {
+            return;
+        }
+        self.armed = Some(false);
+        mem.areas.driver.store_u16(EVENT_MODE, mode::DISABLE);
+    }
+}
+
+/// The meta word at `at`, if it is used.
+#[inline(always)]
+fn load_used<M: RingMem>(ring: &M, at: Pos) -> Option<u64> {
+    let meta = ring.load_u64(layout::descriptor_meta(at.index));
+    if !packed::is_used(packed::flags(meta), at.wrap) {
+        return None;
+    }
+    // Pairs with the device's release before its store of the first used meta word: payload is
+    // visible.
+    ring.acquire();
+    Some(meta)
+}

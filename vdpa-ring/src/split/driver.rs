@@ -1,0 +1,495 @@
+//! Driver half of the split ring.
+
+use alloc::boxed::Box;
+
+use crate::{
+    chain::{Completion, Segment, measure, sequence},
+    descriptor::{INDIRECT, WRITE, split},
+    error::{AddError, Latch, RingError, SetupError},
+    event::{SILENT, need_event},
+    layout::{self, FLAGS, Format, IDX, legal_size},
+    mem::{Areas, DriverMem, RingMem, Tables},
+    run::Run,
+    state::{QueueState, RingFeatures},
+};
+
+/// A chain in flight, kept under its head.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chain {
+    /// Descriptors it takes; 0: not in flight, or no head.
+    descriptors: u16,
+    /// Its last descriptor; with IN_ORDER its entry in the available ring.
+    last: u16,
+    /// Bytes the device may write.
+    writable: u32,
+}
+
+impl Chain {
+    /// Whether it is in flight and can have been written `len` bytes.
+    #[inline(always)]
+    fn holds(&self, len: u32) -> bool {
+        self.descriptors != 0 && len <= self.writable
+    }
+}
+
+/// Driver half of a split queue: makes chains available and takes them back.
+///
+/// Free list, chain lengths and indices are private; nothing but used entries is read from
+/// shared memory, and those are checked. Descriptors freed last are used first, but for
+/// IN_ORDER, where they are used in ring order.
+#[derive(Debug)]
+pub struct SplitDriver {
+    size: u16,
+    mask: u16,
+    features: RingFeatures,
+    /// Next descriptor after each: of the free list, or of the chain in flight.
+    next: Box<[u16]>,
+    chains: Box<[Chain]>,
+    /// First free descriptor.
+    head: u16,
+    free: u16,
+    /// Head of the oldest chain in flight; followed with IN_ORDER only.
+    oldest: u16,
+    /// Next entry of the available ring to write.
+    avail: u16,
+    /// What the device has been shown.
+    published: u16,
+    /// Next entry of the used ring to take.
+    used: u16,
+    run: Option<Run>,
+    /// Whether calls are asked for; unknown at start.
+    armed: Option<bool>,
+    latch: Latch,
+}
+
+impl SplitDriver {
+    /// A ring of `size` slots with nothing in flight, that goes on from `state` or starts at 0.
+    ///
+    /// # Errors
+    /// [`SetupError::Size`]; [`SetupError::State`] also if chains are in flight in it.
+    pub fn new(
+        size: u16,
+        features: RingFeatures,
+        state: Option<QueueState>,
+    ) -> Result<Self, SetupError> {
+        let format = Format::Split;
+        if !legal_size(format, size) {
+            return Err(SetupError::Size { format, size });
+        }
+        let at = match state {
+            None => 0,
+            Some(QueueState::Split { avail, used }) if used.unwrap_or(avail) == avail => avail,
+            Some(state) => {
+                return Err(SetupError::State {
+                    format,
+                    size,
+                    state,
+                });
+            }
+        };
+        let mask = size.wrapping_sub(1);
+        Ok(Self {
+            size,
+            mask,
+            features,
+            next: (0..size).map(|i| i.wrapping_add(1) & mask).collect(),
+            chains: (0..size).map(|_| Chain::default()).collect(),
+            head: 0,
+            free: size,
+            oldest: 0,
+            avail: at,
+            published: at,
+            used: at,
+            run: None,
+            armed: None,
+            latch: Latch::Clear,
+        })
+    }
+
+    /// Queue size.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Where the ring stands: what is published, and what has been taken back.
+    pub fn state(&self) -> QueueState {
+        QueueState::Split {
+            avail: self.published,
+            used: Some(self.used),
+        }
+    }
+
+    /// Descriptors free.
+    #[inline]
+    pub fn free(&self) -> u16 {
+        self.free
+    }
+
+    /// Chains added and not taken back.
+    #[inline]
+    pub fn in_flight(&self) -> u16 {
+        self.avail.wrapping_sub(self.used)
+    }
+
+    /// What a kick carries with NOTIFICATION_DATA (`virtio 1.4 §2.9`): queue index and the
+    /// published index.
+    #[inline]
+    pub fn notification_data(&self, queue: u16) -> u32 {
+        u32::from(queue) | (u32::from(self.published) << 16)
+    }
+
+    /// Adds a chain: what the device reads, then what it writes. It is not shown before
+    /// [`publish`](Self::publish). Returns its id, unique among those in flight and below the
+    /// queue size.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing changes then.
+    #[inline(always)]
+    pub fn add<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        readable: &[Segment],
+        writable: &[Segment],
+    ) -> Result<u16, AddError> {
+        let (one, flags, written) = match (readable, writable) {
+            ([one], []) => (one, 0, 0),
+            ([], [one]) => (one, WRITE, one.len),
+            _ => return self.add_many(mem, readable, writable),
+        };
+        let head = self.reserve(1)?;
+        write(&mem.areas, head, one, flags, 0);
+        self.enlist(&mem.areas, head, head, 1, written);
+        Ok(head)
+    }
+
+    #[inline(never)]
+    fn add_many<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        readable: &[Segment],
+        writable: &[Segment],
+    ) -> Result<u16, AddError> {
+        let (segments, written) = measure(readable, writable, self.size)?;
+        if let Some((tables, offset, table)) = self.table(mem, segments) {
+            let head = self.reserve(1)?;
+            let mut at = offset;
+            for (segment, flags, entry) in sequence(readable, writable, segments) {
+                let meta = split::meta(segment.len, flags, entry);
+                tables
+                    .memory
+                    .store_descriptor(at, [segment.addr.get(), meta]);
+                at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
+            }
+            write(&mem.areas, head, &table, INDIRECT, 0);
+            self.enlist(&mem.areas, head, head, 1, written);
+            return Ok(head);
+        }
+        let head = self.reserve(segments)?;
+        let (mut index, mut last) = (head, head);
+        for (segment, flags, _) in sequence(readable, writable, segments) {
+            let next = self.after(index);
+            write(&mem.areas, index, segment, flags, next);
+            (last, index) = (index, next);
+        }
+        self.enlist(&mem.areas, head, last, segments, written);
+        Ok(head)
+    }
+
+    /// The table of the next head, where a chain of `segments` goes through one.
+    fn table<'m, M>(
+        &self,
+        mem: &'m DriverMem<M>,
+        segments: u16,
+    ) -> Option<(&'m Tables<M>, u32, Segment)> {
+        if segments < 2 || !self.features.contains(RingFeatures::INDIRECT_DESC) {
+            return None;
+        }
+        let tables = mem.tables.as_ref()?;
+        let (offset, addr) = tables.slot(self.head, segments)?;
+        let len = u32::from(segments) << 4;
+        Some((tables, offset, Segment { addr, len }))
+    }
+
+    /// The first of `descriptors` free ones.
+    #[inline(always)]
+    fn reserve(&self, needed: u16) -> Result<u16, AddError> {
+        if !self.latch.is_clear() {
+            return Err(AddError::Latched);
+        }
+        let free = self.free;
+        match needed <= free {
+            true => Ok(self.head),
+            false => Err(AddError::Full { needed, free }),
+        }
+    }
+
+    #[inline(always)]
+    fn after(&self, index: u16) -> u16 {
+        self.next.get(usize::from(index)).copied().unwrap_or(0)
+    }
+
+    /// Takes the chain's descriptors off the free list and enters it in the available ring.
+    #[inline(always)]
+    fn enlist<M: RingMem>(
+        &mut self,
+        areas: &Areas<M>,
+        head: u16,
+        last: u16,
+        descriptors: u16,
+        writable: u32,
+    ) {
+        self.head = self.after(last);
+        self.free = self.free.wrapping_sub(descriptors);
+        let last = match self.features.contains(RingFeatures::IN_ORDER) {
+            true => self.avail,
+            false => last,
+        };
+        if let Some(chain) = self.chains.get_mut(usize::from(head)) {
+            *chain = Chain {
+                descriptors,
+                last,
+                writable,
+            };
+        }
+        let slot = self.avail & self.mask;
+        areas.driver.store_u16(layout::avail_entry(slot), head);
+        self.avail = self.avail.wrapping_add(1);
+    }
+
+    /// Shows the device what was added since the last time. True: kick it.
+    #[inline]
+    pub fn publish<M: RingMem>(&mut self, mem: &DriverMem<M>) -> bool {
+        let new = self.avail;
+        let old = core::mem::replace(&mut self.published, new);
+        if new == old {
+            return false;
+        }
+        let areas = &mem.areas;
+        // Pairs with the device's acquire after its load of avail.idx: payload, descriptors and
+        // entries are visible before the index (virtio 1.4 §2.7.13.3.1).
+        areas.driver.release();
+        areas.driver.store_u16(IDX, new);
+        // Pairs with the device's full fence between its store of avail_event (or flags) and its
+        // second look at avail.idx: one of the two sees the other (virtio 1.4 §2.7.13.4.1).
+        areas.driver.full();
+        if self.features.contains(RingFeatures::EVENT_IDX) {
+            let event = areas.device.load_u16(layout::avail_event(self.size));
+            return need_event(event, new, old);
+        }
+        areas.device.load_u16(FLAGS) & SILENT == 0
+    }
+
+    /// Takes back as many used chains as fit `out`; returns how many.
+    ///
+    /// # Errors
+    /// What the device did wrong, once, after the chains before it were returned; then
+    /// [`RingError::Latched`].
+    #[inline]
+    pub fn take_used<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        out: &mut [Completion],
+    ) -> Result<usize, RingError> {
+        self.latch.check()?;
+        let areas = &mem.areas;
+        let idx = areas.device.load_u16(IDX);
+        let pending = idx.wrapping_sub(self.used);
+        if pending == 0 {
+            return Ok(0);
+        }
+        let in_flight = self.published.wrapping_sub(self.used);
+        if pending > in_flight {
+            let (from, to) = (self.used, idx);
+            let error = RingError::UsedJump {
+                from,
+                to,
+                in_flight,
+            };
+            return self.latch.raise(error, 0);
+        }
+        // Pairs with the device's release before its store of used.idx: entries and payload up to
+        // idx are visible.
+        areas.device.acquire();
+        if self.features.contains(RingFeatures::IN_ORDER) {
+            return self.take_in_order(areas, out, pending);
+        }
+        let (mask, mut at) = (self.mask, self.used);
+        let (mut head, mut free) = (self.head, self.free);
+        let mut bad = None;
+        for place in out.iter_mut().take(usize::from(pending)) {
+            let (id, len) = load_entry(areas, at & mask);
+            let known = self.chains.get_mut(id as usize);
+            let Some(chain) = known.filter(|chain| chain.holds(len)) else {
+                bad = Some(self.reproach(at, id, len));
+                break;
+            };
+            let id = id as u16;
+            // Freed last, used first: its descriptors and table are still in the cache.
+            if let Some(next) = self.next.get_mut(usize::from(chain.last)) {
+                *next = head;
+            }
+            head = id;
+            free = free.wrapping_add(chain.descriptors);
+            chain.descriptors = 0;
+            at = at.wrapping_add(1);
+            *place = Completion { id, len };
+        }
+        let taken = usize::from(at.wrapping_sub(self.used));
+        (self.head, self.free, self.used) = (head, free, at);
+        match bad {
+            None => Ok(taken),
+            Some(error) => self.latch.raise(error, taken),
+        }
+    }
+
+    /// What is wrong with a used entry.
+    #[cold]
+    fn reproach(&self, index: u16, id: u32, len: u32) -> RingError {
+        let size = self.size;
+        if id >= u32::from(size) {
+            return RingError::UsedIdOutOfRange { index, id, size };
+        }
+        let id = id as u16;
+        match self.chain(id) {
+            Chain { descriptors: 0, .. } => RingError::UsedNotInFlight { index, id },
+            Chain { writable, .. } => RingError::UsedTooLong { id, len, writable },
+        }
+    }
+
+    /// With IN_ORDER an entry stands for all chains up to the one it names; those before it have
+    /// been used completely (`virtio 1.4 §2.7.9`).
+    fn take_in_order<M: RingMem>(
+        &mut self,
+        areas: &Areas<M>,
+        out: &mut [Completion],
+        pending: u16,
+    ) -> Result<usize, RingError> {
+        let mut pending = pending;
+        let mut taken = 0usize;
+        while let Some(room) = out.get_mut(taken..).filter(|room| !room.is_empty()) {
+            if pending == 0 {
+                break;
+            }
+            let run = match self.run {
+                Some(run) => run,
+                None => match self.begin_run(areas, pending) {
+                    Ok(run) => run,
+                    Err(error) => return self.latch.raise(error, taken),
+                },
+            };
+            let (mask, mut at, mut free) = (self.mask, self.oldest, self.free);
+            let mut done = 0u16;
+            for place in room.iter_mut().take(usize::from(run.left.min(pending))) {
+                if let Some(chain) = self.chains.get_mut(usize::from(at)) {
+                    let len = chain.writable;
+                    *place = Completion { id: at, len };
+                    let descriptors = core::mem::take(&mut chain.descriptors);
+                    // In ring order the links never change: free descriptors follow those in
+                    // flight.
+                    free = free.wrapping_add(descriptors);
+                    at = past(at, descriptors) & mask;
+                }
+                done = done.wrapping_add(1);
+            }
+            (self.oldest, self.free) = (at, free);
+            self.used = self.used.wrapping_add(done);
+            pending = pending.wrapping_sub(done);
+            taken = taken.wrapping_add(usize::from(done));
+            self.run = run.after(done, out.get_mut(..taken).unwrap_or_default());
+        }
+        Ok(taken)
+    }
+
+    fn chain(&self, head: u16) -> Chain {
+        self.chains
+            .get(usize::from(head))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Reads a used entry and counts the chains it stands for, at most `pending`.
+    fn begin_run<M: RingMem>(&self, areas: &Areas<M>, pending: u16) -> Result<Run, RingError> {
+        let index = self.used;
+        let (id, len) = load_entry(areas, index & self.mask);
+        let known = self.chains.get(id as usize);
+        if !known.is_some_and(|chain| chain.holds(len)) {
+            return Err(self.reproach(index, id, len));
+        }
+        let id = id as u16;
+        let before = self.chain(id).last.wrapping_sub(index);
+        if before >= pending {
+            // In flight, but not among those that used.idx says were used.
+            return Err(RingError::UsedNotInFlight { index, id });
+        }
+        let left = before.wrapping_add(1);
+        Ok(Run { left, len })
+    }
+
+    /// Asks for calls and looks again. True: something is there to take already.
+    pub fn arm<M: RingMem>(&mut self, mem: &DriverMem<M>) -> bool {
+        if !self.latch.is_clear() {
+            return self.latch.is_pending();
+        }
+        let areas = &mem.areas;
+        if self.features.contains(RingFeatures::EVENT_IDX) {
+            let event = layout::used_event(self.size);
+            areas.driver.store_u16(event, self.used);
+        }
+        // virtio 1.4 §2.7.7.1: 0 with EVENT_IDX, always.
+        if self.armed != Some(true) {
+            areas.driver.store_u16(FLAGS, 0);
+        }
+        self.armed = Some(true);
+        // Pairs with the device's full fence between its store of used.idx and its load of
+        // used_event (or flags): either it sees that we want a call, or we see its index.
+        areas.driver.full();
+        areas.device.load_u16(IDX) != self.used
+    }
+
+    /// Asks for silence: calls may still come.
+    pub fn disarm<M: RingMem>(&mut self, mem: &DriverMem<M>) {
+        if self.armed == Some(false) {
+            return;
+        }
+        self.armed = Some(false);
+        let driver = &mem.areas.driver;
+        if self.features.contains(RingFeatures::EVENT_IDX) {
+            // The index just passed: 65535 chains away.
+            driver.store_u16(layout::used_event(self.size), self.used.wrapping_sub(1));
+        } else {
+            driver.store_u16(FLAGS, SILENT);
+        }
+    }
+}
+
+/// A used entry: each half loaded once.
+#[inline(always)]
+fn load_entry<M: RingMem>(areas: &Areas<M>, slot: u16) -> (u32, u32) {
+    let offset = layout::used_entry(slot);
+    let id = areas.device.load_u32(offset);
+    (id, areas.device.load_u32(offset.wrapping_add(4)))
+}
+
+#[inline(always)]
+fn write<M: RingMem>(areas: &Areas<M>, index: u16, segment: &Segment, flags: u16, next: u16) {
+    let words = [segment.addr.get(), split::meta(segment.len, flags, next)];
+    areas
+        .descriptor
+        .store_descriptor(layout::descriptor(index), words);
+}
+
+/// The descriptor behind a chain in ring order, before the wrap.
+#[inline(always)]
+fn past(head: u16, descriptors: u16) -> u16 {
+    match descriptors {
+        1 => head.wrapping_add(1),
+        // Kept apart: a predicted branch here lets the next record be loaded before this one has
+        // arrived.
+        _ => past_list(head, descriptors),
+    }
+}
+
+#[cold]
+fn past_list(head: u16, descriptors: u16) -> u16 {
+    head.wrapping_add(descriptors)
+}

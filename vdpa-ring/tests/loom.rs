@@ -1,0 +1,295 @@
+//! Every interleaving of publication and re-arming that a weakly ordered machine may show, up to
+//! [`PREEMPTIONS`] preemptions a run; and the same with one fence missing, which must fail.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p vdpa-ring --release --test loom`
+#![cfg(loom)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use loom::thread;
+use vdpa_mem::{Fault, Iova};
+use vdpa_ring::{
+    Areas, Batch, Completion, DeviceMem, DeviceRing, DriverMem, DriverRing, Format, RingFeatures,
+    RingMem, Segment, Used, area_sizes,
+};
+
+/// Preemptions a run has at most; two threads of one operation each need no more.
+const PREEMPTIONS: usize = 3;
+const SIZE: u16 = 2;
+const SEGMENT: Segment = Segment {
+    addr: Iova::new(0x5000),
+    len: 64,
+};
+
+/// A fence of one side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Site {
+    DriverRelease,
+    DriverAcquire,
+    DriverFull,
+    DeviceRelease,
+    DeviceAcquire,
+    DeviceFull,
+}
+
+/// Cells of one area, one array a width: no location has two.
+struct Cells {
+    u16s: Vec<AtomicU16>,
+    u32s: Vec<AtomicU32>,
+    u64s: Vec<AtomicU64>,
+}
+
+/// One side's view of an area, with its fences but for the one missing.
+#[derive(Clone)]
+struct Weak {
+    cells: Arc<Cells>,
+    /// Acquire, release, full.
+    fences: [bool; 3],
+}
+
+macro_rules! cells {
+    ($load:ident, $store:ident, $int:ty, $cells:ident) => {
+        fn $load(&self, at: u32) -> $int {
+            self.cells.$cells[at as usize / size_of::<$int>()].load(Ordering::Relaxed)
+        }
+        fn $store(&self, at: u32, value: $int) {
+            self.cells.$cells[at as usize / size_of::<$int>()].store(value, Ordering::Relaxed);
+        }
+    };
+}
+
+impl RingMem for Weak {
+    cells!(load_u16, store_u16, u16, u16s);
+    cells!(load_u32, store_u32, u32, u32s);
+    cells!(load_u64, store_u64, u64, u64s);
+    fn acquire(&self) {
+        if self.fences[0] {
+            fence(Ordering::Acquire);
+        }
+    }
+    fn release(&self) {
+        if self.fences[1] {
+            fence(Ordering::Release);
+        }
+    }
+    fn full(&self) {
+        if self.fences[2] {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+struct DeviceSide(Areas<Weak>);
+
+impl DeviceMem for DeviceSide {
+    type Ring = Weak;
+    fn areas(&self) -> &Areas<Weak> {
+        &self.0
+    }
+    fn table(&self, _: Iova, _: &mut [[u64; 2]]) -> Result<(), Fault> {
+        Err(Fault::Denied)
+    }
+}
+
+/// Both halves over one queue, and a payload word.
+struct Pair {
+    driver: DriverRing,
+    device: DeviceRing,
+    driver_mem: DriverMem<Weak>,
+    device_mem: DeviceSide,
+    payload: Arc<AtomicU64>,
+    batch: Batch,
+}
+
+impl Pair {
+    fn new(format: Format, features: RingFeatures, without: Option<Site>) -> Self {
+        let sizes = area_sizes(format, SIZE, true);
+        let area = |bytes: u32, words: bool| {
+            let cells = |width: u32, used: bool| 0..if used { bytes.div_ceil(width) } else { 0 };
+            Arc::new(Cells {
+                u16s: cells(2, !words).map(|_| AtomicU16::new(0)).collect(),
+                u32s: cells(4, !words).map(|_| AtomicU32::new(0)).collect(),
+                u64s: cells(8, words).map(|_| AtomicU64::new(0)).collect(),
+            })
+        };
+        let cells = [
+            area(sizes.descriptor.bytes, true),
+            area(sizes.driver.bytes, false),
+            area(sizes.device.bytes, false),
+        ];
+        let side = |sites: [Site; 3]| {
+            let fences = sites.map(|site| without != Some(site));
+            let [descriptor, driver, device] = cells.each_ref().map(|cells| Weak {
+                cells: cells.clone(),
+                fences,
+            });
+            Areas {
+                descriptor,
+                driver,
+                device,
+            }
+        };
+        let driver = side([Site::DriverAcquire, Site::DriverRelease, Site::DriverFull]);
+        let device = side([Site::DeviceAcquire, Site::DeviceRelease, Site::DeviceFull]);
+        Self {
+            driver: DriverRing::new(format, SIZE, features, None).unwrap(),
+            device: DeviceRing::new(format, SIZE, features, None).unwrap(),
+            driver_mem: DriverMem::new(driver),
+            device_mem: DeviceSide(device),
+            payload: Arc::new(AtomicU64::new(0)),
+            batch: Batch::new(2, 2),
+        }
+    }
+
+    /// One chain made available and taken, before the threads begin.
+    fn one_taken(&mut self) -> Used {
+        self.driver.add(&self.driver_mem, &[], &[SEGMENT]).unwrap();
+        self.driver.publish(&self.driver_mem);
+        let taken = self.device.take(&self.device_mem, &mut self.batch, 2);
+        assert_eq!(taken, Ok(1));
+        Used {
+            token: self.batch.chain(0).unwrap().token(),
+            len: 7,
+        }
+    }
+}
+
+fn check(format: Format, features: RingFeatures, without: Option<Site>, run: fn(Pair)) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.check(move || run(Pair::new(format, features, without)));
+}
+
+/// Runs a model in every form; then without each of its fences, where it must fail.
+fn model(fences: &[Site], run: fn(Pair)) {
+    for format in [Format::Split, Format::Packed] {
+        for features in [
+            RingFeatures::empty(),
+            RingFeatures::EVENT_IDX,
+            RingFeatures::IN_ORDER,
+        ] {
+            check(format, features, None, run);
+            for &site in fences {
+                let failed = catch_unwind(AssertUnwindSafe(|| {
+                    check(format, features, Some(site), run);
+                }));
+                assert!(
+                    failed.is_err(),
+                    "{format} {features:?} holds without {site:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Payload, descriptor and entry are visible once the index (split) or the flags (packed) are.
+#[test]
+fn published_chain_is_whole() {
+    model(&[Site::DriverRelease, Site::DeviceAcquire], |pair| {
+        let Pair {
+            mut driver,
+            mut device,
+            driver_mem,
+            device_mem,
+            payload,
+            mut batch,
+        } = pair;
+        let data = payload.clone();
+        let side = thread::spawn(move || {
+            data.store(42, Ordering::Relaxed);
+            // Two in one publication: the packed ring shows the second first.
+            driver.add(&driver_mem, &[], &[SEGMENT]).unwrap();
+            driver.add(&driver_mem, &[], &[SEGMENT]).unwrap();
+            driver.publish(&driver_mem);
+        });
+        let taken = device.take(&device_mem, &mut batch, 2);
+        let seen = payload.load(Ordering::Relaxed);
+        let found: Vec<_> = batch.iter().map(|chain| chain.writable()[0]).collect();
+        side.join().unwrap();
+        match taken {
+            Ok(0) => {}
+            Ok(n) => {
+                assert_eq!(found, [SEGMENT; 2][..n]);
+                assert_eq!(seen, 42, "payload of a chain that was taken");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    });
+}
+
+/// What the device wrote is visible once the chain is used.
+#[test]
+fn used_chain_is_whole() {
+    model(&[Site::DeviceRelease, Site::DriverAcquire], |mut pair| {
+        let used = pair.one_taken();
+        let Pair {
+            mut driver,
+            mut device,
+            driver_mem,
+            device_mem,
+            payload,
+            ..
+        } = pair;
+        let data = payload.clone();
+        let side = thread::spawn(move || {
+            data.store(42, Ordering::Relaxed);
+            device.commit(&device_mem, &[used]).unwrap();
+        });
+        let mut out = [Completion::default(); 2];
+        let taken = driver.take_used(&driver_mem, &mut out);
+        let seen = payload.load(Ordering::Relaxed);
+        side.join().unwrap();
+        match taken {
+            Ok(0) => {}
+            Ok(1) => {
+                assert_eq!(out[0], Completion { id: 0, len: 7 });
+                assert_eq!(seen, 42, "payload of a chain that was used");
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A device that goes to sleep while the driver publishes: it finds the chain, or is kicked.
+#[test]
+fn kick_is_not_lost_while_the_device_arms() {
+    model(&[Site::DriverFull, Site::DeviceFull], |mut pair| {
+        pair.device.disarm(&pair.device_mem);
+        let Pair {
+            mut driver,
+            mut device,
+            driver_mem,
+            device_mem,
+            ..
+        } = pair;
+        let side = thread::spawn(move || {
+            driver.add(&driver_mem, &[], &[SEGMENT]).unwrap();
+            driver.publish(&driver_mem)
+        });
+        let found = device.arm(&device_mem).unwrap();
+        let kicked = side.join().unwrap();
+        assert!(found || kicked, "the device sleeps with a chain available");
+    });
+}
+
+/// A driver that goes to sleep while the device commits: it finds the chain, or is called.
+#[test]
+fn call_is_not_lost_while_the_driver_arms() {
+    model(&[Site::DeviceFull, Site::DriverFull], |mut pair| {
+        pair.driver.disarm(&pair.driver_mem);
+        let used = pair.one_taken();
+        let Pair {
+            mut driver,
+            mut device,
+            driver_mem,
+            device_mem,
+            ..
+        } = pair;
+        let side = thread::spawn(move || device.commit(&device_mem, &[used]).unwrap());
+        let found = driver.arm(&driver_mem);
+        let called = side.join().unwrap();
+        assert!(found || called, "the driver sleeps with a chain used");
+    });
+}
