@@ -1,0 +1,207 @@
+//! What only some parents can do.
+
+use std::task::Poll;
+
+use vdpa_ring::QueueState;
+
+use crate::{QueueIndex, Result};
+
+/// The capabilities of a parent. They are constant while the device is open: using one that was not negotiated is an
+/// error, not a capability that vanishes.
+///
+/// A layer around a parent destructures this without `..`, so that one that forgets a new capability does not compile.
+/// A parent names what it has and writes `..Caps::NONE`.
+#[derive(Clone, Copy)]
+pub struct Caps<'a> {
+    /// How the device reaches memory.
+    pub dma: Dma,
+    /// One queue can be reset alone.
+    pub queue_reset: Option<&'a dyn QueueReset>,
+    /// A queue can be stopped and its state taken.
+    pub queue_pause: Option<&'a dyn QueuePause>,
+    /// A running queue can be switched off and on.
+    pub queue_enable: Option<&'a dyn QueueEnable>,
+    /// The whole device can be stopped and resumed.
+    pub suspend: Option<&'a dyn Suspend>,
+    /// The state of the device's class can be saved and restored.
+    pub class_state: Option<&'a dyn ClassState>,
+    /// The device counts.
+    pub stats: Option<&'a dyn Stats>,
+}
+
+impl Caps<'_> {
+    /// A software device that can do nothing special.
+    pub const NONE: Caps<'static> = Caps {
+        dma: Dma::Software,
+        queue_reset: None,
+        queue_pause: None,
+        queue_enable: None,
+        suspend: None,
+        class_state: None,
+        stats: None,
+    };
+
+    /// The names of what is there, for people.
+    pub fn names(&self) -> Vec<&'static str> {
+        let Caps {
+            dma,
+            queue_reset,
+            queue_pause,
+            queue_enable,
+            suspend,
+            class_state,
+            stats,
+        } = self;
+        let dma = match dma {
+            Dma::Software => "dma-software",
+        };
+        let named = [
+            ("queue-reset", queue_reset.is_some()),
+            ("queue-pause", queue_pause.is_some()),
+            ("queue-enable", queue_enable.is_some()),
+            ("suspend", suspend.is_some()),
+            ("class-state", class_state.is_some()),
+            ("stats", stats.is_some()),
+        ];
+        let there = named
+            .into_iter()
+            .filter(|(_, is)| *is)
+            .map(|(name, _)| name);
+        std::iter::once(dma).chain(there).collect()
+    }
+}
+
+/// How a device reaches memory. Parents that must be told of mappings become further kinds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Dma {
+    /// It reads [`Host::spaces`](crate::Host::spaces) itself.
+    Software,
+}
+
+/// Reset of one queue alone; its state is lost.
+pub trait QueueReset: Send + Sync {
+    /// Begins to reset queue `q`, which runs.
+    ///
+    /// # Errors
+    /// When the reset cannot be begun; the queue then runs on.
+    ///
+    /// # For parents
+    /// Called only with RING_RESET accepted. Never waits.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.6.1.
+    fn begin(&self, q: QueueIndex) -> Result<()>;
+
+    /// Whether the reset of `q` is done: the queue's areas and buffers are then untouched for good.
+    ///
+    /// # Errors
+    /// When the reset failed; the device needs a reset as a whole.
+    ///
+    /// # For parents
+    /// Called again until it is ready, or the device is reset.
+    fn poll(&self, q: QueueIndex) -> Result<Poll<()>>;
+}
+
+/// Stop of one queue, with its state.
+pub trait QueuePause: Send + Sync {
+    /// Begins to stop queue `q`, which runs.
+    ///
+    /// # Errors
+    /// When it cannot be begun; the queue then runs on.
+    ///
+    /// # For parents
+    /// Never waits. Chains that were taken are completed or given back; nothing new is taken.
+    fn begin(&self, q: QueueIndex) -> Result<()>;
+
+    /// Whether `q` is drained, and where it stands. After that the queue can be started again with this state.
+    ///
+    /// # Errors
+    /// When the queue could not be drained.
+    ///
+    /// # For parents
+    /// Ready only when nothing of the queue is touched any more.
+    fn poll(&self, q: QueueIndex) -> Result<Poll<QueueState>>;
+}
+
+/// Off and on of a running queue.
+pub trait QueueEnable: Send + Sync {
+    /// Switches queue `q` on or off. A queue that is off runs on without side effects: a network device discards what
+    /// is sent and takes no receive buffer.
+    ///
+    /// # Errors
+    /// When the queue does not run.
+    ///
+    /// # For parents
+    /// Never waits. Takes effect at the next batch.
+    fn set(&self, q: QueueIndex, on: bool) -> Result<()>;
+}
+
+/// Stop of the whole device, with everything kept.
+pub trait Suspend: Send + Sync {
+    /// Begins to stop all queues.
+    ///
+    /// # Errors
+    /// When it cannot be begun; the device runs on.
+    ///
+    /// # For parents
+    /// Never waits. Called only while live and not suspended.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.1, status bit SUSPEND.
+    fn begin(&self) -> Result<()>;
+
+    /// Whether nothing is touched any more.
+    ///
+    /// # Errors
+    /// When the device could not be stopped.
+    fn poll(&self) -> Result<Poll<()>>;
+
+    /// Where queue `q` stands.
+    ///
+    /// # Errors
+    /// When the queue does not run.
+    ///
+    /// # For parents
+    /// Called only while suspended.
+    fn state(&self, q: QueueIndex) -> Result<QueueState>;
+
+    /// Lets everything go on where it stood.
+    ///
+    /// # Errors
+    /// When that fails; the device stays suspended.
+    ///
+    /// # For parents
+    /// Called only while suspended. Looks at every queue once, since kicks may have come in the meantime.
+    fn resume(&self) -> Result<()>;
+}
+
+/// What a device of this type knows besides its queues: filters, link state, mode.
+pub trait ClassState: Send + Sync {
+    /// The state, in a portable format that carries its version and the device type.
+    ///
+    /// # Errors
+    /// When it cannot be taken.
+    fn save(&self) -> Result<Vec<u8>>;
+
+    /// Takes over a saved state.
+    ///
+    /// # Errors
+    /// When the bytes are not a state of this device type, with what is wrong; nothing is taken over then.
+    ///
+    /// # For parents
+    /// The bytes are hostile. Called with features accepted and before the device is live.
+    fn restore(&self, from: &[u8]) -> Result<()>;
+}
+
+/// Counters.
+pub trait Stats: Send + Sync {
+    /// Calls `to` once for each counter, with its name (`queue0.packets`) and value.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    ///
+    /// # For parents
+    /// May run beside anything. Names are stable and lower case.
+    fn read(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()>;
+}

@@ -1,0 +1,321 @@
+//! The one way to a device: the validated handle that ends, sessions and tests hold.
+//!
+//! ```text
+//!   Device::call ─▶ not inside a call closure? device alive? ─▶ lock ─▶ legal now? ─▶ VdpaDevice::call ─▶ unlock
+//!   what takes time:  begin ─▶ unlock ─▶ sleep ─▶ lock, poll ─▶ ... until ready or the deadline
+//! ```
+//!
+//! Validation that does not depend on the parent is here, once; a parent receives only legal calls, one at a time. The
+//! lock is never held over a wait, so status can be read and a reset begun while something else is waited for.
+
+mod checks;
+mod config;
+mod queues;
+mod status;
+mod suspend;
+mod wait;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vdpa_mem::{AddressSpace, Deadline};
+use vdpa_ring::Format;
+
+use crate::event::Channel;
+use crate::{
+    Asid, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueIndex, Relay, Relayed, Result,
+    Status, StatusMachine, VdpaDevice, bits, call, graph,
+};
+
+/// A device, opened. The one handle to it: not `Clone`, shared by reference.
+///
+/// All calls take `&self` and may come from any thread but from inside a call closure. None waits unless it takes a
+/// [`Deadline`]. Once the device is broken or gone every call answers an error of kind
+/// [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
+///
+/// Dropping it begins a reset and does not wait for it; [`close`](Self::close) does. Either way memory stays mapped as
+/// long as the device may touch it.
+pub struct Device {
+    inner: Box<Inner>,
+}
+
+/// Dropped in this order: relays into the device, its memory, the device, and what it relays with.
+struct Inner {
+    control: Mutex<Control>,
+    channel: Arc<Channel>,
+    spaces: Arc<[AddressSpace]>,
+    parent: Arc<dyn VdpaDevice>,
+    info: DeviceInfo,
+    relay: Relay,
+}
+
+/// What control calls need to know and change.
+struct Control {
+    machine: StatusMachine,
+    /// What the driver chose last, if it was legal and the parent took it.
+    accepted: Option<Features>,
+    /// What holds since FEATURES_OK.
+    negotiated: Features,
+    reset: Reset,
+    suspend: suspend::Suspension,
+    slots: Vec<Slot>,
+    /// Counts resets, so that whoever waits knows that it was cut off.
+    epoch: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reset {
+    Complete,
+    Begun,
+}
+
+/// A queue, as control calls see it.
+#[derive(Default)]
+struct Slot {
+    run: Run,
+    kick: Option<Relayed>,
+    call: Option<Relayed>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Run {
+    #[default]
+    Stopped,
+    Started,
+    Pausing,
+    Resetting,
+    /// Half started: of no use before the device is reset.
+    Void,
+}
+
+/// The control lock, held. What is to be dropped outside of it goes into `dead`, which is dropped after the lock.
+struct Held<'d> {
+    control: MutexGuard<'d, Control>,
+    dead: Vec<Relayed>,
+}
+
+impl Device {
+    /// Opens a device of a parent.
+    ///
+    /// * `relay`: where kicks and calls that the parent does not take itself are relayed
+    ///
+    /// # Errors
+    /// When the parent does not attach, or offers features that no device may offer.
+    pub fn new(parent: Arc<dyn VdpaDevice>, relay: Relay) -> Result<Self> {
+        let info = parent.info().clone();
+        graph::check_offered(info.device_type, parent.offered())?;
+        let channel = Channel::new()?;
+        let spaces: Arc<[AddressSpace]> = (0..info.asids.max(1))
+            .map(|_| AddressSpace::new())
+            .collect();
+        parent.attach(Host {
+            events: Arc::clone(&channel) as _,
+            spaces: Arc::clone(&spaces),
+            relay: relay.clone(),
+        })?;
+        let control = Control {
+            machine: StatusMachine::new(),
+            accepted: None,
+            negotiated: Features::NONE,
+            reset: Reset::Complete,
+            suspend: suspend::Suspension::Running,
+            slots: (0..info.queues).map(|_| Slot::default()).collect(),
+            epoch: 0,
+        };
+        Ok(Self {
+            inner: Box::new(Inner {
+                control: Mutex::new(control),
+                channel,
+                spaces,
+                parent,
+                info,
+                relay,
+            }),
+        })
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.inner.info
+    }
+
+    /// The names of what it can do beyond the contract that every device keeps.
+    pub fn cap_names(&self) -> Vec<&'static str> {
+        self.inner.parent.caps().names()
+    }
+
+    /// The features it offers.
+    pub fn offered(&self) -> Features {
+        self.inner.parent.offered()
+    }
+
+    /// The features that hold since FEATURES_OK; none before.
+    pub fn negotiated(&self) -> Features {
+        self.lock().control.negotiated
+    }
+
+    /// A handle to address space `a`.
+    ///
+    /// # Errors
+    /// When the device has no such address space.
+    pub fn dma(&self, a: Asid) -> Result<DmaHandle> {
+        let space = self.inner.spaces.get(a.place());
+        let space = space.ok_or_else(|| Error::AsidOutOfRange {
+            asid: a,
+            count: self.inner.info.asids,
+        })?;
+        Ok(DmaHandle::new(
+            a,
+            space.clone(),
+            Arc::clone(&self.inner.channel),
+        ))
+    }
+
+    /// The events of the device. They are taken once.
+    ///
+    /// # Errors
+    /// When they were taken already.
+    pub fn events(&self) -> Result<Events> {
+        self.inner.channel.take()
+    }
+
+    /// Reports every counter of the device to `to`.
+    ///
+    /// # Errors
+    /// When the device does not count.
+    pub fn stats(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()> {
+        self.inner.channel.check()?;
+        let stats = self.inner.parent.caps().stats;
+        stats
+            .ok_or_else(|| self.unsupported("statistics"))?
+            .read(to)
+    }
+
+    /// Resets the device, waits for it, and lets go.
+    ///
+    /// # Errors
+    /// When the reset does not end in time; the device comes back. A device that is broken or gone is let go of.
+    pub fn close(self, by: Deadline) -> Result<(), (Self, Error)> {
+        match self.reset(by) {
+            Ok(()) | Err(Error::Broken | Error::Gone) => Ok(()),
+            Err(e) => Err((self, e)),
+        }
+    }
+
+    /// Begins a control call.
+    fn enter(&self, call: &'static str) -> Result<Held<'_>> {
+        // Before the lock: the thread that runs the closure may be one that the holder of the lock waits for.
+        if call::is_inside() {
+            return Err(Error::InsideCall { call });
+        }
+        self.inner.channel.check()?;
+        Ok(self.lock())
+    }
+
+    /// Begins a control call that is not legal while a reset is under way. One that is complete is noticed.
+    fn enter_settled(&self, call: &'static str) -> Result<Held<'_>> {
+        let mut held = self.enter(call)?;
+        self.settle(&mut held)?;
+        match held.control.reset {
+            Reset::Complete => Ok(held),
+            Reset::Begun => Err(Error::Busy { what: "a reset" }),
+        }
+    }
+
+    fn lock(&self) -> Held<'_> {
+        Held {
+            control: self
+                .inner
+                .control
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            dead: Vec::new(),
+        }
+    }
+
+    fn unsupported(&self, what: &'static str) -> Error {
+        Error::Unsupported {
+            device: self.inner.info.name.clone(),
+            what,
+        }
+    }
+}
+
+impl Control {
+    /// The error for a call that comes at the wrong time.
+    fn wrong_state(&self, call: &'static str, need: &'static str) -> Error {
+        Error::State {
+            call,
+            status: self.machine.status(),
+            need,
+        }
+    }
+
+    /// For calls that are legal between FEATURES_OK and the device's end.
+    fn check_negotiated(&self, call: &'static str) -> Result<()> {
+        let status = self.machine.status();
+        if !status.contains(Status::FEATURES_OK) {
+            return Err(self.wrong_state(call, "negotiate features first"));
+        }
+        if status.intersects(Status::FAILED | Status::DEVICE_NEEDS_RESET) {
+            return Err(self.wrong_state(call, "reset the device first"));
+        }
+        Ok(())
+    }
+
+    fn format(&self) -> Format {
+        if self.negotiated.contains(bits::RING_PACKED) {
+            Format::Packed
+        } else {
+            Format::Split
+        }
+    }
+
+    /// The slot of `q`, or the error that says how many there are.
+    fn slot(&mut self, q: QueueIndex) -> Result<&mut Slot> {
+        let count = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+        self.slots
+            .get_mut(q.place())
+            .ok_or(Error::QueueOutOfRange { queue: q, count })
+    }
+}
+
+impl Slot {
+    /// The queue has stopped: what was relayed for it ends, outside the lock.
+    fn stop(&mut self, dead: &mut Vec<Relayed>) {
+        self.run = Run::Stopped;
+        dead.extend(self.kick.take());
+        dead.extend(self.call.take());
+    }
+
+    /// For calls that are legal only while the queue runs.
+    fn check_started(&self, q: QueueIndex) -> Result<()> {
+        match self.run {
+            Run::Started => Ok(()),
+            Run::Stopped | Run::Void => Err(Error::QueueNotStarted { queue: q }),
+            Run::Pausing => Err(Error::QueueBusy {
+                queue: q,
+                what: "a stop",
+            }),
+            Run::Resetting => Err(Error::QueueBusy {
+                queue: q,
+                what: "a queue reset",
+            }),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody is left to tell. A parent that cannot even begin keeps its memory alive by itself.
+        let _refused = self.parent.begin_reset();
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("info", &self.inner.info)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,270 @@
+//! Starting, stopping and changing queues.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::Poll;
+
+use vdpa_mem::Deadline;
+use vdpa_ring::QueueState;
+
+use super::suspend::Suspension;
+use super::{Control, Device, Held, Run, checks, wait};
+use crate::{
+    Call, CallKind, Doorbell, Error, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits,
+    QueuePause, QueueReset, Relayed, Result, bits,
+};
+
+impl Device {
+    /// What queue `q` can do with the features accepted.
+    ///
+    /// # Errors
+    /// When the device has no such queue.
+    pub fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
+        let mut held = self.enter("queue_limits")?;
+        held.control.slot(q)?;
+        self.inner.parent.queue_limits(q)
+    }
+
+    /// Starts a queue, with everything it needs in one call.
+    ///
+    /// * `q`: a stopped queue
+    /// * `c`: its memory has to be mapped by now
+    /// * `k`: [`Kick::Given`] is relayed if the parent does not take eventfds
+    /// * `call`: made non-blocking if it is an eventfd; relayed if the parent cannot make it
+    ///
+    /// Returns the doorbell, which rings the queue whatever `k` is.
+    ///
+    /// # Errors
+    /// When the set-up is not legal, before the parent sees it; or when the parent refuses.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.1.1 step 7, and §2.6.1 for a queue that was reset.
+    pub fn start_queue(
+        &self,
+        q: QueueIndex,
+        c: QueueConfig,
+        k: Kick,
+        call: Call,
+    ) -> Result<Doorbell> {
+        let mut held = self.enter_settled("start_queue")?;
+        let control = &mut *held.control;
+        let run = control.slot(q)?.run;
+        control.check_negotiated("start_queue")?;
+        if control.suspend != Suspension::Running {
+            return Err(control.wrong_state("start_queue", "resume the device first"));
+        }
+        match run {
+            Run::Stopped => {}
+            Run::Started | Run::Void => return Err(Error::QueueStarted { queue: q }),
+            Run::Pausing | Run::Resetting => control.slot(q)?.check_started(q)?,
+        }
+        self.check_queue(q, &c, control)?;
+        if matches!(k, Kick::Given(_)) && control.negotiated.contains(bits::NOTIFICATION_DATA) {
+            return Err(Error::KickWithoutData { queue: q });
+        }
+
+        let (call, call_relay) = self.fit_call(call)?;
+        let parent = &self.inner.parent;
+        let (kick, relayed_kick) = match k {
+            Kick::Given(from) if self.inner.info.kicks == KickKind::Taken => {
+                (Kick::Taken, Some(from))
+            }
+            kick => (kick, None),
+        };
+        let doorbell = parent.start_queue(q, &c, kick, call)?;
+        let slot = control.slot(q)?;
+        slot.run = Run::Started;
+        slot.call = call_relay;
+        if let Some(from) = relayed_kick {
+            match self.relay_kick(q, from, &doorbell) {
+                Ok(relay) => slot.kick = Some(relay),
+                Err(e) => {
+                    // It runs, but nobody can kick it.
+                    slot.run = Run::Void;
+                    return Err(e);
+                }
+            }
+        }
+        Ok(doorbell)
+    }
+
+    /// Replaces the call of a running queue. On return the old one is unused, and the new one was raised once.
+    ///
+    /// # Errors
+    /// When the queue does not run, or the call cannot be made; the old one then stays.
+    pub fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
+        let mut held = self.enter_settled("replace_call")?;
+        held.control.slot(q)?.check_started(q)?;
+        let (call, relay) = self.fit_call(call)?;
+        self.inner.parent.replace_call(q, call)?;
+        let Held { control, dead } = &mut held;
+        let slot = control.slot(q)?;
+        dead.extend(std::mem::replace(&mut slot.call, relay));
+        Ok(())
+    }
+
+    /// Switches a running queue on or off. One that is off runs on without side effects.
+    ///
+    /// # Errors
+    /// When the device cannot do that, or the queue does not run.
+    pub fn enable_queue(&self, q: QueueIndex, on: bool) -> Result<()> {
+        let mut held = self.enter_settled("enable_queue")?;
+        held.control.slot(q)?.check_started(q)?;
+        let enable = self.inner.parent.caps().queue_enable;
+        enable
+            .ok_or_else(|| self.unsupported("queue enable"))?
+            .set(q, on)
+    }
+
+    /// Stops a queue and takes its state, with which it can be started again, here or elsewhere.
+    ///
+    /// # Errors
+    /// When the device cannot pause queues, the queue does not run, or it is not drained at the deadline; the stop then
+    /// goes on and can be waited for again.
+    pub fn stop_queue(&self, q: QueueIndex, by: Deadline) -> Result<QueueState> {
+        self.begin_stop_queue(q)?;
+        let epoch = self.lock().control.epoch;
+        wait::until("the stop of a queue", by, || {
+            self.check_epoch(epoch, "the stop of a queue")?;
+            self.poll_stop_queue(q)
+        })
+    }
+
+    /// Begins to stop a queue. Once begun, beginning again changes nothing.
+    ///
+    /// # Errors
+    /// As for [`stop_queue`](Self::stop_queue).
+    pub fn begin_stop_queue(&self, q: QueueIndex) -> Result<()> {
+        let mut held = self.enter_settled("stop_queue")?;
+        let slot = held.control.slot(q)?;
+        let pause = self.pause_cap()?;
+        if slot.run == Run::Pausing {
+            return Ok(());
+        }
+        slot.check_started(q)?;
+        pause.begin(q)?;
+        slot.run = Run::Pausing;
+        Ok(())
+    }
+
+    /// Whether the queue is stopped, and where it stands. Tells it once.
+    ///
+    /// # Errors
+    /// When no stop was begun, or the queue cannot be drained.
+    pub fn poll_stop_queue(&self, q: QueueIndex) -> Result<Poll<QueueState>> {
+        let mut held = self.enter_settled("stop_queue")?;
+        let Held { control, dead } = &mut held;
+        let slot = control.slot(q)?;
+        if slot.run != Run::Pausing {
+            return Err(Error::QueueNotStarted { queue: q });
+        }
+        let done = self.pause_cap()?.poll(q)?;
+        if done.is_ready() {
+            slot.stop(dead);
+        }
+        Ok(done)
+    }
+
+    /// Resets one queue and waits until that is complete. Its state is lost.
+    ///
+    /// # Errors
+    /// When RING_RESET is not negotiated, the queue does not run, or it is not reset at the deadline; it can be waited
+    /// for again.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.6.1.
+    pub fn reset_queue(&self, q: QueueIndex, by: Deadline) -> Result<()> {
+        self.begin_reset_queue(q)?;
+        let epoch = self.lock().control.epoch;
+        wait::until("the reset of a queue", by, || {
+            self.check_epoch(epoch, "the reset of a queue")?;
+            self.poll_reset_queue(q)
+        })
+    }
+
+    /// Begins to reset a queue, without waiting: a guest's processor may be behind it. Once begun, beginning again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// As for [`reset_queue`](Self::reset_queue).
+    pub fn begin_reset_queue(&self, q: QueueIndex) -> Result<()> {
+        let mut held = self.enter_settled("reset_queue")?;
+        held.control.slot(q)?;
+        if !held.control.negotiated.contains(bits::RING_RESET) {
+            return Err(Error::NotNegotiated {
+                what: "the reset of a queue",
+                feature: "RING_RESET",
+            });
+        }
+        let reset = self.reset_cap()?;
+        let slot = held.control.slot(q)?;
+        if slot.run == Run::Resetting {
+            return Ok(());
+        }
+        slot.check_started(q)?;
+        reset.begin(q)?;
+        slot.run = Run::Resetting;
+        Ok(())
+    }
+
+    /// Whether the queue is reset. Tells it once.
+    ///
+    /// # Errors
+    /// When no reset of the queue was begun, or it failed.
+    pub fn poll_reset_queue(&self, q: QueueIndex) -> Result<Poll<()>> {
+        let mut held = self.enter_settled("reset_queue")?;
+        let Held { control, dead } = &mut held;
+        let slot = control.slot(q)?;
+        if slot.run != Run::Resetting {
+            return Err(Error::QueueNotStarted { queue: q });
+        }
+        let done = self.reset_cap()?.poll(q)?;
+        if done.is_ready() {
+            slot.stop(dead);
+        }
+        Ok(done)
+    }
+
+    fn check_queue(&self, q: QueueIndex, c: &QueueConfig, control: &Control) -> Result<()> {
+        let caps = self.inner.parent.caps();
+        if !c.enabled && caps.queue_enable.is_none() {
+            return Err(self.unsupported("queue enable"));
+        }
+        // All groups are in the first address space.
+        let space = self.inner.spaces.first();
+        let mappings = space.map(|space| space.mappings()).unwrap_or_default();
+        let facts = checks::Facts {
+            limits: self.inner.parent.queue_limits(q)?,
+            format: control.format(),
+            event_idx: control.negotiated.contains(bits::EVENT_IDX),
+            mappings: &mappings,
+        };
+        checks::queue(q, c, &facts)
+    }
+
+    /// The call as the parent can make it, with the relay that this needs.
+    fn fit_call(&self, call: Call) -> Result<(Call, Option<Relayed>)> {
+        call.prepare()?;
+        match (self.inner.info.calls, call) {
+            (CallKind::EventFd, call @ Call::Fn(_)) => {
+                let (event, relay) = self.inner.relay.call_fd(call)?;
+                Ok((Call::EventFd(event), Some(relay)))
+            }
+            (_, call) => Ok((call, None)),
+        }
+    }
+
+    fn relay_kick(&self, q: QueueIndex, from: Arc<OwnedFd>, to: &Doorbell) -> Result<Relayed> {
+        self.inner.relay.kick(from, to.clone(), u32::from(q.get()))
+    }
+
+    fn pause_cap(&self) -> Result<&dyn QueuePause> {
+        let pause = self.inner.parent.caps().queue_pause;
+        pause.ok_or_else(|| self.unsupported("queue pause"))
+    }
+
+    fn reset_cap(&self) -> Result<&dyn QueueReset> {
+        let reset = self.inner.parent.caps().queue_reset;
+        reset.ok_or_else(|| self.unsupported("queue reset"))
+    }
+}

@@ -1,0 +1,93 @@
+//! Doorbells: how the driver kicks a queue, without a lock and without a virtual call.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::{Bell, fd};
+
+/// The handle to kick one queue with. Clones ring the same queue; each keeps what it rings alive. After the queue or
+/// the device is gone it does nothing.
+#[derive(Clone, Default)]
+pub struct Doorbell(Kind);
+
+#[derive(Clone, Default)]
+enum Kind {
+    #[default]
+    None,
+    Bell(Arc<Bell>),
+    EventFd(Arc<OwnedFd>),
+}
+
+impl Doorbell {
+    /// A doorbell that rings nothing: for devices that poll.
+    pub const NONE: Doorbell = Doorbell(Kind::None);
+
+    /// Kicks the queue.
+    ///
+    /// * `data`: the queue index, or the notification data where NOTIFICATION_DATA is negotiated. Bells and eventfds
+    ///   belong to one queue and carry none.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.9.
+    #[inline]
+    pub fn ring(&self, data: u32) {
+        let _ = data;
+        match &self.0 {
+            Kind::None => {}
+            Kind::Bell(bell) => bell.ring(),
+            Kind::EventFd(event) => fd::signal(event.as_fd()),
+        }
+    }
+
+    /// The page of the doorbell's own that a guest can be given, if it has one. Software doorbells have none.
+    pub fn page(&self) -> Option<Page<'_>> {
+        match &self.0 {
+            Kind::None | Kind::Bell(_) | Kind::EventFd(_) => None,
+        }
+    }
+
+    /// The eventfd that kicks the queue when written, if that is what the doorbell is: for ioeventfd, VDUSE and vhost.
+    /// For the others [`Relay::kick`](crate::Relay::kick) makes one.
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::None | Kind::Bell(_) => None,
+            Kind::EventFd(event) => Some(event.as_fd()),
+        }
+    }
+}
+
+impl From<Arc<Bell>> for Doorbell {
+    fn from(bell: Arc<Bell>) -> Self {
+        Self(Kind::Bell(bell))
+    }
+}
+
+impl From<Arc<OwnedFd>> for Doorbell {
+    /// The eventfd has to be non-blocking, or a full counter stops whoever rings.
+    fn from(event: Arc<OwnedFd>) -> Self {
+        Self(Kind::EventFd(event))
+    }
+}
+
+impl fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::None => f.write_str("Doorbell(none)"),
+            Kind::Bell(_) => f.write_str("Doorbell(bell)"),
+            Kind::EventFd(event) => write!(f, "Doorbell(eventfd {})", fd::number(event.as_fd())),
+        }
+    }
+}
+
+/// A page that holds one doorbell and nothing else.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Page<'a> {
+    /// The file to map.
+    pub file: BorrowedFd<'a>,
+    /// Where the page begins, in bytes.
+    pub offset: u64,
+    /// Where in the page the doorbell is, in bytes.
+    pub at: u32,
+}

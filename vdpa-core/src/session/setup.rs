@@ -1,0 +1,233 @@
+//! The memory of a queue: how much, of which kind, and where the device sees it.
+//!
+//! ```text
+//!   descriptor area │ driver area │ device area │ indirect tables │ … │ buffer 0 │ buffer 1 │ …
+//!   ▲ iova, page-aligned                                          ▲ page-aligned, buffers 64-byte-aligned
+//! ```
+
+use std::sync::Arc;
+
+use vdpa_mem::{Access, HugePage, Iova, IovaRange, Mapping, Region, Window};
+use vdpa_ring::{
+    Areas, DriverMem, DriverRing, Format, RingFeatures, SetupError, Tables, area_sizes,
+};
+
+use super::cells::Cells;
+use super::pool::Pool;
+use super::queue::{Notice, Queue};
+use crate::{Error, Features, QueueConfig, QueueIndex, QueueLimits, Result, bits};
+
+/// Which memory a queue's ring and buffers are in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Backing {
+    /// Memory with a file, which another process can be given.
+    #[default]
+    Memfd,
+    /// Memory of this process alone.
+    Anonymous,
+    /// Huge pages with a file.
+    Huge(HugePage),
+}
+
+/// How a queue is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueueSetup {
+    /// Size in descriptors: a power of two for a split ring, any size for a packed one.
+    pub size: u16,
+    /// How many buffers there are.
+    pub buffers: u32,
+    /// Bytes in a buffer.
+    pub buffer_len: u32,
+    /// Segments that an indirect table has room for, where INDIRECT_DESC is negotiated; 0 for no tables.
+    pub indirect: u16,
+    /// Which memory.
+    pub backing: Backing,
+}
+
+impl Default for QueueSetup {
+    /// 256 descriptors, as many buffers of 2048 bytes, tables of 8 segments, in shared memory.
+    fn default() -> Self {
+        Self {
+            size: 256,
+            buffers: 256,
+            buffer_len: 2048,
+            indirect: 8,
+            backing: Backing::default(),
+        }
+    }
+}
+
+/// Hands out device addresses, upwards, with a gap after each range.
+pub(super) struct Iovas {
+    next: u64,
+}
+
+/// The first address handed out. Not 0, so that an address that was forgotten is not a legal one.
+const FIRST: u64 = 0x10_0000;
+const PAGE: u64 = 4096;
+/// Distance of two buffers, in multiples of: a cache line.
+const LINE: u32 = 64;
+
+impl Iovas {
+    pub(super) const fn new() -> Self {
+        Self { next: FIRST }
+    }
+
+    fn take(&mut self, len: u64, align: u64) -> Result<IovaRange> {
+        let first = self.next.checked_next_multiple_of(align);
+        let range = IovaRange::new(Iova::new(first.unwrap_or(u64::MAX)), len)?;
+        // A page that is never mapped shows whoever runs past the end.
+        self.next = range.last().get().saturating_add(PAGE);
+        Ok(range)
+    }
+}
+
+/// A queue that is ready to start, and what has to be mapped for it.
+pub(super) struct Prepared {
+    pub(super) queue: Queue,
+    pub(super) mapping: Mapping,
+    pub(super) range: IovaRange,
+}
+
+pub(super) fn prepare(
+    q: QueueIndex,
+    setup: &QueueSetup,
+    limits: QueueLimits,
+    features: Features,
+    iovas: &mut Iovas,
+) -> Result<Prepared> {
+    let format = if features.contains(bits::RING_PACKED) {
+        Format::Packed
+    } else {
+        Format::Split
+    };
+    if setup.size == 0 || setup.size > limits.max_size {
+        return Err(Error::QueueSize {
+            queue: q,
+            size: setup.size,
+            max: limits.max_size,
+        });
+    }
+    let ring_features = ring_features(features);
+    let ring = DriverRing::new(format, setup.size, ring_features, None)
+        .map_err(|e| refused(q, e, limits))?;
+
+    let event_idx = ring_features.contains(RingFeatures::EVENT_IDX);
+    let sizes = area_sizes(format, setup.size, event_idx);
+    let placed = sizes.placed();
+    let entries = match ring_features.contains(RingFeatures::INDIRECT_DESC) {
+        true => setup.indirect,
+        false => 0,
+    };
+    let table_bytes = u64::from(setup.size) * u64::from(entries) * 16;
+    let table_at = u64::from(placed.bytes);
+    let pool_at = (table_at + table_bytes).next_multiple_of(PAGE);
+    let too_large = Error::Buffer {
+        queue: q,
+        why: "buffers are too large",
+    };
+    let Some(stride) = setup.buffer_len.checked_next_multiple_of(LINE) else {
+        return Err(too_large);
+    };
+    // Below 2^64: a 52-bit offset and a product of two 32-bit numbers.
+    let pool_bytes = u64::from(stride) * u64::from(setup.buffers);
+    let Some(bytes) = pool_at.checked_add(pool_bytes) else {
+        return Err(too_large);
+    };
+
+    let (region, align) = match setup.backing {
+        Backing::Memfd => (Region::memfd(bytes)?, PAGE),
+        Backing::Anonymous => (Region::anonymous(bytes)?, PAGE),
+        Backing::Huge(page) => (Region::huge(bytes, page)?, align_of(page)),
+    };
+    let (memory, _) = region.into_shared();
+    let range = iovas.take(memory.len(), align)?;
+    let base = range.first();
+    let at = |offset: u64| Iova::new(base.get().saturating_add(offset));
+    let window = |offset: u64, len: u64| Window::new(Arc::clone(&memory), offset, len);
+    let area = |offset: u32, area: vdpa_ring::Area| {
+        window(u64::from(offset), u64::from(area.bytes)).map(Cells)
+    };
+    let tables = match table_bytes {
+        0 => None,
+        _ => Some(Tables {
+            memory: Cells(window(table_at, table_bytes)?),
+            base: at(table_at),
+            entries,
+        }),
+    };
+    let mem = DriverMem {
+        areas: Areas {
+            descriptor: area(placed.descriptor, sizes.descriptor)?,
+            driver: area(placed.driver, sizes.driver)?,
+            device: area(placed.device, sizes.device)?,
+        },
+        tables,
+    };
+    let config = QueueConfig::new(
+        setup.size,
+        at(u64::from(placed.descriptor)),
+        at(u64::from(placed.driver)),
+        at(u64::from(placed.device)),
+    );
+    let pool = Pool::new(q, window(pool_at, pool_bytes)?, at(pool_at), stride, setup);
+    let notice = match features.contains(bits::NOTIFICATION_DATA) {
+        true => Notice::Position,
+        false => Notice::Index,
+    };
+    Ok(Prepared {
+        queue: Queue::new(q, config, ring, mem, pool, notice)?,
+        mapping: Mapping {
+            iova: range,
+            memory,
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        },
+        range,
+    })
+}
+
+fn ring_features(features: Features) -> RingFeatures {
+    let known = [
+        (bits::INDIRECT_DESC, RingFeatures::INDIRECT_DESC),
+        (bits::EVENT_IDX, RingFeatures::EVENT_IDX),
+        (bits::IN_ORDER, RingFeatures::IN_ORDER),
+    ];
+    known
+        .into_iter()
+        .filter(|(bit, _)| features.contains(*bit))
+        .map(|(_, ring)| ring)
+        .collect()
+}
+
+/// The ring knows what is legal; only the names differ.
+fn refused(q: QueueIndex, error: SetupError, limits: QueueLimits) -> Error {
+    match error {
+        SetupError::Size {
+            format: Format::Split,
+            size,
+        } if size != 0 && size <= limits.max_size => {
+            Error::QueueSizeNotPowerOfTwo { queue: q, size }
+        }
+        SetupError::Size { size, .. } => Error::QueueSize {
+            queue: q,
+            size,
+            max: limits.max_size,
+        },
+        SetupError::State { state, size, .. } => Error::QueueStateIllegal {
+            queue: q,
+            state,
+            size,
+        },
+        _ => Error::QueueAbsent { queue: q },
+    }
+}
+
+fn align_of(page: HugePage) -> u64 {
+    match page {
+        HugePage::Size2M => 2 << 20,
+        HugePage::Size1G => 1 << 30,
+    }
+}
