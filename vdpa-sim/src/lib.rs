@@ -1,1 +1,62 @@
-//! A vDPA parent fully in software.
+//! A vDPA parent fully in software: simulated devices, to be opened where no hardware is.
+//!
+//! A device is a *core*, a *class* and *workers*:
+//!
+//! ```text
+//!   vdpa_core::Device ──▶ SimDevice (device, shared)          status, features, queues: control calls become commands
+//!                              │ Mailbox                      and are polled for, never waited for
+//!                              ▼
+//!                          Worker threads ── Unit::serve ──▶  Net: pairs, control queue, filter        class
+//!                              ▲                                    │ FrameBatch, by pointer
+//!                   doorbells, eventfds                             ▼
+//!                                                             Port: loopback, null, wire, pcap
+//! ```
+//!
+//! * A worker polls while there is work, and a bounded time longer; then it sleeps, and costs nothing. It locks,
+//!   allocates and asks the system for nothing on behalf of a packet.
+//! * The driver is not trusted: what it writes is read once and checked. A ring that it broke is lost, and is told once
+//!   with its reason, while the other queues go on; a buffer that is not mapped comes back unused.
+//! * Ring areas have to be mapped in one piece of this process's memory; buffers may be in as many as they like.
+//!
+//! # Reading order
+//! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker` and `mailbox` (threads), [`queue`] (a ring
+//! and its areas), [`class`] (what a kind of device brings), [`net`] with its parts, [`port`], [`frames`]; [`pcap`]
+//! stands alone.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod class;
+mod device;
+mod error;
+pub mod frames;
+mod mailbox;
+mod mgmt;
+pub mod net;
+pub mod pcap;
+pub mod port;
+pub mod queue;
+mod rounds;
+mod shared;
+mod stats;
+mod worker;
+
+pub use device::SimDevice;
+pub use error::SimError;
+pub use mgmt::SimMgmt;
+pub use rounds::Rounds;
+pub use stats::Counters;

@@ -1,0 +1,75 @@
+//! What a simulated device refuses.
+
+use vdpa_core::{ErrorKind, ParentError, QueueIndex};
+use vdpa_ring::SetupError;
+
+use crate::pcap::CaptureError;
+use crate::queue::Lost;
+
+/// Why a simulated device cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimError {
+    /// A device is opened once.
+    #[error("device {name} is open already: close it, or add another device")]
+    Open {
+        /// The device.
+        name: String,
+    },
+    /// A device that is not open.
+    #[error("device {name} is not open")]
+    NotOpen {
+        /// The device.
+        name: String,
+    },
+    /// A worker thread cannot be started.
+    #[error("device {name}: cannot start worker {worker}")]
+    Worker {
+        /// The device.
+        name: String,
+        /// Which worker.
+        worker: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A ring that cannot be made.
+    #[error("queue {queue}: {why}")]
+    Ring {
+        /// The queue.
+        queue: QueueIndex,
+        /// Why not.
+        why: SetupError,
+    },
+    /// An area that cannot be used.
+    #[error("queue {queue}: {why}")]
+    Area {
+        /// The queue.
+        queue: QueueIndex,
+        /// Why not.
+        why: Lost,
+    },
+    /// An eventfd that cannot be used as a kick.
+    #[error("queue {queue}: the kick's eventfd cannot be used")]
+    Kick {
+        /// The queue.
+        queue: QueueIndex,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A capture that cannot be read or written.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+}
+
+impl ParentError for SimError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Open { .. } | Self::NotOpen { .. } | Self::Ring { .. } | Self::Area { .. } => {
+                ErrorKind::Misuse
+            }
+            Self::Worker { .. } | Self::Kick { .. } => ErrorKind::Io,
+            // The file is what the caller named.
+            Self::Capture(_) => ErrorKind::Misuse,
+        }
+    }
+}

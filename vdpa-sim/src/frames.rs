@@ -1,0 +1,181 @@
+//! Batches of frames: the buffer in which frames go from a transmit queue to a receive queue.
+//!
+//! ```text
+//!  bytes   | header | frame      pad | header | frame   pad | ...           one allocation, made once
+//!  slots   { at, len }                { at, len }                           where each packet is
+//! ```
+//! Each frame stands behind room for its virtio-net header, so that a packet is copied in by one copy and out by one
+//! copy. A batch goes from queue to queue by its pointer.
+
+/// How many frames a batch holds at most.
+pub const BATCH_FRAMES: usize = 64;
+
+/// Bytes of the header of a packet, `virtio_net_hdr` with `num_buffers` (virtio 1.4 §5.1.9).
+pub const HEADER_BYTES: usize = 12;
+
+/// Bytes that a batch holds at least.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Packets begin on a cache line.
+const ALIGN: usize = 64;
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    at: u32,
+    len: u32,
+}
+
+/// Up to [`BATCH_FRAMES`] frames in one buffer, put in at the back and taken out at the front.
+pub struct FrameBatch {
+    bytes: Box<[u8]>,
+    slots: [Slot; BATCH_FRAMES],
+    /// The first frame that was not taken out.
+    front: usize,
+    /// How many were put in.
+    len: usize,
+    /// Bytes in use.
+    filled: usize,
+    /// Who it is for: see [`Presence`](crate::port::Presence).
+    pub(crate) epoch: u32,
+}
+
+impl FrameBatch {
+    /// An empty batch with room for at least one frame of `longest` bytes.
+    pub fn new(longest: usize) -> Box<Self> {
+        let bytes = longest
+            .saturating_add(HEADER_BYTES)
+            .next_multiple_of(ALIGN)
+            .saturating_add(BATCH_BYTES);
+        Box::new(Self {
+            bytes: vec![0; bytes].into_boxed_slice(),
+            slots: [Slot::default(); BATCH_FRAMES],
+            front: 0,
+            len: 0,
+            filled: 0,
+            epoch: 0,
+        })
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.front = 0;
+        self.len = 0;
+        self.filled = 0;
+    }
+
+    /// How many frames have not been taken out.
+    pub fn len(&self) -> usize {
+        self.len.saturating_sub(self.front)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.front >= self.len
+    }
+
+    /// Room behind the last frame for a packet of `len` bytes, header and all; `None` when the batch is full.
+    #[inline]
+    pub(crate) fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.len >= BATCH_FRAMES {
+            return None;
+        }
+        let end = self.filled.checked_add(len)?;
+        self.bytes.get_mut(self.filled..end)
+    }
+
+    /// The packet of `len` bytes that was written to [`room`](Self::room) is in the batch from here on.
+    #[inline]
+    pub(crate) fn push(&mut self, len: usize) {
+        if let Some(slot) = self.slots.get_mut(self.len) {
+            // Both are below the buffer's length, which is far below 4 GiB.
+            *slot = Slot {
+                at: self.filled as u32,
+                len: len as u32,
+            };
+            self.len = self.len.wrapping_add(1);
+            self.filled = self.filled.saturating_add(len).next_multiple_of(ALIGN);
+        }
+    }
+
+    /// Adds a frame. Answers whether there was room.
+    pub fn push_frame(&mut self, frame: &[u8]) -> bool {
+        let len = frame.len().saturating_add(HEADER_BYTES);
+        let Some(room) = self.room(len) else {
+            return false;
+        };
+        if let Some(place) = room.get_mut(HEADER_BYTES..) {
+            place.copy_from_slice(frame);
+        }
+        self.push(len);
+        true
+    }
+
+    /// The first frame, with the room for its header before it.
+    #[inline]
+    pub(crate) fn first(&mut self) -> Option<&mut [u8]> {
+        let slot = *self.slots.get(self.front..self.len)?.first()?;
+        self.bytes
+            .get_mut(slot.at as usize..(slot.at as usize).checked_add(slot.len as usize)?)
+    }
+
+    /// Takes the first frame out.
+    #[inline]
+    pub fn pop(&mut self) {
+        self.front = self.front.wrapping_add(1).min(self.len);
+    }
+
+    /// The frames that have not been taken out, without their headers.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let slots = self.slots.get(self.front..self.len).unwrap_or_default();
+        slots.iter().filter_map(|slot| {
+            let at = slot.at as usize;
+            let from = at.checked_add(HEADER_BYTES)?;
+            self.bytes.get(from..at.checked_add(slot.len as usize)?)
+        })
+    }
+}
+
+impl std::fmt::Debug for FrameBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FrameBatch({} frames)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_as_they_went_in_until_the_batch_is_full() {
+        let mut batch = FrameBatch::new(9014);
+        let frames: Vec<Vec<u8>> = (0..BATCH_FRAMES)
+            .map(|i| vec![i as u8; 1 + i * 17])
+            .collect();
+        for frame in &frames {
+            assert!(batch.push_frame(frame));
+        }
+        assert!(!batch.push_frame(&[1]), "64 frames at most");
+        assert!(batch.frames().eq(frames.iter().map(Vec::as_slice)));
+        batch.pop();
+        assert_eq!(batch.len(), BATCH_FRAMES - 1);
+        assert_eq!(&batch.first().unwrap()[HEADER_BYTES..], &frames[1][..]);
+        batch.clear();
+        assert!(batch.is_empty() && batch.first().is_none());
+    }
+
+    #[test]
+    fn a_frame_of_the_longest_length_always_fits_an_empty_batch() {
+        for longest in [60, 1514, 65_557, 256 << 10] {
+            assert!(FrameBatch::new(longest).push_frame(&vec![7; longest]));
+        }
+    }
+
+    #[test]
+    fn bytes_bound_a_batch_too() {
+        let mut batch = FrameBatch::new(9014);
+        let count = (0..BATCH_FRAMES)
+            .take_while(|_| batch.push_frame(&[0; 9014]))
+            .count();
+        assert!((7..=9).contains(&count), "{count}");
+    }
+}

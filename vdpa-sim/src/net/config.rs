@@ -1,0 +1,118 @@
+//! What a network device is made with, and its configuration space.
+
+use vdpa_core::config::net::{Duplex, NetStatus};
+use vdpa_core::config::{Mac, NetConfig};
+use vdpa_core::{Features, bits, bits::net};
+
+/// Bytes of an Ethernet header: two addresses and a type.
+pub(super) const ETHERNET_BYTES: usize = 14;
+
+/// Bytes of a VLAN tag.
+const TAG_BYTES: usize = 4;
+
+/// How many VLAN tags a frame may have on top of the MTU.
+const TAGS: usize = 2;
+
+/// The types that say that a VLAN tag follows: 802.1Q and 802.1ad.
+const TAGGED: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+
+/// What a network device is made with. Fixed for its life, but for the link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Its address at reset.
+    pub mac: Mac,
+    /// The longest payload of a frame in bytes, 68 to 65535.
+    pub mtu: u16,
+    /// Queue pairs, 1 to 128.
+    pub pairs: u16,
+    /// The largest queue size, 1 to 32768. A split ring uses powers of two up to it.
+    pub queue_size: u16,
+    /// What it offers.
+    pub features: Features,
+    /// The speed that it claims, in Mb/s.
+    pub speed: Option<u32>,
+    /// Whether the link is up at first.
+    pub link: bool,
+}
+
+/// All that a network device can offer.
+pub const POSSIBLE: Features = Features::of(&[
+    bits::VERSION_1,
+    bits::ACCESS_PLATFORM,
+    bits::RING_PACKED,
+    bits::IN_ORDER,
+    bits::NOTIFICATION_DATA,
+    bits::INDIRECT_DESC,
+    bits::EVENT_IDX,
+    bits::RING_RESET,
+    bits::SUSPEND,
+    net::MAC,
+    net::MTU,
+    net::STATUS,
+    net::SPEED_DUPLEX,
+    net::MQ,
+    net::MRG_RXBUF,
+    net::CTRL_VQ,
+    net::CTRL_RX,
+    net::CTRL_RX_EXTRA,
+    net::CTRL_VLAN,
+    net::CTRL_MAC_ADDR,
+]);
+
+/// The most queue pairs.
+pub const MAX_PAIRS: u16 = 128;
+
+impl Settings {
+    /// Bytes of the longest frame with any tags.
+    pub fn longest(&self) -> usize {
+        usize::from(self.mtu)
+            .saturating_add(ETHERNET_BYTES)
+            .saturating_add(TAGS.saturating_mul(TAG_BYTES))
+    }
+
+    /// Whether `frame` carries no more than the MTU: VLAN tags come on top of it.
+    #[inline]
+    pub fn fits(&self, frame: &[u8]) -> bool {
+        let plain = usize::from(self.mtu).saturating_add(ETHERNET_BYTES);
+        frame.len() <= plain || frame.len() <= plain.saturating_add(tag_bytes(frame))
+    }
+
+    /// The configuration space, virtio 1.4 §5.1.4.
+    pub(super) fn space(&self, mac: Mac, link: bool) -> NetConfig {
+        let status = if link { NetStatus::LINK_UP } else { NetStatus::empty() };
+        let has = |bit| self.features.contains(bit);
+        let mut space = NetConfig::new().with_mac(mac);
+        // A field of a feature that is not offered does not exist: it reads 0.
+        if has(net::STATUS) {
+            space = space.with_status(status);
+        }
+        if has(net::MQ) {
+            space = space.with_max_virtqueue_pairs(self.pairs);
+        }
+        if has(net::MTU) {
+            space = space.with_mtu(self.mtu);
+        }
+        if has(net::SPEED_DUPLEX) {
+            space = space.with_speed(self.speed).with_duplex(Duplex::Full);
+        }
+        space
+    }
+}
+
+/// Bytes of the VLAN tags at the head of a frame.
+fn tag_bytes(frame: &[u8]) -> usize {
+    let tags = frame
+        .get(12..)
+        .unwrap_or_default()
+        .chunks(TAG_BYTES)
+        .take(TAGS)
+        .take_while(|tag| tag.first_chunk().is_some_and(|kind| TAGGED.contains(kind)));
+    tags.count().saturating_mul(TAG_BYTES)
+}
+
+/// The VLAN of a frame with an 802.1Q tag.
+#[inline]
+pub(super) fn vlan(frame: &[u8]) -> Option<u16> {
+    let [kind_a, kind_b, tag_a, tag_b] = *frame.get(12..)?.first_chunk()?;
+    ([kind_a, kind_b] == [0x81, 0x00]).then_some(u16::from_be_bytes([tag_a, tag_b]) & 0xfff)
+}

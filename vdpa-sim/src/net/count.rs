@@ -1,0 +1,86 @@
+//! What a queue pair counts.
+
+use crate::stats::Counters;
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident, $names:ident { $( $(#[$about:meta])* $variant:ident = $text:literal, )* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(super) enum $name {
+            $( $(#[$about])* $variant, )*
+        }
+
+        /// The names of these counters, behind the name of the queue and a dot.
+        pub const $names: &[&str] = &[$( $text, )*];
+    };
+}
+
+counters! {
+    /// What a transmit queue counts.
+    Tx, TRANSMIT_COUNTERS {
+        /// Frames given to the port.
+        Packets = "packets",
+        /// Their bytes.
+        Bytes = "bytes",
+        /// How often the driver was called.
+        Calls = "calls",
+        /// Packets shorter than their header and an Ethernet header.
+        Short = "dropped.tx_short",
+        /// Frames over the MTU.
+        OverMtu = "dropped.tx_over_mtu",
+        /// Packets in memory that is not mapped.
+        Fault = "dropped.tx_fault",
+        /// Frames sent while the link is down.
+        LinkDown = "dropped.tx_link_down",
+        /// Frames sent while nobody is at the other end.
+        NoPeer = "dropped.tx_no_peer",
+        /// Frames of a queue that is off.
+        Off = "dropped.tx_queue_off",
+    }
+}
+
+counters! {
+    /// What a receive queue counts.
+    Rx, RECEIVE_COUNTERS {
+        /// Frames given to the driver.
+        Packets = "packets",
+        /// Their bytes.
+        Bytes = "bytes",
+        /// How often the driver was called.
+        Calls = "calls",
+        /// How often frames had to wait for buffers.
+        Waits = "waits",
+        /// Frames that the filter stopped.
+        Filtered = "dropped.rx_filtered",
+        /// Frames over the MTU.
+        OverMtu = "dropped.rx_over_mtu",
+        /// Frames larger than the buffer, or than all buffers together.
+        NoRoom = "dropped.rx_buffer_too_small",
+        /// Frames whose buffers are in memory that is not mapped.
+        Fault = "dropped.rx_fault",
+        /// Frames that came while the link is down.
+        LinkDown = "dropped.rx_link_down",
+        /// Frames for a queue that does not run.
+        Stopped = "dropped.rx_no_queue",
+        /// Frames for a queue that is off.
+        Off = "dropped.rx_queue_off",
+        /// Buffers too small for a header, given back empty.
+        BadBuffer = "bad_buffers",
+    }
+}
+
+/// The counters of a pair, apart from those of the next.
+#[repr(align(128))]
+pub(crate) struct PairCounters {
+    pub(crate) receive: Counters,
+    pub(crate) transmit: Counters,
+}
+
+impl PairCounters {
+    pub(crate) fn new() -> Self {
+        Self {
+            receive: Counters::new(RECEIVE_COUNTERS),
+            transmit: Counters::new(TRANSMIT_COUNTERS),
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The network device: queue pairs, a control queue, a port.
+//!
+//! ```text
+//!                 control queue ─▶ control ─▶ Settled: filter, pairs in use, modes      (replaced as a whole)
+//!                                                  │ looked at once a batch
+//!  transmit queue ─▶ transmit ─▶ FrameBatch ─▶ port lane ─▶ FrameBatch ─▶ receive ─▶ receive queue
+//! ```
+//! Each pair is a unit, and the control queue is one more, the last. No offload is offered, so nothing in the header of
+//! a packet that the driver sends means anything.
+
+mod config;
+mod control;
+mod count;
+mod filter;
+mod receive;
+mod saved;
+mod settled;
+mod transmit;
+
+use std::sync::Arc;
+
+use vdpa_core::{Bell, DeviceType, Features, QueueIndex, bits::net, config::NetConfig};
+
+use crate::class::{Class, Desk, Role, Served, Station, Stations, Unit};
+use crate::frames::BATCH_FRAMES;
+use crate::port::{Lane, Port, Presence};
+
+pub use config::{MAX_PAIRS, POSSIBLE, Settings};
+pub use count::{RECEIVE_COUNTERS, TRANSMIT_COUNTERS};
+pub use filter::{Addresses, Filter, Modes};
+
+use control::Control;
+use count::PairCounters;
+use receive::Receiver;
+use settled::Settled;
+use transmit::Transmitter;
+
+/// The place of the receive queue in its unit; the other one is the transmit queue's.
+const RECEIVE: usize = 0;
+
+/// A network device, virtio 1.4 §5.1.
+pub struct Net {
+    shared: Arc<NetShared>,
+    port: Arc<dyn Port>,
+}
+
+/// What the units of a network device share.
+pub(crate) struct NetShared {
+    pub(crate) settings: Settings,
+    pub(crate) settled: Settled,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) counters: Box<[PairCounters]>,
+    pub(crate) control: crate::stats::Counters,
+}
+
+impl Net {
+    /// A network device with these settings, at this port.
+    ///
+    /// * `presence`: the one that the port was made with
+    pub fn new(settings: Settings, presence: Arc<Presence>, port: Arc<dyn Port>) -> Self {
+        let shared = NetShared {
+            settled: Settled::new(Filter::new(settings.mac)),
+            counters: (0..settings.pairs).map(|_| PairCounters::new()).collect(),
+            control: crate::stats::Counters::new(control::COUNTERS),
+            settings,
+            presence,
+        };
+        Self {
+            shared: Arc::new(shared),
+            port,
+        }
+    }
+
+    /// The number of the control queue: behind all pairs that there may be, virtio 1.4 §5.1.2.
+    fn control_queue(&self, features: Features) -> Option<u16> {
+        let pairs = if features.contains(net::MQ) { self.shared.settings.pairs } else { 1 };
+        features.contains(net::CTRL_VQ).then_some(pairs.saturating_mul(2))
+    }
+}
+
+impl Class for Net {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Net
+    }
+
+    fn queues(&self) -> u16 {
+        self.shared.settings.pairs.saturating_mul(2).saturating_add(1)
+    }
+
+    fn max_size(&self) -> u16 {
+        self.shared.settings.queue_size
+    }
+
+    fn config_size(&self) -> u32 {
+        NetConfig::SIZE as u32
+    }
+
+    fn offered(&self) -> Features {
+        self.shared.settings.features
+    }
+
+    fn units(&self) -> usize {
+        usize::from(self.shared.settings.pairs).saturating_add(1)
+    }
+
+    fn unit(&self, unit: usize, bells: &Arc<[Arc<Bell>]>) -> Box<dyn Unit> {
+        let pairs = usize::from(self.shared.settings.pairs);
+        let shared = Arc::clone(&self.shared);
+        if unit >= pairs {
+            return Box::new(Control::new(shared, Arc::clone(&self.port)));
+        }
+        if unit == 0 {
+            self.shared.presence.set_bells(&bells.iter().take(pairs).cloned().collect());
+        }
+        // Below the number of pairs, which fits.
+        let pair = unit as u16;
+        Box::new(Pair {
+            lane: self.port.lane(pair),
+            transmitter: Transmitter::new(self.shared.settings.longest()),
+            receiver: Receiver::default(),
+            shared,
+            pair,
+        })
+    }
+
+    fn role(&self, q: QueueIndex, accepted: Option<Features>) -> Option<Role> {
+        let features = accepted.unwrap_or(self.shared.settings.features);
+        let pairs = usize::from(self.shared.settings.pairs);
+        if self.control_queue(features) == Some(q.get()) {
+            return Some(Role {
+                unit: pairs,
+                place: 0,
+                chains: control::BATCH,
+            });
+        }
+        let unit = q.place() >> 1;
+        let place = q.place() & 1;
+        let used = if features.contains(net::MQ) { pairs } else { 1 };
+        // A frame may need every buffer of the queue.
+        let merged = place == RECEIVE && features.contains(net::MRG_RXBUF);
+        let chains = if merged { usize::from(self.max_size()).max(BATCH_FRAMES) } else { BATCH_FRAMES };
+        (unit < used).then_some(Role {
+            unit,
+            place,
+            chains,
+        })
+    }
+
+    fn accept(&self, features: Features) {
+        self.shared.settled.set_features(features);
+        // Whoever keeps the control queue to itself, as QEMU does over vhost-user, switches pairs on and off by
+        // `QueueEnable` instead.
+        let all = features.contains(net::MQ) && !features.contains(net::CTRL_VQ);
+        self.shared.presence.set_active(if all { self.shared.settings.pairs } else { 1 });
+    }
+
+    fn set_live(&self, live: bool) {
+        self.shared.presence.set_live(live);
+        self.port.changed();
+    }
+
+    fn reset(&self) {
+        let NetShared {
+            settled,
+            settings,
+            presence,
+            ..
+        } = &*self.shared;
+        settled.reset(Filter::new(settings.mac));
+        presence.set_active(1);
+    }
+
+    fn generation(&self) -> u32 {
+        self.shared.settled.generation()
+    }
+
+    fn read_config(&self, at: u32, to: &mut [u8]) {
+        let mac = self.shared.settled.filter().mac;
+        let space = self.shared.settings.space(mac, self.shared.presence.has_link()).to_bytes();
+        let from = space.get(at as usize..).unwrap_or_default();
+        for (to, from) in to.iter_mut().zip(from.iter().chain(std::iter::repeat(&0))) {
+            *to = *from;
+        }
+    }
+
+    fn write_config(&self, at: u32, from: &[u8]) {
+        // All fields are the device's own, virtio 1.4 §5.1.4.
+        let _ = (at, from);
+    }
+
+    fn set_link(&self, up: bool) -> Option<bool> {
+        let changed = self.shared.presence.set_link(up);
+        if changed {
+            self.shared.settled.changed();
+            self.port.changed();
+            // Frames may wait in the transmit queues.
+            self.shared.presence.ring_all();
+        }
+        Some(changed)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let filter = self.shared.settled.filter();
+        saved::save(&filter, self.shared.presence.active(), self.shared.presence.has_link())
+    }
+
+    fn restore(&self, from: &[u8]) -> Result<(), String> {
+        let NetShared {
+            settled,
+            settings,
+            presence,
+            ..
+        } = &*self.shared;
+        let most = if settled.features().contains(net::MQ) { settings.pairs } else { 1 };
+        let state = saved::load(from, most)?;
+        settled.set_filter(state.filter);
+        presence.set_active(state.active);
+        self.set_link(state.link);
+        Ok(())
+    }
+
+    fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
+        for (pair, counters) in self.shared.counters.iter().enumerate() {
+            let first = pair.saturating_mul(2);
+            counters.receive.read(&format!("queue{first}"), to);
+            counters.transmit.read(&format!("queue{}", first.saturating_add(1)), to);
+        }
+        if let Some(number) = self.control_queue(self.shared.settings.features) {
+            self.shared.control.read(&format!("queue{number}"), to);
+        }
+    }
+}
+
+/// A receive queue and a transmit queue, and their lane through the port.
+struct Pair {
+    shared: Arc<NetShared>,
+    pair: u16,
+    lane: Box<dyn Lane>,
+    transmitter: Transmitter,
+    receiver: Receiver,
+}
+
+impl Unit for Pair {
+    fn serve(&mut self, queues: &mut Stations, desk: &mut Desk) -> Served {
+        let Self {
+            shared,
+            pair,
+            lane,
+            transmitter,
+            receiver,
+        } = self;
+        let Some(counters) = shared.counters.get(usize::from(*pair)) else {
+            return Served::Nothing;
+        };
+        let [receive, transmit] = queues;
+        let mut worked = false;
+        if let Station::Running(queue) = transmit {
+            worked |= transmitter.serve(queue, &mut **lane, shared, &counters.transmit, desk);
+        }
+        worked |= receiver.serve(receive, &mut **lane, shared, &counters.receive, desk);
+        if worked { Served::Work } else { Served::Nothing }
+    }
+
+    fn arm(&mut self, queues: &mut Stations, desk: &mut Desk) -> bool {
+        let [receive, transmit] = queues;
+        let mut work = false;
+        if let Some(queue) = transmit.running() {
+            work |= self.transmitter.arm(queue, desk);
+        }
+        if let Some(queue) = receive.running() {
+            work |= self.receiver.arm(queue, desk);
+        }
+        work
+    }
+
+    fn reset(&mut self) {
+        self.transmitter.reset();
+        self.receiver.reset();
+    }
+}

@@ -1,0 +1,324 @@
+//! From the port to a receive queue.
+
+use vdpa_core::bits::net;
+use vdpa_mem::{Access, Hint, Iova, Section};
+use vdpa_ring::{Batch, Segment, Used};
+
+use super::NetShared;
+use super::count::Rx;
+use super::filter::Filter;
+use super::settled::Watch;
+use crate::class::{Desk, Station};
+use crate::frames::{FrameBatch, HEADER_BYTES};
+use crate::port::Lane;
+use crate::queue::{Completeness, Lost, Queue};
+use crate::stats::Counters;
+
+/// The receiving half of a pair.
+#[derive(Default)]
+pub(super) struct Receiver {
+    watch: Watch,
+    near: Hint,
+    /// Frames wait for buffers: kicks are of use.
+    waiting: bool,
+}
+
+/// What all frames of a batch have in common.
+struct Delivery<'a> {
+    shared: &'a NetShared,
+    counters: &'a Counters,
+    /// `None`: everything passes.
+    filter: Option<&'a Filter>,
+    features: vdpa_core::Features,
+    merge: bool,
+    link: bool,
+}
+
+/// Where a frame went.
+enum Placed {
+    /// Into this many buffers.
+    Into(usize),
+    /// It needs more buffers than were taken.
+    Short,
+    /// It does not fit, and no buffer is used up.
+    NoRoom,
+    /// The first buffer is of no use, and is given back empty.
+    BadBuffer,
+    /// These many buffers are given back empty: one is in memory that may not be written.
+    Fault(usize, Iova),
+}
+
+impl Receiver {
+    pub(super) fn reset(&mut self) {
+        self.waiting = false;
+    }
+
+    /// Gives the driver what has come. Answers whether something was done.
+    pub(super) fn serve(
+        &mut self,
+        station: &mut Station,
+        lane: &mut dyn Lane,
+        shared: &NetShared,
+        counters: &Counters,
+        desk: &mut Desk,
+    ) -> bool {
+        let queue = match station {
+            Station::Running(queue) if queue.enabled => queue,
+            Station::Running(_) => return discard(lane, counters, Rx::Off),
+            Station::Stopped => return discard(lane, counters, Rx::Stopped),
+            // They wait until it goes on.
+            Station::Paused => return false,
+        };
+        let features = shared.settled.features();
+        let was_waiting = self.waiting;
+        let (mut waiting, mut worked, mut lost) = (false, false, None);
+        let (near, mut fault) = (&mut self.near, None);
+        let delivery = Delivery {
+            shared,
+            counters,
+            filter: self.watch.filter(&shared.settled),
+            features,
+            merge: features.contains(net::MRG_RXBUF),
+            link: shared.presence.has_link(),
+        };
+        let again = lane.receive(&mut |frames| {
+            if lost.is_some() {
+                return;
+            }
+            let before = frames.len();
+            let section = desk.reader.enter();
+            match delivery.deliver(queue, &section, frames, near, &mut fault) {
+                Ok(enough) => waiting |= !enough,
+                Err(why) => lost = Some(why),
+            }
+            worked |= frames.len() != before;
+        });
+        self.waiting = waiting;
+        if waiting && !was_waiting {
+            counters.add(Rx::Waits as usize, 1);
+        }
+        if let Some(at) = fault {
+            desk.fault(at, Access::DeviceWrites);
+        }
+        if let Some(why) = lost {
+            desk.lose(queue.index(), why);
+        }
+        if queue.call() {
+            counters.add(Rx::Calls as usize, 1);
+        }
+        worked || again
+    }
+
+    /// Asks for kicks where frames wait for buffers. `true`: there are some by now.
+    pub(super) fn arm(&mut self, queue: &mut Queue, desk: &mut Desk) -> bool {
+        if !self.waiting {
+            return false;
+        }
+        let armed = {
+            let section = desk.reader.enter();
+            queue.open(&section).and_then(|mem| queue.arm(&mem))
+        };
+        armed.unwrap_or_else(|lost| {
+            desk.lose(queue.index(), lost);
+            false
+        })
+    }
+}
+
+/// Throws away what has come.
+fn discard(lane: &mut dyn Lane, counters: &Counters, why: Rx) -> bool {
+    let frames = lane.discard();
+    counters.add(why as usize, frames);
+    frames != 0
+}
+
+impl Delivery<'_> {
+    /// Moves frames into buffers. Answers whether there were enough buffers.
+    fn deliver(
+        &self,
+        queue: &mut Queue,
+        section: &Section<'_>,
+        frames: &mut FrameBatch,
+        near: &mut Hint,
+        fault: &mut Option<Iova>,
+    ) -> Result<bool, Lost> {
+        let mem = queue.open(section)?;
+        queue.disarm(&mem);
+        let most = queue.batch.capacity();
+        // A buffer for each frame; more where one frame turns out to need more.
+        let mut want = frames.len().min(most);
+        let (mut packets, mut bytes) = (0_u64, 0_u64);
+        let mut enough = true;
+        while !frames.is_empty() {
+            let taken = queue.take(&mem, want)?;
+            let mut next = 0_usize;
+            let mut short = false;
+            while let Some(packet) = frames.first() {
+                if let Some(why) = self.refuses(packet) {
+                    self.counters.add(why as usize, 1);
+                    frames.pop();
+                    continue;
+                }
+                let frame = packet.len().saturating_sub(HEADER_BYTES) as u64;
+                match self.place(packet, &queue.batch, next, section, near) {
+                    Placed::Into(count) => {
+                        give_back(queue, next, count, packet.len());
+                        next = next.saturating_add(count);
+                        packets = packets.wrapping_add(1);
+                        bytes = bytes.wrapping_add(frame);
+                    }
+                    Placed::Short => {
+                        short = true;
+                        break;
+                    }
+                    Placed::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
+                    Placed::BadBuffer => {
+                        self.counters.add(Rx::BadBuffer as usize, 1);
+                        give_back(queue, next, 1, 0);
+                        next = next.saturating_add(1);
+                        continue;
+                    }
+                    Placed::Fault(count, at) => {
+                        self.counters.add(Rx::Fault as usize, 1);
+                        fault.get_or_insert(at);
+                        give_back(queue, next, count, 0);
+                        next = next.saturating_add(count);
+                    }
+                }
+                frames.pop();
+            }
+            queue.rewind(taken.saturating_sub(next))?;
+            // All buffers of a frame appear together, virtio 1.4 §5.1.9.4.1.
+            queue.commit(&mem, Completeness::Partial)?;
+            if !short {
+                break;
+            }
+            let exhausted = taken < want;
+            if next == 0 && (taken >= usize::from(queue.size()) || taken >= most) {
+                // All buffers that there can be are too few.
+                self.counters.add(Rx::NoRoom as usize, 1);
+                frames.pop();
+            } else if exhausted {
+                enough = false;
+                break;
+            } else if next == 0 {
+                want = want.saturating_mul(2).min(most);
+                continue;
+            }
+            want = frames.len().min(most);
+        }
+        self.counters.add(Rx::Packets as usize, packets);
+        self.counters.add(Rx::Bytes as usize, bytes);
+        Ok(enough)
+    }
+
+    /// Why a packet is not for this driver.
+    #[inline]
+    fn refuses(&self, packet: &[u8]) -> Option<Rx> {
+        let frame = packet.get(HEADER_BYTES..).unwrap_or_default();
+        if !self.link {
+            Some(Rx::LinkDown)
+        } else if !self.shared.settings.fits(frame) {
+            Some(Rx::OverMtu)
+        } else if self.filter.is_some_and(|filter| !filter.passes(frame, self.features)) {
+            Some(Rx::Filtered)
+        } else {
+            None
+        }
+    }
+
+    /// Writes a packet into buffers of the batch from `next` on.
+    #[inline]
+    fn place(
+        &self,
+        packet: &mut [u8],
+        batch: &Batch,
+        next: usize,
+        section: &Section<'_>,
+        near: &mut Hint,
+    ) -> Placed {
+        let Some(first) = batch.chain(next) else {
+            return Placed::Short;
+        };
+        let room = first.writable_len();
+        if room < HEADER_BYTES as u64 {
+            return Placed::BadBuffer;
+        }
+        let mut count = 1_usize;
+        if room < packet.len() as u64 {
+            if !self.merge {
+                return Placed::NoRoom;
+            }
+            let mut room = room;
+            while room < packet.len() as u64 {
+                let Some(more) = batch.chain(next.saturating_add(count)) else {
+                    return Placed::Short;
+                };
+                room = room.saturating_add(more.writable_len());
+                count = count.saturating_add(1);
+            }
+        }
+        // virtio 1.4 §5.1.9.4.1: no offload is negotiated, so all is 0 but the number of buffers, which is 1 without
+        // MRG_RXBUF. A frame of 64 KiB has fewer buffers than 16 bits count: one for each of its bytes at most.
+        let buffers = (count.min(usize::from(u16::MAX)) as u16).to_le_bytes();
+        if let Some(header) = packet.first_chunk_mut::<HEADER_BYTES>() {
+            *header = [0; HEADER_BYTES];
+            let [.., low, high] = header;
+            [*low, *high] = buffers;
+        }
+        let mut rest = &*packet;
+        if count == 1 {
+            return match scatter(section, first.writable(), &mut rest, near) {
+                Ok(()) => Placed::Into(1),
+                Err(at) => Placed::Fault(1, at),
+            };
+        }
+        for chain in batch.iter().skip(next).take(count) {
+            if let Err(at) = scatter(section, chain.writable(), &mut rest, near) {
+                return Placed::Fault(count, at);
+            }
+        }
+        Placed::Into(count)
+    }
+}
+
+/// Gives `count` chains from `next` on back, with `len` bytes in them together.
+#[inline]
+fn give_back(queue: &mut Queue, next: usize, count: usize, len: usize) {
+    let mut left = len as u64;
+    for chain in (next..next.saturating_add(count)).filter_map(|i| queue.batch.chain(i)) {
+        // All but the last are full.
+        let len = if count == 1 { left } else { left.min(chain.writable_len()) };
+        left = left.saturating_sub(len);
+        queue.used.push(Used {
+            token: chain.token(),
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        });
+    }
+}
+
+/// Writes `rest` into the segments, and leaves of it what did not fit.
+#[inline]
+fn scatter(
+    section: &Section<'_>,
+    segments: &[Segment],
+    rest: &mut &[u8],
+    near: &mut Hint,
+) -> Result<(), Iova> {
+    for segment in segments {
+        let (mut at, mut left) = (segment.addr, segment.len);
+        while left != 0 && !rest.is_empty() {
+            let bytes = section
+                .translate(at, left, Access::DeviceWrites, near)
+                .map_err(|_| at)?;
+            let written = bytes.write(0, rest);
+            *rest = rest.get(written..).unwrap_or_default();
+            left = left.saturating_sub(written as u32);
+            if written == 0 || left == 0 {
+                break;
+            }
+            at = at.checked_add(written as u64).ok_or(at)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! From a transmit queue to the port.
+
+use vdpa_mem::{Access, Hint, Iova, Section};
+use vdpa_ring::{Segment, Used};
+
+use super::NetShared;
+use super::config::{ETHERNET_BYTES, Settings};
+use super::count::Tx;
+use crate::class::Desk;
+use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::port::{Lane, Room};
+use crate::queue::{Completeness, Lost, Queue};
+use crate::stats::Counters;
+
+/// The transmitting half of a pair.
+pub(super) struct Transmitter {
+    /// The batch to fill next.
+    spare: Option<Box<FrameBatch>>,
+    longest: usize,
+    near: Hint,
+    /// The port was full: kicks are of no use before it has room.
+    full: bool,
+}
+
+/// What became of a batch of chains.
+#[derive(Default)]
+struct Outcome {
+    taken: usize,
+    /// The first address that could not be read.
+    fault: Option<Iova>,
+}
+
+impl Transmitter {
+    pub(super) fn new(longest: usize) -> Self {
+        Self {
+            spare: None,
+            longest,
+            near: Hint::default(),
+            full: false,
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.full = false;
+    }
+
+    /// Sends a batch. Answers whether there was one.
+    pub(super) fn serve(
+        &mut self,
+        queue: &mut Queue,
+        lane: &mut dyn Lane,
+        shared: &NetShared,
+        counters: &Counters,
+        desk: &mut Desk,
+    ) -> bool {
+        let room = lane.room();
+        let nobody = if !queue.enabled {
+            Some(Tx::Off)
+        } else if !shared.presence.has_link() {
+            Some(Tx::LinkDown)
+        } else if room == Room::Nowhere {
+            Some(Tx::NoPeer)
+        } else {
+            None
+        };
+        self.full = room == Room::Full && nobody.is_none();
+        if self.full {
+            return false;
+        }
+        let longest = self.longest;
+        let mut batch = self.spare.take().unwrap_or_else(|| FrameBatch::new(longest));
+        let done = {
+            let section = desk.reader.enter();
+            match nobody {
+                None => self.fill(queue, &section, &mut batch, &shared.settings, counters),
+                Some(why) => discard(queue, &section, counters, why),
+            }
+        };
+        let done = done.unwrap_or_else(|lost| {
+            desk.lose(queue.index(), lost);
+            Outcome::default()
+        });
+        if let Some(at) = done.fault {
+            desk.fault(at, Access::DeviceReads);
+        }
+        if queue.call() {
+            counters.add(Tx::Calls as usize, 1);
+        }
+        self.spare = Some(if batch.is_empty() { batch } else { lane.send(batch) });
+        done.taken != 0
+    }
+
+    /// Copies what the queue has into the batch, until that is full, and gives the buffers back.
+    fn fill(
+        &mut self,
+        queue: &mut Queue,
+        section: &Section<'_>,
+        batch: &mut FrameBatch,
+        settings: &Settings,
+        counters: &Counters,
+    ) -> Result<Outcome, Lost> {
+        let mem = queue.open(section)?;
+        let taken = queue.take(&mem, BATCH_FRAMES)?;
+        if taken == 0 {
+            return Ok(Outcome::default());
+        }
+        queue.disarm(&mem);
+        let mut outcome = Outcome { taken, fault: None };
+        let (mut packets, mut bytes, mut done) = (0_u64, 0_u64, 0_usize);
+        for chain in queue.batch.iter() {
+            let segments = chain.readable();
+            let len = match *segments {
+                [one] => u64::from(one.len),
+                _ => chain.readable_len(),
+            };
+            match self.gather(section, segments, len, batch, settings) {
+                Ok(frame) => {
+                    packets = packets.wrapping_add(1);
+                    bytes = bytes.wrapping_add(frame as u64);
+                }
+                Err(Refused::Full) => break,
+                Err(Refused::Drop(why)) => counters.add(why as usize, 1),
+                Err(Refused::Fault(at)) => {
+                    counters.add(Tx::Fault as usize, 1);
+                    outcome.fault.get_or_insert(at);
+                }
+            }
+            done = done.wrapping_add(1);
+            // Nothing was written: virtio 1.4 §2.7.8.2.
+            queue.used.push(Used {
+                token: chain.token(),
+                len: 0,
+            });
+        }
+        counters.add(Tx::Packets as usize, packets);
+        counters.add(Tx::Bytes as usize, bytes);
+        queue.rewind(taken.saturating_sub(done))?;
+        queue.commit(&mem, Completeness::Whole)?;
+        Ok(outcome)
+    }
+
+    /// Copies one packet, however it is cut. Answers with the length of its frame.
+    #[inline]
+    fn gather(
+        &mut self,
+        section: &Section<'_>,
+        segments: &[Segment],
+        len: u64,
+        batch: &mut FrameBatch,
+        settings: &Settings,
+    ) -> Result<usize, Refused> {
+        let shortest = HEADER_BYTES.saturating_add(ETHERNET_BYTES);
+        if len < shortest as u64 {
+            return Err(Refused::Drop(Tx::Short));
+        }
+        if len > self.longest.saturating_add(HEADER_BYTES) as u64 {
+            return Err(Refused::Drop(Tx::OverMtu));
+        }
+        // At most `longest`.
+        let len = len as usize;
+        let room = batch.room(len).ok_or(Refused::Full)?;
+        let mut filled = 0_usize;
+        for segment in segments {
+            let (mut at, mut left) = (segment.addr, segment.len);
+            while left != 0 {
+                let fault = |_| Refused::Fault(at);
+                let bytes = section
+                    .translate(at, left, Access::DeviceReads, &mut self.near)
+                    .map_err(fault)?;
+                let to = room.get_mut(filled..).unwrap_or_default();
+                let read = bytes.read(0, to);
+                filled = filled.saturating_add(read);
+                left = left.saturating_sub(read as u32);
+                if read == 0 || left == 0 {
+                    break;
+                }
+                // The mapping ended: the next one may be elsewhere in this process.
+                at = at.checked_add(read as u64).ok_or(Refused::Fault(at))?;
+            }
+        }
+        let frame = room.get(HEADER_BYTES..).unwrap_or_default();
+        let frame_len = frame.len();
+        if !settings.fits(frame) {
+            return Err(Refused::Drop(Tx::OverMtu));
+        }
+        batch.push(len);
+        Ok(frame_len)
+    }
+
+    /// Asks for kicks. `true`: there is work already.
+    pub(super) fn arm(&mut self, queue: &mut Queue, desk: &mut Desk) -> bool {
+        if self.full {
+            // The port rings when there is room.
+            return false;
+        }
+        let armed = {
+            let section = desk.reader.enter();
+            queue.open(&section).and_then(|mem| queue.arm(&mem))
+        };
+        armed.unwrap_or_else(|lost| {
+            desk.lose(queue.index(), lost);
+            false
+        })
+    }
+}
+
+/// Why a packet is not in the batch.
+enum Refused {
+    /// The batch is full.
+    Full,
+    /// The packet is given back unsent.
+    Drop(Tx),
+    /// It is in memory that may not be read.
+    Fault(Iova),
+}
+
+/// Gives buffers back without looking at them.
+fn discard(
+    queue: &mut Queue,
+    section: &Section<'_>,
+    counters: &Counters,
+    why: Tx,
+) -> Result<Outcome, Lost> {
+    let mem = queue.open(section)?;
+    let taken = queue.take(&mem, BATCH_FRAMES)?;
+    if taken == 0 {
+        return Ok(Outcome::default());
+    }
+    queue.disarm(&mem);
+    for chain in queue.batch.iter() {
+        queue.used.push(Used {
+            token: chain.token(),
+            len: 0,
+        });
+    }
+    counters.add(why as usize, taken as u64);
+    queue.commit(&mem, Completeness::Whole)?;
+    Ok(Outcome { taken, fault: None })
+}

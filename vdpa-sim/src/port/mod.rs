@@ -1,0 +1,152 @@
+//! Ports: where a network device's frames go to and come from.
+//!
+//! A port gives each queue pair a [`Lane`] of its own, which goes to the pair's worker. Batches change hands by
+//! pointer; nothing on the way is locked, allocated or copied for a frame, but for the files of `pcap`.
+//!
+//! | port           | frames of the driver                 | frames for the driver                 | when it is full    |
+//! |----------------|--------------------------------------|---------------------------------------|--------------------|
+//! | `loopback`     | come back                            | those                                 | sending waits      |
+//! | `null`         | are thrown away                      | none                                  | never              |
+//! | `wire:NAME`    | go to the other device of that name  | what that one sends                   | sending waits      |
+//! | `pcap:IN[:OUT]`| are written to OUT                   | those of IN, once, to the first pair  | never              |
+//!
+//! Between two live drivers nothing is lost for want of buffers: frames wait in the port, up to its depth, and then the
+//! sender's queue is not served on. What is sent to nobody (no peer, its driver not ready, its link down) is discarded
+//! and counted.
+
+mod loopback;
+mod null;
+mod pcap;
+mod pipe;
+mod wire;
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use vdpa_core::Bell;
+
+use crate::frames::FrameBatch;
+
+pub use loopback::Loopback;
+pub use null::Null;
+pub use pcap::PcapPort;
+pub use wire::{WirePort, WireTaken, Wires};
+
+/// Where the frames of a network device go to and come from.
+pub trait Port: Send + Sync {
+    /// The lane of queue pair `pair`: asked for once for each pair, when the device is opened.
+    fn lane(&self, pair: u16) -> Box<dyn Lane>;
+
+    /// Whether the device is there, or how many pairs it uses, has changed.
+    fn changed(&self);
+}
+
+/// Whether a batch can be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// Yes.
+    Yes,
+    /// Not now. The pair's bell is rung when that changes.
+    Full,
+    /// There is nobody to send to: what is sent is discarded.
+    Nowhere,
+}
+
+/// The way of one queue pair through a port.
+pub trait Lane: Send {
+    /// Whether a batch can be sent now.
+    fn room(&mut self) -> Room;
+
+    /// Sends a batch, after [`room`](Self::room) said yes, and returns an empty one in its place.
+    fn send(&mut self, batch: Box<FrameBatch>) -> Box<FrameBatch>;
+
+    /// Offers what has come to `take`, batch by batch, which takes out of each as many frames as it can. What is left
+    /// is offered again. Answers whether something could not be looked at just now.
+    fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool;
+
+    /// Throws away what has come, since there is no queue for it. Answers how many frames that were.
+    fn discard(&mut self) -> u64;
+}
+
+/// What a device lets others know of it.
+pub struct Presence {
+    live: AtomicBool,
+    link: AtomicBool,
+    /// How many pairs receive, at least 1.
+    active: AtomicU16,
+    /// Counts resets. What was sent to the device before one does not arrive after it.
+    epoch: AtomicU32,
+    bells: OnceLock<Arc<[Arc<Bell>]>>,
+}
+
+impl Presence {
+    /// A device that is not live.
+    pub fn new(link: bool) -> Arc<Self> {
+        Arc::new(Self {
+            live: AtomicBool::new(false),
+            link: AtomicBool::new(link),
+            active: AtomicU16::new(1),
+            epoch: AtomicU32::new(0),
+            bells: OnceLock::new(),
+        })
+    }
+
+    /// The bells of the device's pairs, once.
+    pub(crate) fn set_bells(&self, bells: &Arc<[Arc<Bell>]>) {
+        let _again = self.bells.set(Arc::clone(bells));
+    }
+
+    /// Has a pair served.
+    pub(crate) fn ring(&self, pair: u16) {
+        if let Some(bell) = self.bells.get().and_then(|bells| bells.get(usize::from(pair))) {
+            bell.ring();
+        }
+    }
+
+    /// Has all pairs served.
+    pub(crate) fn ring_all(&self) {
+        for bell in self.bells.get().into_iter().flat_map(|bells| bells.iter()) {
+            bell.ring();
+        }
+    }
+
+    pub(crate) fn set_live(&self, live: bool) {
+        // Release pairs with the acquire in `is_there`.
+        self.live.store(live, Ordering::Release);
+        if !live {
+            // After `live`: who reads the new epoch and then `live` does not find the device there.
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn set_link(&self, up: bool) -> bool {
+        self.link.swap(up, Ordering::AcqRel) != up
+    }
+
+    pub(crate) fn set_active(&self, pairs: u16) {
+        self.active.store(pairs.max(1), Ordering::Release);
+    }
+
+    /// Whether its driver is ready, and its link up.
+    #[inline]
+    pub fn is_there(&self) -> bool {
+        self.live.load(Ordering::Acquire) && self.has_link()
+    }
+
+    /// Whether its link is up.
+    #[inline]
+    pub fn has_link(&self) -> bool {
+        self.link.load(Ordering::Acquire)
+    }
+
+    /// How many pairs receive, at least 1.
+    #[inline]
+    pub fn active(&self) -> u16 {
+        self.active.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+}

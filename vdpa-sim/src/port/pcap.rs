@@ -1,0 +1,134 @@
+//! `pcap:IN[:OUT]`: the driver receives the frames of one capture, and what it sends goes to another.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use super::{Lane, Port, Room};
+use crate::frames::FrameBatch;
+use crate::pcap::{Capture, CaptureError, CaptureWriter, TimeResolution, Timestamp};
+use crate::shared::lock;
+
+/// A capture to receive from, and perhaps one to send to.
+///
+/// The first pair receives the frames of IN, in their order and once in the life of the device, as fast as there are
+/// buffers. OUT is complete when the device is closed. Writing it takes a lock and system calls, batch by batch.
+pub struct PcapPort {
+    frames: Mutex<Option<Vec<Vec<u8>>>>,
+    out: Option<Arc<Out>>,
+}
+
+struct Out {
+    writer: Mutex<Option<CaptureWriter>>,
+}
+
+impl PcapPort {
+    /// Reads all of `input`, and begins `output`.
+    ///
+    /// # Errors
+    /// When `input` is not a whole capture, or `output` cannot be written.
+    pub fn open(input: &Path, output: Option<&Path>) -> Result<Self, CaptureError> {
+        let frames = Capture::open(input)?
+            .map(|frame| frame.map(|frame| frame.data))
+            .collect::<Result<Vec<_>, _>>()?;
+        let writer = output
+            .map(|path| CaptureWriter::create(path, TimeResolution::Nanos))
+            .transpose()?;
+        Ok(Self {
+            frames: Mutex::new(Some(frames)),
+            out: writer.map(|writer| {
+                Arc::new(Out {
+                    writer: Mutex::new(Some(writer)),
+                })
+            }),
+        })
+    }
+}
+
+impl Port for PcapPort {
+    fn lane(&self, pair: u16) -> Box<dyn Lane> {
+        let frames = match pair {
+            0 => lock(&self.frames).take().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let longest = frames.iter().map(Vec::len).max().unwrap_or(0);
+        Box::new(PcapLane {
+            batch: FrameBatch::new(longest),
+            frames,
+            next: 0,
+            out: self.out.clone(),
+        })
+    }
+
+    fn changed(&self) {}
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        let writer = lock(&self.writer).take();
+        if let Some(Err(e)) = writer.map(CaptureWriter::finish) {
+            tracing::error!("the capture of what was sent is lost: {e}");
+        }
+    }
+}
+
+impl Out {
+    fn write(&self, batch: &FrameBatch) {
+        let mut writer = lock(&self.writer);
+        let Some(open) = writer.as_mut() else { return };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        // A capture ends in 2106.
+        let secs = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        let time = Timestamp::new(secs, now.subsec_nanos()).unwrap_or_default();
+        for frame in batch.frames() {
+            if let Err(e) = open.write(time, frame) {
+                tracing::error!("what is sent is not captured any more: {e}");
+                *writer = None;
+                return;
+            }
+        }
+    }
+}
+
+struct PcapLane {
+    frames: Vec<Vec<u8>>,
+    next: usize,
+    batch: Box<FrameBatch>,
+    out: Option<Arc<Out>>,
+}
+
+impl Lane for PcapLane {
+    fn room(&mut self) -> Room {
+        Room::Yes
+    }
+
+    fn send(&mut self, mut batch: Box<FrameBatch>) -> Box<FrameBatch> {
+        if let Some(out) = &self.out {
+            out.write(&batch);
+        }
+        batch.clear();
+        batch
+    }
+
+    fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool {
+        if self.batch.is_empty() {
+            self.batch.clear();
+            while let Some(frame) = self.frames.get(self.next) {
+                if !self.batch.push_frame(frame) {
+                    break;
+                }
+                self.next = self.next.saturating_add(1);
+            }
+        }
+        if !self.batch.is_empty() {
+            take(&mut self.batch);
+        }
+        false
+    }
+
+    fn discard(&mut self) -> u64 {
+        // They wait for a queue.
+        0
+    }
+}

@@ -1,0 +1,340 @@
+//! A queue, from the device's side: a ring, where its areas are, and whom to call.
+//!
+//! ```text
+//!   reader.enter() ─▶ Section ─▶ Queue::open ─▶ Areas of this batch        one section for a batch
+//!                        take, read and write buffers, commit
+//!                     section ends ─▶ Queue::call                           outside the section
+//! ```
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use vdpa_core::{Area, CallCell, Features, QueueConfig, QueueIndex, bits};
+use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section};
+use vdpa_ring::{
+    Areas, Batch, DeviceMem, DeviceRing, Format, QueueState, RingError, RingFeatures, SetupError,
+    Used, area_sizes,
+};
+
+/// Why a queue cannot go on before the device is reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Lost {
+    /// The driver broke the ring.
+    #[error("{0}")]
+    Ring(RingError),
+    /// An area of the ring is not where it was any more.
+    #[error("{area} at {at} is {fault}")]
+    Area {
+        /// Which area.
+        area: Area,
+        /// Where it begins.
+        at: Iova,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// An area was mapped in one piece and is not any more, or not aligned in this process.
+    #[error("{area} at {at} is not one aligned piece of memory in this process: map it by one mapping")]
+    Scattered {
+        /// Which area.
+        area: Area,
+        /// Where it begins.
+        at: Iova,
+    },
+}
+
+impl From<RingError> for Lost {
+    fn from(error: RingError) -> Self {
+        Self::Ring(error)
+    }
+}
+
+/// One area: where it is, and what was found there last.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    area: Area,
+    at: Iova,
+    len: u32,
+    want: Access,
+    near: Hint,
+}
+
+impl Place {
+    #[inline]
+    fn open<'s>(&mut self, section: &'s Section<'_>) -> Result<Bytes<'s>, Lost> {
+        match section.translate(self.at, self.len, self.want, &mut self.near) {
+            Ok(bytes) if bytes.len() == self.len as usize => Ok(bytes),
+            Ok(_) => Err(Lost::Scattered {
+                area: self.area,
+                at: self.at,
+            }),
+            Err(fault) => Err(Lost::Area {
+                area: self.area,
+                at: self.at,
+                fault,
+            }),
+        }
+    }
+}
+
+/// The areas of a queue in one section, and the way to its indirect tables.
+pub struct QueueMem<'s> {
+    section: &'s Section<'s>,
+    areas: Areas<Bytes<'s>>,
+    tables: Cell<Hint>,
+}
+
+impl QueueMem<'_> {
+    /// The section that it belongs to: for the buffers.
+    #[inline]
+    pub fn section(&self) -> &Section<'_> {
+        self.section
+    }
+}
+
+impl<'s> DeviceMem for QueueMem<'s> {
+    type Ring = Bytes<'s>;
+
+    #[inline]
+    fn areas(&self) -> &Areas<Bytes<'s>> {
+        &self.areas
+    }
+
+    fn table(&self, at: Iova, to: &mut [[u64; 2]]) -> Result<(), Fault> {
+        let mut near = self.tables.get();
+        let copied = copy_table(self.section, at, to, &mut near);
+        self.tables.set(near);
+        // Nobody maps what is missing: the table cannot be waited for.
+        copied.map_err(|_| Fault::Denied)
+    }
+}
+
+fn copy_table(
+    section: &Section<'_>,
+    mut at: Iova,
+    to: &mut [[u64; 2]],
+    near: &mut Hint,
+) -> Result<(), Fault> {
+    let mut raw = [0; 16];
+    let mut have = 0_usize;
+    let mut entries = to.iter_mut().peekable();
+    while entries.peek().is_some() {
+        // Up to a page at a time; a table may cross from one region to the next at any byte.
+        let bytes = section.translate(at, 4096, Access::DeviceReads, near)?;
+        let mut used = 0_usize;
+        while let Some(entry) = entries.peek_mut() {
+            let Some(rest) = raw.get_mut(have..) else { break };
+            let read = bytes.read(used, rest);
+            used = used.saturating_add(read);
+            have = have.saturating_add(read);
+            if have < raw.len() {
+                break;
+            }
+            let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = raw;
+            **entry = [
+                u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+            ];
+            have = 0;
+            entries.next();
+        }
+        at = at.checked_add(used as u64).ok_or(Fault::Miss)?;
+    }
+    Ok(())
+}
+
+/// How much of the buffers given back was used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completeness {
+    /// All but the last were used completely, so that with IN_ORDER one entry stands for all of them.
+    Whole,
+    /// Each has a length of its own.
+    Partial,
+}
+
+/// A device-side queue that runs.
+pub struct Queue {
+    index: QueueIndex,
+    ring: DeviceRing,
+    descriptor: Place,
+    driver: Place,
+    device: Place,
+    tables: Hint,
+    call: Arc<CallCell>,
+    call_due: bool,
+    calls: u64,
+    in_order: bool,
+    /// Whether it has effects: see [`QueueEnable`](vdpa_core::QueueEnable).
+    pub enabled: bool,
+    /// The chains of one take.
+    pub batch: Batch,
+    /// The chains to give back.
+    pub used: Vec<Used>,
+}
+
+impl Queue {
+    /// The queue that `c` describes, with room for `chains` chains in a batch.
+    ///
+    /// # Errors
+    /// When no ring can have this size or state.
+    pub fn new(
+        index: QueueIndex,
+        c: &QueueConfig,
+        features: Features,
+        call: Arc<CallCell>,
+        chains: usize,
+    ) -> Result<Self, SetupError> {
+        let mut ring = RingFeatures::empty();
+        ring.set(RingFeatures::INDIRECT_DESC, features.contains(bits::INDIRECT_DESC));
+        ring.set(RingFeatures::EVENT_IDX, features.contains(bits::EVENT_IDX));
+        ring.set(RingFeatures::IN_ORDER, features.contains(bits::IN_ORDER));
+        let packed = features.contains(bits::RING_PACKED);
+        let format = if packed { Format::Packed } else { Format::Split };
+        let sizes = area_sizes(format, c.size, ring.contains(RingFeatures::EVENT_IDX));
+        let place = |area, len, want| Place {
+            area,
+            at: c.area(area),
+            len,
+            want,
+            near: Hint::default(),
+        };
+        // A packed device writes descriptors, to mark them used; a split one never does.
+        let descriptors = if packed { Access::Both } else { Access::DeviceReads };
+        let segments = usize::from(c.size).saturating_mul(2);
+        let chains = chains.max(1);
+        Ok(Self {
+            index,
+            ring: DeviceRing::new(format, c.size, ring, c.state)?,
+            descriptor: place(Area::Descriptor, sizes.descriptor.bytes, descriptors),
+            driver: place(Area::Driver, sizes.driver.bytes, Access::DeviceReads),
+            device: place(Area::Device, sizes.device.bytes, Access::DeviceWrites),
+            tables: Hint::default(),
+            call,
+            call_due: false,
+            calls: 0,
+            in_order: ring.contains(RingFeatures::IN_ORDER),
+            enabled: c.enabled,
+            batch: Batch::new(chains, segments),
+            used: Vec::with_capacity(chains),
+        })
+    }
+
+    /// Its number.
+    pub fn index(&self) -> QueueIndex {
+        self.index
+    }
+
+    /// Its size in descriptors.
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    /// Where it stands. Between batches nothing is in flight.
+    pub fn state(&self) -> QueueState {
+        self.ring.state()
+    }
+
+    /// Checks that each area is one aligned piece of memory in this process.
+    ///
+    /// # Errors
+    /// [`Lost`] with the first area that is not.
+    pub fn check(&mut self, section: &Section<'_>) -> Result<(), Lost> {
+        for (place, align) in [
+            (&mut self.descriptor, 16),
+            (&mut self.driver, 4),
+            (&mut self.device, 4),
+        ] {
+            let bytes = place.open(section)?;
+            // A split driver area is made of 16-bit cells alone.
+            let align = if place.area == Area::Driver && place.len > 4 { 2 } else { align };
+            if !bytes.hva().is_aligned(align) {
+                let (area, at) = (place.area, place.at);
+                return Err(Lost::Scattered { area, at });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the areas, for one batch.
+    ///
+    /// # Errors
+    /// [`Lost`] when one is not there any more.
+    #[inline]
+    pub fn open<'s>(&mut self, section: &'s Section<'s>) -> Result<QueueMem<'s>, Lost> {
+        Ok(QueueMem {
+            section,
+            areas: Areas {
+                descriptor: self.descriptor.open(section)?,
+                driver: self.driver.open(section)?,
+                device: self.device.open(section)?,
+            },
+            tables: Cell::new(self.tables),
+        })
+    }
+
+    /// Takes up to `limit` chains into [`batch`](Self::batch).
+    ///
+    /// # Errors
+    /// [`Lost`] when the ring is malformed.
+    #[inline]
+    pub fn take(&mut self, mem: &QueueMem<'_>, limit: usize) -> Result<usize, Lost> {
+        let taken = self.ring.take(mem, &mut self.batch, limit)?;
+        self.tables = mem.tables.get();
+        Ok(taken)
+    }
+
+    /// Gives the last `n` chains of the batch back untouched.
+    ///
+    /// # Errors
+    /// Never with a batch that was just taken.
+    #[inline]
+    pub fn rewind(&mut self, n: usize) -> Result<(), Lost> {
+        if n != 0 {
+            self.ring.rewind(&mut self.batch, n)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the chains in [`used`](Self::used) back, all at once.
+    ///
+    /// # Errors
+    /// [`Lost`] when the ring cannot take them.
+    #[inline]
+    pub fn commit(&mut self, mem: &QueueMem<'_>, how: Completeness) -> Result<(), Lost> {
+        if self.used.is_empty() {
+            return Ok(());
+        }
+        let call = if self.in_order && how == Completeness::Whole {
+            self.ring.commit_in_order(mem, &self.used)
+        } else {
+            self.ring.commit(mem, &self.used)
+        };
+        self.used.clear();
+        self.call_due |= call?;
+        Ok(())
+    }
+
+    /// Asks for kicks. `true`: there is work already.
+    ///
+    /// # Errors
+    /// [`Lost`] when the ring is malformed.
+    pub fn arm(&mut self, mem: &QueueMem<'_>) -> Result<bool, Lost> {
+        Ok(self.ring.arm(mem)?)
+    }
+
+    /// Asks for silence: the worker looks at the ring by itself.
+    #[inline]
+    pub fn disarm(&mut self, mem: &QueueMem<'_>) {
+        self.ring.disarm(mem);
+    }
+
+    /// Calls the driver if a commit found that it wants that. Answers whether it did. Outside sections.
+    #[inline]
+    pub fn call(&mut self) -> bool {
+        let due = std::mem::take(&mut self.call_due);
+        if due {
+            self.calls = self.calls.wrapping_add(1);
+            self.call.raise();
+        }
+        due
+    }
+}

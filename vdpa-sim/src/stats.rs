@@ -1,0 +1,44 @@
+//! Counters that one worker writes and anybody reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A set of counters, each with a name. One worker adds to them; reading costs it nothing.
+#[derive(Debug)]
+pub struct Counters {
+    names: &'static [&'static str],
+    values: Box<[AtomicU64]>,
+}
+
+impl Counters {
+    /// Counters at 0 with these names.
+    pub fn new(names: &'static [&'static str]) -> Self {
+        Self {
+            names,
+            values: names.iter().map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Adds `more` to the counter at `place` in the list of names. For the one worker that counts.
+    #[inline]
+    pub fn add(&self, place: usize, more: u64) {
+        if let Some(value) = self.values.get(place) {
+            // A plain load and store: nobody else stores.
+            let now = value.load(Ordering::Relaxed).wrapping_add(more);
+            value.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The value of the counter at `place`.
+    pub fn value(&self, place: usize) -> u64 {
+        self.values
+            .get(place)
+            .map_or(0, |value| value.load(Ordering::Relaxed))
+    }
+
+    /// Calls `to` for each counter, as `PREFIX.NAME`.
+    pub fn read(&self, prefix: &str, to: &mut dyn FnMut(&str, u64)) {
+        for (name, value) in self.names.iter().zip(&self.values) {
+            to(&format!("{prefix}.{name}"), value.load(Ordering::Relaxed));
+        }
+    }
+}
