@@ -1,0 +1,77 @@
+# what: Debian packages, toolchains, targets and components that the other stages use
+# minutes: 6
+# quick: no
+# shellcheck shell=bash
+
+# An attempt that fails or runs into its limit is made twice more; then the step fails with its name.
+# (SOFT=yes: a step whose stage has a second way; that stage reports it.)
+install() { # NAME SECONDS COMMAND...
+  local name=$1 limit=$2 from attempt
+  shift 2
+  from=$(log_size)
+  for attempt in 1 2 3; do
+    if bounded "$limit" "$@"; then pass; return; fi
+    echo "   $name: attempt $attempt failed"
+    sleep "$attempt"
+  done
+  if [ "${SOFT-}" = yes ]; then
+    REFUSED+=" $name"
+    return
+  fi
+  show_from "$from"
+  fail "$name"
+}
+
+# Debian 12 or later; testing and unstable carry no number.
+debian_root() {
+  [ "$(id -u)" -eq 0 ] && [ -r /etc/os-release ] || return 1
+  (
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    [ "${ID-}" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ]
+  )
+}
+
+stage() {
+  local may=no packages=() toolchain
+  [ "$INSTALL" = yes ] && debian_root && may=yes
+
+  command -v cc >/dev/null || packages+=(gcc libc6-dev)
+  command -v git >/dev/null || packages+=(git)
+  command -v shellcheck >/dev/null || packages+=(shellcheck)
+  if [ ${#packages[@]} -gt 0 ]; then
+    if [ $may = yes ]; then
+      export DEBIAN_FRONTEND=noninteractive
+      install "package lists" 120 apt-get -q -o DPkg::Lock::Timeout=60 update
+      install "packages ${packages[*]}" 300 apt-get -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 install "${packages[@]}"
+    else
+      echo "   missing packages: ${packages[*]}"
+    fi
+  fi
+
+  if ! command -v rustup >/dev/null; then
+    echo "   toolchains, targets and Miri come by rustup: https://rustup.rs"
+    missing "install" rustup
+    return
+  fi
+  toolchain=$(minimum_rust)
+  rust_piece "component clippy, rustfmt" "$may" 120 "cargo clippy --version && cargo fmt --version" \
+    rustup component add clippy rustfmt
+  rust_piece "target $BARE_TARGET" "$may" 120 "has_target" rustup target add "$BARE_TARGET"
+  rust_piece "toolchain nightly" "$may" 240 "cargo +nightly --version" \
+    rustup toolchain install nightly --profile minimal --no-self-update
+  rust_piece "components miri, rust-src" "$may" 180 "has_miri" \
+    rustup component add --toolchain nightly miri rust-src
+  SOFT=yes rust_piece "toolchain $toolchain" "$may" 120 "cargo +$toolchain --version" \
+    rustup toolchain install "$toolchain" --profile minimal --no-self-update
+  [ $may = no ] || install "crates" 240 cargo fetch --locked
+}
+
+# Does nothing if the probe succeeds; else installs, if that is allowed, or says what is missing.
+rust_piece() { # NAME MAY SECONDS PROBE COMMAND...
+  local name=$1 may=$2 limit=$3 probe=$4
+  shift 4
+  if eval "$probe" >>"$LOG" 2>&1; then return; fi
+  if [ "$may" = yes ]; then install "$name" "$limit" "$@"; else echo "   missing: $name ($*)"; fi
+}

@@ -1,0 +1,13 @@
+# what: unit, property, command-line, layering, runner and documentation tests of the workspace
+# minutes: 3
+# quick: yes
+# shellcheck shell=bash
+
+stage() {
+  local cases=${PROPTEST_CASES:-256} limit=900 ignored=()
+  if [ "$EFFORT" = full ]; then
+    cases=${PROPTEST_CASES:-4096} limit=7200 ignored=(--include-ignored)
+  fi
+  cargo_tests "workspace" "$limit" env PROPTEST_CASES="$cases" \
+    cargo test --locked --workspace --no-fail-fast -- "${ignored[@]}"
+}

@@ -1,0 +1,171 @@
+# The ledger of a run: runs commands under a time limit, counts what passed, failed and was skipped,
+# and writes it down. Sourced by tests/run; the stages use `check`, `cargo_tests`, `skip`, `missing`.
+# shellcheck shell=bash
+
+# A reason that starts so is one that an installation would mend; with CI=true such a skip is a failure.
+INSTALLABLE='not installed: '
+# Seconds from the start after which nothing more is started and what runs is stopped.
+declare -A run_limits=([quick]=3000 [normal]=3540 [full]=36000)
+run_started=$SECONDS
+all_passed=0 all_failed=0 all_skipped=0
+all_failures=() all_skips=() stages_json=
+# Install steps that were tried and refused, where a stage has a second way; its skip then is no installable one.
+export REFUSED=
+
+open_ledger() { # DIR: tests.json and the logs go there
+  ledger_dir=$1 child=
+  mkdir -p "$ledger_dir/tests"
+  rm -f "$ledger_dir/tests.json" "$ledger_dir"/tests/*.log
+  trap 'kill_child; exit 130' INT TERM
+}
+
+# `timeout` leads its own process group, so that what it started dies with it.
+kill_child() { [ -z "$child" ] || kill -TERM "$child" 2>/dev/null; }
+
+begin_stage() { # NAME MINUTES WHAT
+  STAGE=$1 stage_minutes=$2 stage_began=$EPOCHREALTIME
+  LOG=$ledger_dir/tests/$1.log
+  passed=0 failed=0 failures=() skips=() skips_json=
+  : >"$LOG"
+  printf '\n== %s: %s\n' "$1" "$3"
+}
+
+end_stage() {
+  local seconds
+  seconds=$(awk -v a="$stage_began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
+  printf '   %d passed, %d failed, %d skipped; %s s\n' "$passed" "$failed" "${#skips[@]}" "$seconds"
+  awk -v s="$seconds" -v m="$stage_minutes" 'BEGIN { exit !(s > m * 60) }' &&
+    printf '   warning: over its budget of %s min\n' "$stage_minutes"
+  all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed))
+  all_skipped=$((all_skipped + ${#skips[@]}))
+  all_failures+=("${failures[@]/#/$STAGE: }") all_skips+=("${skips[@]/#/$STAGE: }")
+  stages_json+=${stages_json:+,}$(printf '\n{"name":%s,"seconds":%s,"passed":%d,"failed":%d,"skipped":[%s]}' \
+    "$(json "$STAGE")" "$seconds" "$passed" "$failed" "$skips_json")
+}
+
+# Writes tests.json, prints the failures, the skips and the last line; the exit code of the run.
+close_ledger() {
+  printf '{"stages":[%s\n]}\n' "$stages_json" >"$ledger_dir/tests.json"
+  if [ ${#all_failures[@]} -gt 0 ]; then printf '\nfailed:\n'; printf '  %s\n' "${all_failures[@]}"; fi
+  if [ ${#all_skips[@]} -gt 0 ]; then printf '\nskipped:\n'; printf '  %s\n' "${all_skips[@]}"; fi
+  printf '\n%d passed, %d failed, %d skipped\n' "$all_passed" "$all_failed" "$all_skipped"
+  [ "$all_failed" -eq 0 ]
+}
+
+json() { # STRING: as a JSON string
+  local s=${1//\\/\\\\}
+  s=${s//\"/\\\"} s=${s//$'\t'/ }
+  printf '"%s"' "$(tr -d '\000-\037' <<<"$s")"
+}
+
+pass() { passed=$((passed + 1)); }
+fail() { # NAME: one failure, already explained on the screen or in the log
+  failed=$((failed + 1))
+  failures+=("$1")
+  printf '   FAILED %s\n' "$1"
+}
+skip() { # NAME REASON
+  if [ "${CI-}" = true ] && [[ $2 == "$INSTALLABLE"* ]]; then
+    fail "$1 ($2; a skip that an installation would mend is a failure with CI=true)"
+    return
+  fi
+  skips+=("$1: $2")
+  skips_json+=${skips_json:+,}"{\"test\":$(json "$1"),\"reason\":$(json "$2")}"
+  printf '   SKIP %s: %s\n' "$1" "$2"
+}
+missing() { skip "$1" "$INSTALLABLE$2"; } # NAME WHAT
+
+# Runs a command with its output in the stage's log. 124: out of time.
+bounded() { # SECONDS COMMAND...
+  local limit=$1 left code
+  shift
+  left=$((run_limits[$EFFORT] - (SECONDS - run_started)))
+  if [ "$left" -le 0 ]; then
+    echo "the run's ${run_limits[$EFFORT]} s are used up; not started: $*" >>"$LOG"
+    return 124
+  fi
+  [ "$limit" -le "$left" ] || limit=$left
+  echo "\$ $*" >>"$LOG"
+  timeout -k 10 "$limit" "$@" >>"$LOG" 2>&1 &
+  child=$!
+  wait "$child"
+  code=$? child=
+  [ "$code" -ne 124 ] || echo "stopped after $limit s: $*" >>"$LOG"
+  return "$code"
+}
+
+# The log from byte $1 on; on a failure its last 60 lines are shown.
+log_size() { stat -c %s "$LOG"; }
+log_from() { tail -c "+$(($1 + 1))" "$LOG"; }
+show_from() { # what passed is left out
+  log_from "$1" | awk '/^successes:$/ { hide = 1 } /^(failures:|test result:)/ { hide = 0 } !hide && !/^test .* \.\.\. ok$/' |
+    tail -n 60 | sed 's/^/   | /'
+}
+
+# One command, one test.
+check() { # NAME SECONDS COMMAND...
+  local name=$1 limit=$2 from code
+  shift 2
+  from=$(log_size)
+  bounded "$limit" "$@"
+  code=$?
+  if [ "$code" -eq 0 ]; then pass; return 0; fi
+  show_from "$from"
+  [ "$code" -ne 124 ] || name+=" (out of time)"
+  fail "$name"
+  return 1
+}
+
+# A `cargo test`: counts its tests. An ignored test, and one that printed `SKIP name: reason`, is a skip.
+# A test binary that ended without its result line, and a build that failed, is a failure.
+cargo_tests() { # NAME SECONDS COMMAND... (with the arguments of the test binaries after --)
+  local name=$1 limit=$2 from code counts ok bad started ended skipped_of test why named=0
+  shift 2
+  from=$(log_size)
+  bounded "$limit" "$@" --show-output
+  code=$?
+  counts=$(log_from "$from" | awk '
+    /^test result: / { ended++; for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) ok += $(i-1); if ($i ~ /^failed/) bad += $(i-1) } }
+    /^ +(Running|Doc-tests) / { started++ }
+    /^---- .* stdout ----$/ { block = NR }
+    /^SKIP / && block && !(block in seen) { seen[block]; skipped++ }
+    END { print ok + 0, bad + 0, started + 0, ended + 0, skipped + 0 }')
+  read -r ok bad started ended skipped_of <<<"$counts"
+  passed=$((passed + ok - skipped_of))
+  # "test a::b ... ignored, why" and "SKIP a::b: why" both become "a::b<tab>why".
+  while IFS=$'\t' read -r test why; do
+    skip "$name: $test" "${why:-no reason given}"
+  done < <(log_from "$from" | sed -nE \
+    -e 's/^test (.*) \.\.\. ignored(, (.*))?$/\1\t\3/p' \
+    -e '/^SKIP .*: /{s/^SKIP //;s/: /\t/;p}')
+  while IFS= read -r test; do
+    named=$((named + 1))
+    fail "$name: $test"
+  done < <(log_from "$from" | sed -nE 's/^test (.*) \.\.\. FAILED.*$/\1/p')
+  [ "$code" -ne 0 ] || return 0
+  if [ "$code" -eq 124 ]; then
+    fail "$name: out of time"
+  elif [ "$started" -gt "$ended" ] || [ "$bad" -eq 0 ]; then
+    fail "$name: did not build, or a test binary died"
+  elif [ "$bad" -gt "$named" ]; then
+    fail "$name: $bad failed, $named of them named"
+  fi
+  show_from "$from"
+  return 1
+}
+
+# --- what several stages ask ---
+
+# A target without an operating system, where only `no_std` code builds.
+BARE_TARGET=x86_64-unknown-none
+has_target() { rustup target list --installed 2>/dev/null | grep -qx "$BARE_TARGET"; }
+has_miri() {
+  cargo +nightly miri --version >/dev/null 2>&1 &&
+    [ -d "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]
+}
+minimum_rust() { awk -F '"' '/^rust-version *=/ { print $2; exit }' Cargo.toml; }
+# The manifests of the workspace: the root's, and each member's.
+packages() {
+  echo Cargo.toml
+  sed -n '/^members *=/,/\]/p' Cargo.toml | grep -oE '"[^"]+"' | tr -d '"' | sed 's|$|/Cargo.toml|'
+}
