@@ -1,1 +1,89 @@
-//! vDPA: a virtio data-path device is one contract, with pluggable parents behind it.
+//! vDPA in Rust: a virtio device whose data path runs between a driver and a device through shared memory.
+//!
+//! **A vDPA device is a contract.** Parents make it (a simulator, hardware, the kernel), ends show it (an application,
+//! a virtual machine), and the data path never crosses it: packets go through virtqueues in shared memory.
+//!
+//! ```
+//! # #[cfg(feature = "sim")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use vdpa::net::{NetDriver, Setup};
+//!
+//! // A simulated network card: what is sent comes back.
+//! let device = vdpa::open("sim:net,port=loopback,queue_size=256")?;
+//! let mut driver = NetDriver::start(device, &Setup::default())?;
+//! driver.send(0, [b"to: everybody, from: a driver"])?;
+//! let mut received = 0;
+//! while received == 0 {
+//!     received = driver.receive(0, |frame| assert_eq!(frame.len(), 29))?;
+//! }
+//! driver.stop()?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "sim"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Where to go on
+//! * **To use a device**: [`open`] takes a string that names it, [`NetDriver`](net::NetDriver) drives a network card,
+//!   [`Session`] any kind of device.
+//! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
+//! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, and `sim` a parent in
+//!   software.
+//!
+//! # Features
+//! | feature | what it adds |
+//! |---|---|
+//! | `sim` (default) | the parent `sim` |
+//! | `cli` (default) | the program `vdpactl` |
+
+pub mod net;
+
+#[doc(inline)]
+pub use vdpa_core as core;
+#[doc(inline)]
+pub use vdpa_mem as mem;
+#[doc(inline)]
+pub use vdpa_ring as ring;
+#[cfg(feature = "sim")]
+#[doc(inline)]
+pub use vdpa_sim as sim;
+
+pub use vdpa_core::{
+    Device, DeviceSpec, DeviceType, Error, Features, Registry, Result, Session, VdpaDevice,
+};
+pub use vdpa_mem::{AddressSpace, Deadline, Iova, Mapping, Region};
+
+/// A registry of every parent that is compiled in, each by a cargo feature of this crate.
+///
+/// It is a value: devices that are to find each other, such as the two ends of `port=wire:NAME`, are opened from one.
+///
+/// ```
+/// # #[cfg(feature = "sim")]
+/// # fn main() -> vdpa::Result<()> {
+/// let registry = vdpa::registry();
+/// let a = registry.open("sim:net,port=wire:lab")?;
+/// let b = registry.open("sim:net,port=wire:lab")?;
+/// # drop((a, b));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sim"))]
+/// # fn main() {}
+/// ```
+pub fn registry() -> Registry {
+    #[cfg_attr(not(feature = "sim"), expect(unused_mut, reason = "nothing to add"))]
+    let mut registry = Registry::new();
+    #[cfg(feature = "sim")]
+    registry.add(std::sync::Arc::new(vdpa_sim::SimMgmt::new()));
+    registry
+}
+
+/// Opens the device that `spec` names: `PARENT:WHAT[,key=value...]`, as in `sim:net,mtu=9000,port=loopback`.
+///
+/// Each call has a registry of its own; see [`registry`] for devices that are to find each other.
+///
+/// # Errors
+/// An unknown parent, key or value, with the part of the string that is wrong and what is legal there; or a device
+/// that cannot be had.
+pub fn open(spec: &str) -> Result<Device> {
+    registry().open(spec)
+}

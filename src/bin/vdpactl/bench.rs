@@ -1,0 +1,172 @@
+//! `vdpactl bench`: packets per second and latency of one network device whose port loops back.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use vdpa::net::{NetDriver, Setup};
+
+use crate::failure::{Failure, Verdict};
+use crate::measure::{Load, latency, percentile, throughput};
+use crate::number::{duration, grouped, rate};
+use crate::options::Bench;
+use crate::output::Output;
+
+/// How long latency is measured for, after the packets per second.
+const LATENCY_TIME: Duration = Duration::from_millis(500);
+
+#[derive(Serialize)]
+struct Report {
+    ring: &'static str,
+    size: u32,
+    batch: u16,
+    seconds: f64,
+    packets: u64,
+    verified: u64,
+    pps: f64,
+    ns_per_packet: f64,
+    latency_ns: Latency,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    p50: u64,
+    p99: u64,
+    p999: u64,
+}
+
+/// Measures, and prints what was measured.
+pub(crate) fn run(options: &Bench, output: &mut Output) -> Result<Verdict, Failure> {
+    let device = vdpa::open(&options.spec).map_err(Failure::input)?;
+    let setup = Setup {
+        ring: options.ring,
+        ..Setup::default()
+    };
+    let driver = NetDriver::start(device, &setup).map_err(Failure::setup)?;
+    let load = load(options, &driver)?;
+
+    let mut drivers = [driver];
+    let bar = progress(load.time);
+    let counted = throughput(&mut drivers, (0, 0), load, |passed, verified| {
+        bar.set_position(millis(passed.min(load.time)));
+        bar.set_message(grouped(verified));
+    });
+    bar.finish_and_clear();
+    let counted = counted?;
+    // With packets lost on the way the next phase would only take them for its own.
+    let (samples, well) = if counted.is_whole() {
+        latency(&mut drivers, (0, 0), load.size, LATENCY_TIME.min(load.time))?
+    } else {
+        (Vec::new(), false)
+    };
+    let [driver] = drivers;
+    driver.stop()?;
+
+    let pps = counted.pps();
+    let report = Report {
+        ring: options.ring.name(),
+        size: options.size,
+        batch: options.batch,
+        seconds: counted.seconds,
+        packets: counted.packets,
+        verified: counted.verified,
+        pps,
+        ns_per_packet: if pps > 0.0 { 1e9 / pps } else { 0.0 },
+        latency_ns: Latency {
+            p50: percentile(&samples, 0.5),
+            p99: percentile(&samples, 0.99),
+            p999: percentile(&samples, 0.999),
+        },
+    };
+    output.object(&report)?;
+    tell(&report, options, output)?;
+    if !counted.is_whole() {
+        output.complain(&format!(
+            "{}: {} of {} packets came back as they were sent: does its port loop back?",
+            options.spec, counted.verified, counted.packets
+        ));
+    } else if !well {
+        output.complain(&format!(
+            "{}: a packet was lost while latency was measured",
+            options.spec
+        ));
+    }
+    Ok(Verdict::well_if(counted.is_whole() && well))
+}
+
+fn load(options: &Bench, driver: &NetDriver) -> Result<Load, Failure> {
+    let size = options.size as usize;
+    let max = driver.ethernet().max_untagged();
+    if size > max {
+        return Err(Failure::input(anyhow!(
+            "frames of {size} bytes do not fit the device's MTU of {} ({max} with the Ethernet header): use a smaller \
+             --size, or a larger mtu= in the device string",
+            driver.ethernet().mtu
+        )));
+    }
+    Ok(Load {
+        size,
+        batch: options.batch.into(),
+        time: Duration::from_secs_f64(options.seconds),
+    })
+}
+
+/// A bar on standard error, if that is a terminal.
+fn progress(time: Duration) -> ProgressBar {
+    const TEMPLATE: &str = "{bar:50.cyan/dim} {percent:>3}%  {msg} packets verified";
+
+    let bar = ProgressBar::new(millis(time));
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style.progress_chars("━╸━"));
+    }
+    bar
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tell(report: &Report, options: &Bench, output: &mut Output) -> Result<(), Failure> {
+    let paint = output.paint();
+    let rows = [
+        ("device", options.spec.clone()),
+        ("ring", report.ring.to_owned()),
+        (
+            "load",
+            format!(
+                "{} bytes, {} at a time, {:.2} s",
+                report.size, report.batch, report.seconds
+            ),
+        ),
+        (
+            "packets",
+            format!(
+                "{} sent, {} verified",
+                grouped(report.packets),
+                grouped(report.verified)
+            ),
+        ),
+        (
+            "throughput",
+            format!(
+                "{}  ({:.1} ns a packet)",
+                paint.figure(format!("{}pps", rate(report.pps))),
+                report.ns_per_packet
+            ),
+        ),
+        (
+            "latency",
+            format!(
+                "{} median, {} p99, {} p99.9",
+                duration(report.latency_ns.p50),
+                duration(report.latency_ns.p99),
+                duration(report.latency_ns.p999)
+            ),
+        ),
+    ];
+    for (name, value) in rows {
+        output.say(&format!("{} {value}", paint.name(format!("{name:<11}"))))?;
+    }
+    Ok(())
+}

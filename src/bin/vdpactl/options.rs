@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use vdpa::net::Ring;
+
+/// Looks at vDPA devices, and drives them.
+///
+/// A device is named by a string, PARENT:WHAT[,key=value...], such as sim:net,mtu=9000,port=loopback.
+/// `vdpactl mgmtdev show` lists the parents and their keys. Without a command, a demonstration runs.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 all well; 1 it ran, and found a difference or a failure; 2 bad input, nothing done."
+)]
+pub(crate) struct Options {
+    /// Print one JSON object on standard output, and all other text on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Show two simulated network cards exchange real packets, in a few seconds
+    Demo,
+    /// Management devices: what makes devices
+    Mgmtdev {
+        #[command(subcommand)]
+        command: MgmtdevCommand,
+    },
+    /// Devices
+    Dev {
+        #[command(subcommand)]
+        command: DevCommand,
+    },
+    /// Send a packet capture through a network device and keep what comes back
+    Replay(Replay),
+    /// Measure packets per second and latency of a network device, every packet verified
+    Bench(Bench),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum MgmtdevCommand {
+    /// List the parents, and the device strings they take
+    Show,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DevCommand {
+    /// Show a device's features, queues, configuration and capabilities
+    Show {
+        /// The device, as in sim:net,queue_pairs=4
+        spec: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Replay {
+    /// The device, as in sim:net,mtu=9000
+    pub(crate) spec: String,
+    /// The capture to send: classic pcap, Ethernet
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// The capture to write: the frames that came back, in the order and with the times of IN
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Ring format: split, packed, split-in-order or packed-in-order
+    #[arg(long, value_name = "RING", default_value_t, value_parser = ring())]
+    pub(crate) ring: Ring,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// The device, as in sim:net,queue_size=1024
+    #[arg(default_value = "sim:net")]
+    pub(crate) spec: String,
+    /// Ring format: split, packed, split-in-order or packed-in-order
+    #[arg(long, value_name = "RING", default_value_t, value_parser = ring())]
+    pub(crate) ring: Ring,
+    /// Bytes of a frame, at least 60
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(60..=65549))]
+    pub(crate) size: u32,
+    /// Packets given to the device at a time
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=32768))]
+    pub(crate) batch: u16,
+    /// Seconds to send for
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+}
+
+fn ring() -> impl clap::builder::TypedValueParser<Value = Ring> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+    PossibleValuesParser::new(Ring::ALL.map(Ring::name)).try_map(|name| name.parse::<Ring>())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("seconds are a number from 0.05 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_the_demonstration() {
+        let options = Options::try_parse_from(["vdpactl"]).unwrap();
+        assert!(options.command.is_none());
+        assert!(!options.json);
+    }
+
+    #[test]
+    fn json_may_stand_anywhere() {
+        for line in [["vdpactl", "--json", "demo"], ["vdpactl", "demo", "--json"]] {
+            assert!(Options::try_parse_from(line).unwrap().json);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The control queue: one command at a time, and its answer.
+
+use vdpa_core::session::{Completions, Part};
+use vdpa_core::{DeviceType, Features, Queue};
+use vdpa_mem::Deadline;
+
+use super::{Command, NetError, PATIENCE};
+
+/// What the device answers when it has done it, virtio 1.4 §5.1.9.
+const OK: u8 = 0;
+/// What is in the place of the answer until then: no answer that there is.
+const NONE: u8 = 0xff;
+
+/// The control queue with room for one completion.
+pub(super) struct Commands {
+    queue: Queue,
+    done: Completions,
+}
+
+impl Commands {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self {
+            queue,
+            done: Completions::new(1),
+        }
+    }
+
+    /// What the device answers to `command`; `None` if it does not in time.
+    fn ask(&mut self, command: Command) -> Result<Option<u8>, NetError> {
+        let mut bytes = [0; Command::MAX_BYTES];
+        let len = command.encode(&mut bytes);
+        let Some(lease) = self.queue.lease() else {
+            // An earlier command is still with the device.
+            return Ok(None);
+        };
+        self.queue.write(&lease, 0, &bytes[..len]);
+        self.queue.write(&lease, len, &[NONE]);
+        let parts = [Part::Readable(len as u32), Part::Writable(1)];
+        if let Err(refused) = self.queue.submit(lease, &parts) {
+            self.queue.put(refused.lease);
+            return Err(refused.why.into());
+        }
+        self.queue.publish();
+        let by = Deadline::after(PATIENCE);
+        while self.queue.poll(&mut self.done)? == 0 {
+            if !self.queue.wait(by)? {
+                return Ok(None);
+            }
+        }
+        let mut answer = [NONE];
+        while let Some(done) = self.done.pop() {
+            if done.len > 0 {
+                self.queue.read(&done.lease, len, &mut answer);
+            }
+            self.queue.put(done.lease);
+        }
+        Ok(Some(answer[0]))
+    }
+}
+
+/// Has the device carry out `command`, with these features negotiated.
+pub(super) fn run(
+    commands: Option<&mut Commands>,
+    features: Features,
+    command: Command,
+) -> Result<(), NetError> {
+    let negotiated = features.contains(command.feature());
+    let Some(commands) = commands.filter(|_| negotiated) else {
+        let feature = command.feature().name(DeviceType::Net).unwrap_or("?");
+        return Err(NetError::CommandNotNegotiated { command, feature });
+    };
+    match commands.ask(command)? {
+        Some(OK) => Ok(()),
+        Some(_) => Err(NetError::CommandRefused { command }),
+        None => Err(NetError::CommandTimeout {
+            command,
+            seconds: PATIENCE.as_secs(),
+        }),
+    }
+}

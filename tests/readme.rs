@@ -1,0 +1,59 @@
+//! The README says what is: its table of capabilities, its keys and its command lines.
+#![cfg(feature = "sim")]
+
+use std::collections::BTreeMap;
+
+fn readme() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    std::fs::read_to_string(path).expect("README.md is there")
+}
+
+/// The cells of the rows of a markdown table, header first, of the table whose header begins with `first`.
+fn table(text: &str, first: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        let inner = line.trim().trim_matches('|');
+        inner.split('|').map(|c| c.trim().to_owned()).collect()
+    };
+    let lines = text.lines().skip_while(|line| !line.starts_with(&format!("| {first} ")));
+    let rows: Vec<_> = lines
+        .take_while(|line| line.starts_with('|'))
+        .filter(|line| !line.starts_with("|---"))
+        .map(cells)
+        .collect();
+    assert!(rows.len() > 1, "README.md has a table that begins with '{first}'");
+    rows
+}
+
+#[test]
+fn capability_table_is_what_the_devices_say() {
+    let rows = table(&readme(), "parent");
+    let (header, parents) = rows.split_first().unwrap();
+    for row in parents {
+        let spec = row[0].trim_matches('`');
+        let device = vdpa::open(spec).expect(spec);
+        let claimed: BTreeMap<_, _> = header[1..]
+            .iter()
+            .cloned()
+            .zip(row[1..].iter().map(|cell| cell == "yes"))
+            .collect();
+        let names = device.cap_names();
+        for name in &names {
+            assert_eq!(claimed.get(*name), Some(&true), "{spec}: {name}");
+        }
+        let yes = claimed.values().filter(|yes| **yes).count();
+        assert_eq!(yes, names.len(), "{spec} has {names:?}, README.md says {claimed:?}");
+    }
+}
+
+#[test]
+fn device_strings_of_the_readme_open() {
+    let text = readme();
+    let mut opened = 0;
+    for line in text.lines().filter(|line| line.starts_with("vdpactl ")) {
+        if let Some(spec) = line.split_whitespace().find(|word| word.starts_with("sim:")) {
+            vdpa::open(spec).expect(spec);
+            opened += 1;
+        }
+    }
+    assert!(opened >= 3, "README.md shows {opened} device strings");
+}
