@@ -131,30 +131,31 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// The cell of `size` bytes at `at`, if it is inside the span and aligned in host memory.
-    #[inline]
-    fn cell<T>(&self, at: u32) -> Option<NonNull<T>> {
-        let (at, size) = (at as usize, size_of::<T>());
-        if size > self.len || at > self.len - size {
+    /// The `N` cells of type `T` from `at` on, if they are inside the span and aligned in host memory.
+    #[inline(always)]
+    fn cells<T, const N: usize>(&self, at: u32) -> Option<NonNull<[T; N]>> {
+        let at = at as usize;
+        if at.checked_add(size_of::<[T; N]>())? > self.len {
             return None;
         }
-        // SAFETY: `at + size <= len`, checked above.
-        let cell = unsafe { self.base.add(at) };
-        (cell.as_ptr() as usize & (size - 1) == 0).then_some(cell.cast())
+        // SAFETY: `at` and the bytes of the cells behind it are inside, checked above.
+        let first = unsafe { self.base.add(at) };
+        let aligned = first.as_ptr() as usize & (size_of::<T>() - 1) == 0;
+        aligned.then_some(first.cast())
     }
 }
 
-/// Defines one width of ring cell.
+/// Defines one width of ring cell, and two such cells side by side.
 macro_rules! cell {
-    ($load:ident, $store:ident, $int:ty, $atomic:ty) => {
+    ($load:ident, $store:ident, $load_pair:ident, $store_pair:ident, $int:ty, $atomic:ty) => {
         #[doc = concat!("The little-endian `", stringify!($int), "` cell at byte `at`: a relaxed atomic load.")]
         ///
         /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere the answer is 0.
-        #[inline]
+        #[inline(always)]
         pub fn $load(&self, at: u32) -> $int {
-            match self.cell::<$atomic>(at) {
+            match self.cells::<$atomic, 1>(at) {
                 // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
-                Some(cell) => <$int>::from_le(unsafe { cell.as_ref() }.load(Ordering::Relaxed)),
+                Some(cell) => <$int>::from_le(unsafe { cell.as_ref() }[0].load(Ordering::Relaxed)),
                 None => 0,
             }
         }
@@ -162,21 +163,46 @@ macro_rules! cell {
         #[doc = concat!("Stores a little-endian `", stringify!($int), "` to the cell at byte `at`: a relaxed atomic store.")]
         ///
         /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere nothing happens.
-        #[inline]
+        #[inline(always)]
         pub fn $store(&self, at: u32, value: $int) {
-            if let Some(cell) = self.cell::<$atomic>(at) {
+            if let Some(cell) = self.cells::<$atomic, 1>(at) {
                 // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
-                unsafe { cell.as_ref() }.store(value.to_le(), Ordering::Relaxed);
+                let [cell] = unsafe { cell.as_ref() };
+                cell.store(value.to_le(), Ordering::Relaxed);
                 self.mark(at as usize, size_of::<$int>());
+            }
+        }
+
+        #[doc = concat!("The two `", stringify!($int), "` cells from byte `at` on, each loaded once: two loads, found with one check.")]
+        #[inline(always)]
+        pub fn $load_pair(&self, at: u32) -> [$int; 2] {
+            match self.cells::<$atomic, 2>(at) {
+                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+                Some(pair) => unsafe { pair.as_ref() }
+                    .each_ref()
+                    .map(|cell| <$int>::from_le(cell.load(Ordering::Relaxed))),
+                None => [0; 2],
+            }
+        }
+
+        #[doc = concat!("Stores to the two `", stringify!($int), "` cells from byte `at` on: two stores, found with one check.")]
+        #[inline(always)]
+        pub fn $store_pair(&self, at: u32, values: [$int; 2]) {
+            if let Some(pair) = self.cells::<$atomic, 2>(at) {
+                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+                let [first, second] = unsafe { pair.as_ref() };
+                first.store(values[0].to_le(), Ordering::Relaxed);
+                second.store(values[1].to_le(), Ordering::Relaxed);
+                self.mark(at as usize, 2 * size_of::<$int>());
             }
         }
     };
 }
 
 impl Bytes<'_> {
-    cell!(load_u16, store_u16, u16, AtomicU16);
-    cell!(load_u32, store_u32, u32, AtomicU32);
-    cell!(load_u64, store_u64, u64, AtomicU64);
+    cell!(load_u16, store_u16, load_u16_pair, store_u16_pair, u16, AtomicU16);
+    cell!(load_u32, store_u32, load_u32_pair, store_u32_pair, u32, AtomicU32);
+    cell!(load_u64, store_u64, load_u64_pair, store_u64_pair, u64, AtomicU64);
 }
 
 #[cold]
@@ -202,7 +228,7 @@ unsafe fn copy_out(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: as promised by the caller. The peer may write meanwhile: the copy then holds old or new bytes, and only
     // the copy is ever looked at.
     unsafe {
-        core::ptr::copy_nonoverlapping(from, to, len);
+        copy(from, to, len);
     }
     // The same, said so that a checker of data races understands it.
     #[cfg(any(miri, loom))]
@@ -225,7 +251,7 @@ unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: as promised by the caller. A peer that reads meanwhile sees old or new bytes; the ring tells it when
     // they are its own.
     unsafe {
-        core::ptr::copy_nonoverlapping(from, to, len);
+        copy(from, to, len);
     }
     #[cfg(any(miri, loom))]
     for i in 0..len {
@@ -235,6 +261,47 @@ unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
         let byte = unsafe { &*to.add(i).cast::<core::sync::atomic::AtomicU8>() };
         byte.store(value, Ordering::Relaxed);
     }
+}
+
+/// Copies; a header or a small packet without a call.
+///
+/// # Safety
+/// Both pointers are valid for `len` bytes and do not overlap.
+#[cfg(not(any(miri, loom)))]
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    match len {
+        // SAFETY: as promised by the caller; `len` is in the range.
+        8..=16 => unsafe { ends::<8>(from, to, len) },
+        // SAFETY: as above.
+        17..=32 => unsafe { ends::<16>(from, to, len) },
+        // SAFETY: as above.
+        33..=64 => unsafe { ends::<32>(from, to, len) },
+        // SAFETY: as above.
+        65..=128 => unsafe { ends::<64>(from, to, len) },
+        // SAFETY: as promised by the caller.
+        _ => unsafe { core::ptr::copy_nonoverlapping(from, to, len) },
+    }
+}
+
+/// Copies `len` bytes, `N` to 2 `N`, as the first and the last `N`, which meet or overlap.
+///
+/// # Safety
+/// Both pointers are valid for `len` bytes and do not overlap; `len` is at least `N` and at most 2 `N`.
+#[cfg(not(any(miri, loom)))]
+#[inline(always)]
+unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+    let (first, to_first) = (from.cast::<[u8; N]>(), to.cast::<[u8; N]>());
+    let last = from.wrapping_add(len - N).cast::<[u8; N]>();
+    let to_last = to.wrapping_add(len - N).cast::<[u8; N]>();
+    // SAFETY: the first `N <= len` bytes.
+    let head = unsafe { first.read() };
+    // SAFETY: the last `N <= len` bytes.
+    let tail = unsafe { last.read() };
+    // SAFETY: the first `N <= len` bytes.
+    unsafe { to_first.write(head) };
+    // SAFETY: the last `N <= len` bytes.
+    unsafe { to_last.write(tail) };
 }
 
 #[cfg(test)]
@@ -252,6 +319,38 @@ mod tests {
         assert_eq!(bytes.read(10, &mut back), 0);
         assert_eq!(bytes.read(usize::MAX, &mut back), 0);
         assert_eq!(bytes.zero(0, 100), 10);
+    }
+
+    #[test]
+    fn copies_of_every_small_length_are_whole() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes();
+        for len in 0..300 {
+            let from: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8 | 1).collect();
+            bytes.zero(0, 400);
+            assert_eq!(bytes.write(3, &from), len);
+            let mut back = vec![0; len + 2];
+            assert_eq!(bytes.read(3, &mut back), len + 2);
+            assert_eq!(back[..len], from);
+            assert_eq!(back[len..], [0, 0], "{len} bytes ran over");
+            let mut exact = vec![0; len];
+            bytes.read(3, &mut exact);
+            assert_eq!(exact, from);
+        }
+    }
+
+    #[test]
+    fn pairs_are_two_cells() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes().slice(0, 24).unwrap();
+        bytes.store_u64_pair(8, [1, 2]);
+        assert_eq!((bytes.load_u64(8), bytes.load_u64(16)), (1, 2));
+        assert_eq!(bytes.load_u64_pair(8), [1, 2]);
+        // Half outside, and misaligned: nothing happens.
+        bytes.store_u64_pair(16, [3, 4]);
+        bytes.store_u32_pair(2, [5, 6]);
+        assert_eq!(bytes.load_u64_pair(16), [0, 0]);
+        assert_eq!(bytes.load_u64_pair(0), [0, 1]);
     }
 
     #[test]

@@ -185,18 +185,6 @@ impl Batch {
         self.filled = self.filled.wrapping_add(n).min(self.segments.len());
     }
 
-    /// Segments so far.
-    #[inline(always)]
-    pub(crate) fn filled(&self) -> usize {
-        self.filled
-    }
-
-    /// Segments from number `from` on.
-    #[inline(always)]
-    pub(crate) fn segments_from(&mut self, from: usize) -> &mut [Segment] {
-        self.segments.get_mut(from..self.filled).unwrap_or_default()
-    }
-
     /// Begins a chain; nothing of it shows before [`close`](Self::close).
     #[inline]
     pub(crate) fn open(&self, head: u16) -> Open {
@@ -263,10 +251,6 @@ impl Batch {
     /// Drops the last `n` chains, `n` at most [`len`](Self::len).
     pub(crate) fn drop_last(&mut self, n: usize) {
         self.len = self.len.saturating_sub(n);
-        self.filled = match self.len.checked_sub(1).and_then(|i| self.chains.get(i)) {
-            Some(last) => last.end as usize,
-            None => 0,
-        };
     }
 }
 
@@ -373,7 +357,13 @@ pub(crate) fn measure(
         return Err(AddError::TooLong { segments, size });
     }
     // At most 32768 segments of 32 bits: no overflow.
-    let total = |part: &[Segment]| part.iter().map(|s| u64::from(s.len)).sum::<u64>();
+    let total = |part: &[Segment]| match part {
+        // What most chains are made of, without a loop.
+        [] => 0,
+        [one] => u64::from(one.len),
+        [one, other] => u64::from(one.len).saturating_add(u64::from(other.len)),
+        all => all.iter().map(|s| u64::from(s.len)).sum::<u64>(),
+    };
     let written = total(writable);
     let bytes = total(readable).saturating_add(written);
     if bytes > 1 << 32 {
@@ -382,18 +372,24 @@ pub(crate) fn measure(
     Ok((segments as u16, written.min(u64::from(u32::MAX)) as u32))
 }
 
-/// The segments of a chain with their flags, and the number of the entry after each.
-pub(crate) fn sequence<'s>(
-    readable: &'s [Segment],
-    writable: &'s [Segment],
-    segments: u16,
-) -> impl Iterator<Item = (&'s Segment, u16, u16)> {
-    let read = readable.iter().map(|s| (s, 0));
-    let written = writable.iter().map(|s| (s, WRITE));
-    read.chain(written)
-        .zip(1u16..)
-        .map(move |((segment, flags), entry)| match entry < segments {
-            true => (segment, flags | NEXT, entry),
-            false => (segment, flags, 0),
-        })
+/// Hands the segments of a chain to `put` in turn, with their flags and the number of the entry
+/// after each.
+#[inline(always)]
+pub(crate) fn sequence(
+    readable: &[Segment],
+    writable: &[Segment],
+    mut put: impl FnMut(&Segment, u16, u16),
+) {
+    let segments = readable.len().wrapping_add(writable.len());
+    let mut entry = 0usize;
+    // Plain loops with one call of `put`, so that it is inlined: a chained iterator is not.
+    for (part, flags) in [(readable, 0), (writable, WRITE)] {
+        for segment in part {
+            entry = entry.wrapping_add(1);
+            match entry < segments {
+                true => put(segment, flags | NEXT, entry as u16),
+                false => put(segment, flags, 0),
+            }
+        }
+    }
 }

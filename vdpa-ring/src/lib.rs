@@ -15,8 +15,8 @@
 //!              arm / disarm kicks               arm / disarm calls
 //! ```
 //!
-//! Everything works in batches: one acquire for what was taken, one release for what is handed
-//! over, one decision whether to notify. Nothing the peer can write is trusted when read again:
+//! Everything works in batches: one acquire for the split entries taken (a packed descriptor has
+//! its own), one release for what is handed over, one decision whether to notify. Nothing the peer can write is trusted when read again:
 //! each field is fetched once, checked, and only the copy is used; a ring's own position, free
 //! list and lengths live in private memory.
 //!

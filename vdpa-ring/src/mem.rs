@@ -37,6 +37,17 @@ pub trait RingMem {
         self.store_u64(at, addr);
         self.store_u64(at | 8, meta);
     }
+    /// Loads the two halves of the used entry at `at`, id and length: two cells, each loaded once.
+    #[inline(always)]
+    fn load_used(&self, at: u32) -> [u32; 2] {
+        [self.load_u32(at), self.load_u32(at.wrapping_add(4))]
+    }
+    /// Stores the two halves of the used entry at `at`: two cells.
+    #[inline(always)]
+    fn store_used(&self, at: u32, [id, len]: [u32; 2]) {
+        self.store_u32(at, id);
+        self.store_u32(at.wrapping_add(4), len);
+    }
     /// No later access moves before an earlier load.
     fn acquire(&self);
     /// No earlier access moves after a later store.
@@ -69,6 +80,22 @@ impl RingMem for Bytes<'_> {
     #[inline(always)]
     fn store_u64(&self, at: u32, value: u64) {
         Bytes::store_u64(self, at, value);
+    }
+    #[inline(always)]
+    fn load_descriptor(&self, at: u32) -> [u64; 2] {
+        self.load_u64_pair(at)
+    }
+    #[inline(always)]
+    fn store_descriptor(&self, at: u32, words: [u64; 2]) {
+        self.store_u64_pair(at, words);
+    }
+    #[inline(always)]
+    fn load_used(&self, at: u32) -> [u32; 2] {
+        self.load_u32_pair(at)
+    }
+    #[inline(always)]
+    fn store_used(&self, at: u32, entry: [u32; 2]) {
+        self.store_u32_pair(at, entry);
     }
     #[inline(always)]
     fn acquire(&self) {
@@ -116,6 +143,14 @@ impl<M: RingMem + ?Sized> RingMem for &M {
     #[inline(always)]
     fn store_descriptor(&self, at: u32, words: [u64; 2]) {
         (**self).store_descriptor(at, words);
+    }
+    #[inline(always)]
+    fn load_used(&self, at: u32) -> [u32; 2] {
+        (**self).load_used(at)
+    }
+    #[inline(always)]
+    fn store_used(&self, at: u32, entry: [u32; 2]) {
+        (**self).store_used(at, entry);
     }
     #[inline(always)]
     fn acquire(&self) {

@@ -219,6 +219,35 @@ fn published_chain_is_whole() {
     });
 }
 
+/// The same for a chain of two descriptors: all of it, or none.
+#[test]
+fn published_list_is_whole() {
+    model(&[Site::DriverRelease, Site::DeviceAcquire], |pair| {
+        let Pair {
+            mut driver,
+            mut device,
+            driver_mem,
+            device_mem,
+            mut batch,
+            ..
+        } = pair;
+        let side = thread::spawn(move || {
+            driver.add(&driver_mem, &[SEGMENT], &[SEGMENT]).unwrap();
+            driver.publish(&driver_mem);
+        });
+        let taken = device.take(&device_mem, &mut batch, 2);
+        let found = batch
+            .chain(0)
+            .map(|chain| (chain.readable().to_vec(), chain.writable().to_vec()));
+        side.join().unwrap();
+        match taken {
+            Ok(0) => {}
+            Ok(1) => assert_eq!(found, Some((vec![SEGMENT], vec![SEGMENT]))),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
 /// What the device wrote is visible once the chain is used.
 #[test]
 fn used_chain_is_whole() {

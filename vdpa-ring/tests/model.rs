@@ -557,7 +557,7 @@ fn run(size: u16, bits: u8, tables: bool, start: u16, ops: &[Op]) -> Result<(), 
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 500 },
+        cases: if cfg!(miri) { 2 } else { 300 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

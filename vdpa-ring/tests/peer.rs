@@ -245,6 +245,15 @@ fn in_order_entry_for_more_than_was_used_is_refused() {
         id: ids[2],
     };
     latched(&rig, &mut driver, error);
+    // What is added but not published can't have been used.
+    let (rig, mut driver, _) = three(Format::Packed, RingFeatures::IN_ORDER);
+    let id = driver.add(&rig.driver(false), &[segment(1)], &[]).unwrap();
+    used(&rig, 0, u32::from(id), 0);
+    latched(
+        &rig,
+        &mut driver,
+        RingError::UsedNotInFlight { index: 0, id },
+    );
     // A slot inside a list begins no chain.
     let (rig, mut driver, ids) = three(Format::Packed, RingFeatures::IN_ORDER);
     let id = ids[1] + 1;

@@ -33,6 +33,14 @@ impl RingMem for Cells {
         self.0.bytes().store_descriptor(at, words);
     }
     #[inline(always)]
+    fn load_used(&self, at: u32) -> [u32; 2] {
+        self.0.bytes().load_used(at)
+    }
+    #[inline(always)]
+    fn store_used(&self, at: u32, entry: [u32; 2]) {
+        self.0.bytes().store_used(at, entry);
+    }
+    #[inline(always)]
     fn acquire(&self) {
         self.0.bytes().acquire();
     }

@@ -113,8 +113,12 @@ impl Completions {
     }
 }
 
-/// Marks the end of a chain of buffers.
+/// Marks the end of a chain of buffers. No buffer has this number, nor one with [`CHAINED`] set.
 const END: u32 = u32::MAX;
+/// Marks the first buffer of a chain over several, beside its number.
+const CHAINED: u32 = 1 << 31;
+/// The most buffers there can be.
+pub(super) const MOST: u32 = CHAINED - 1;
 
 /// The buffers of a queue, which of them are free, and which are chained in flight. All of it is private: nothing here
 /// is read back from memory that the device can write.
@@ -126,9 +130,9 @@ pub(super) struct Pool {
     len: u32,
     /// Free buffers; the one freed last is used first, since it is still in the cache.
     free: Vec<u32>,
-    /// By buffer: the next one of its chain, and how much of it the device may write.
+    /// By buffer, for chains over several: the next one of its chain, and how much of it the device may write.
     flight: Box<[Flight]>,
-    /// By ring id: the first buffer of the chain.
+    /// By ring id: the first buffer of the chain, perhaps [`CHAINED`].
     heads: Box<[u32]>,
 }
 
@@ -235,7 +239,7 @@ impl Pool {
         })
     }
 
-    /// The chain that begins with `buffer` is in flight under `id`.
+    /// A chain of one buffer is in flight under `id`.
     #[inline]
     pub(super) fn depart(&mut self, id: u16, buffer: u32) {
         if let Some(head) = self.heads.get_mut(usize::from(id)) {
@@ -243,9 +247,13 @@ impl Pool {
         }
     }
 
-    /// `buffer` is in flight, followed by `next` in its chain.
-    #[inline]
-    pub(super) fn set_flight(&mut self, buffer: u32, writable: u32, next: Option<u32>) {
+    /// A chain that begins with `buffer` is in flight under `id`; each of its buffers is told by `link`.
+    pub(super) fn depart_chained(&mut self, id: u16, buffer: u32) {
+        self.depart(id, buffer | CHAINED);
+    }
+
+    /// `buffer` is in flight as a part of a chain, followed by `next`.
+    pub(super) fn link(&mut self, buffer: u32, writable: u32, next: Option<u32>) {
         if let Some(flight) = self.flight.get_mut(buffer as usize) {
             *flight = Flight {
                 next: next.unwrap_or(END),
@@ -254,12 +262,28 @@ impl Pool {
         }
     }
 
-    /// A chain comes back: its buffers with what was written to each. The ring has checked that `id` was in flight.
+    /// A chain comes back: its buffers with what was written to each. The ring has checked that `id` was in flight, and
+    /// that no more was written than could be.
     #[inline]
     pub(super) fn arrive(&mut self, completion: Completion, done: &mut Vec<Done>) {
-        let head = self.heads.get_mut(usize::from(completion.id));
-        let mut buffer = head.map_or(END, |head| std::mem::replace(head, END));
-        let mut left = completion.len;
+        let head = self.heads.get(usize::from(completion.id));
+        let buffer = head.copied().unwrap_or(END);
+        if buffer & CHAINED != 0 {
+            return self.arrive_chained(buffer, completion.len, done);
+        }
+        done.push(Done {
+            lease: Lease {
+                buffer,
+                queue: self.queue,
+            },
+            len: completion.len,
+            last: true,
+        });
+    }
+
+    fn arrive_chained(&mut self, head: u32, len: u32, done: &mut Vec<Done>) {
+        let mut buffer = head & !CHAINED;
+        let mut left = len;
         while let Some(flight) = self.flight.get(buffer as usize) {
             let len = left.min(flight.writable);
             left -= len;

@@ -155,7 +155,6 @@ impl Queue {
         };
         match self.ring.add(&self.mem, &[segment], &[]) {
             Ok(id) => {
-                self.pool.set_flight(lease.buffer, 0, None);
                 self.pool.depart(id, lease.buffer);
                 Ok(())
             }
@@ -176,7 +175,6 @@ impl Queue {
         };
         match self.ring.add(&self.mem, &[], &[segment]) {
             Ok(id) => {
-                self.pool.set_flight(lease.buffer, len, None);
                 self.pool.depart(id, lease.buffer);
                 Ok(())
             }
@@ -216,11 +214,11 @@ impl Queue {
                 Part::Readable(_) => 0,
                 Part::Writable(len) => len,
             };
-            self.pool.set_flight(lease.buffer, writable, next);
+            self.pool.link(lease.buffer, writable, next);
             next = Some(lease.buffer);
         }
         if let Some(first) = next {
-            self.pool.depart(id, first);
+            self.pool.depart_chained(id, first);
         }
         Ok(())
     }
@@ -321,8 +319,6 @@ impl Queue {
             at = at.wrapping_add(part.len());
         }
         let id = self.add_chain()?;
-        let writable = self.writable.iter().map(|s| s.len).sum();
-        self.pool.set_flight(lease.buffer, writable, None);
         self.pool.depart(id, lease.buffer);
         Ok(())
     }

@@ -13,7 +13,7 @@ use vdpa_ring::{
 };
 
 use super::cells::Cells;
-use super::pool::Pool;
+use super::pool::{MOST, Pool};
 use super::queue::{Notice, Queue};
 use crate::{Error, Features, QueueConfig, QueueIndex, QueueLimits, Result, bits};
 
@@ -125,9 +125,10 @@ pub(super) fn prepare(
     let pool_at = (table_at + table_bytes).next_multiple_of(PAGE);
     let too_large = Error::Buffer {
         queue: q,
-        why: "buffers are too large",
+        why: "buffers are too many or too large",
     };
-    let Some(stride) = setup.buffer_len.checked_next_multiple_of(LINE) else {
+    let stride = setup.buffer_len.checked_next_multiple_of(LINE);
+    let Some(stride) = stride.filter(|_| setup.buffers <= MOST) else {
         return Err(too_large);
     };
     // Below 2^64: a 52-bit offset and a product of two 32-bit numbers.

@@ -23,7 +23,7 @@ pub enum Problem {
         parent: String,
     },
     /// No such parent.
-    #[error("no parent is called `{name}`")]
+    #[error("no parent is called `{name}`{}", if legal.is_empty() { ": there are none, since each is a cargo feature" } else { "" })]
     UnknownParent {
         /// The name as it was given.
         name: String,

@@ -208,8 +208,9 @@ fn work(shared: &Shared, host: &Host) {
         }
         queues.append(&mut asked.queues);
         let was = std::mem::replace(&mut stopped, asked.suspended);
-        drop(asked);
+        // Under the lock: what is asked for from here on is looked at in the next round.
         shared.looks.store(0, Ordering::SeqCst);
+        drop(asked);
 
         let status = Status::from_bits_retain(shared.status.load(Ordering::SeqCst));
         let again = !std::mem::replace(&mut live, status.contains(Status::DRIVER_OK)) || was;

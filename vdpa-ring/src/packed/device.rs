@@ -145,7 +145,6 @@ impl PackedDevice {
     /// Takes chains of one descriptor as long as they come, up to `goal` chains in the batch.
     #[inline(always)]
     fn take_singles<M: RingMem>(&mut self, ring: &M, batch: &mut Batch, goal: usize) -> End {
-        let first = batch.filled();
         let size = self.size;
         let mut at = self.avail;
         let mut slots = 0u16;
@@ -159,6 +158,8 @@ impl PackedDevice {
                 break;
             }
             if flags & (NEXT | INDIRECT) != 0 {
+                // As below, for the rest of the list.
+                ring.acquire();
                 end = End::Long(meta);
                 break;
             }
@@ -168,22 +169,16 @@ impl PackedDevice {
                 end = End::Bad(RingError::IdOutOfRange { slot, id, size });
                 break;
             }
-            place.fill(id, segment(0, meta), flags & WRITE != 0);
+            // Pairs with the driver's release before its store of the first descriptor's meta
+            // word: the address is visible once the flags were. A fence a descriptor costs
+            // nothing where loads are ordered, and less than a second pass where they are not.
+            ring.acquire();
+            let addr = ring.load_u64(layout::descriptor(at.index));
+            place.fill(id, segment(addr, meta), flags & WRITE != 0);
             at = at.advance(1, size);
             slots = slots.wrapping_add(1);
         }
-        // Pairs with the driver's release before its store of the first descriptor's meta word:
-        // the addresses (and the rest of a list) are visible once the flags were.
-        ring.acquire();
         batch.grow(usize::from(slots));
-        let mut index = self.avail.index;
-        for place in batch.segments_from(first) {
-            place.addr = Iova::new(ring.load_u64(layout::descriptor(index)));
-            index = index.wrapping_add(1);
-            if index == size {
-                index = 0;
-            }
-        }
         self.avail = at;
         self.in_flight = self.in_flight.wrapping_add(slots);
         end

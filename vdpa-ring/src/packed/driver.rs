@@ -186,26 +186,33 @@ impl PackedDriver {
         writable: &[Segment],
     ) -> Result<u16, AddError> {
         let (segments, written) = measure(readable, writable, self.size)?;
-        let sequence = sequence(readable, writable, segments);
         if let Some((tables, offset, table)) = self.table(mem, segments) {
             let id = self.reserve(1)?;
             let mut at = offset;
-            for (segment, flags, _) in sequence {
+            sequence(readable, writable, |segment, flags, _| {
                 // virtio 1.4 §2.8.19: entries carry WRITE alone.
                 let meta = packed::meta(segment.len, 0, flags & WRITE);
                 tables
                     .memory
                     .store_descriptor(at, [segment.addr.get(), meta]);
                 at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
-            }
+            });
             self.write(&mem.areas, &table, INDIRECT, id);
             self.enlist(id, 1, written);
             return Ok(id);
         }
         let id = self.reserve(segments)?;
-        for (segment, flags, _) in sequence {
-            self.write(&mem.areas, segment, flags, id);
-        }
+        // Kept apart: the stores below could be to `self`, as far as the compiler knows.
+        let (mut at, mut first) = (self.avail, self.first);
+        let (published, size) = (self.published, self.size);
+        let ring = &mem.areas.descriptor;
+        sequence(readable, writable, |segment, flags, _| {
+            if let Some(meta) = put(ring, at, published, segment, flags, id) {
+                first = meta;
+            }
+            at = at.advance(1, size);
+        });
+        (self.avail, self.first) = (at, first);
         self.enlist(id, segments, written);
         Ok(id)
     }
@@ -251,16 +258,9 @@ impl PackedDriver {
     #[inline(always)]
     fn write<M: RingMem>(&mut self, areas: &Areas<M>, segment: &Segment, flags: u16, id: u16) {
         let at = self.avail;
-        let meta = packed::meta(segment.len, id, flags | packed::avail(at.wrap));
-        areas
-            .descriptor
-            .store_u64(layout::descriptor(at.index), segment.addr.get());
-        if at == self.published {
+        let ring = &areas.descriptor;
+        if let Some(meta) = put(ring, at, self.published, segment, flags, id) {
             self.first = meta;
-        } else {
-            areas
-                .descriptor
-                .store_u64(layout::descriptor_meta(at.index), meta);
         }
         self.avail = at.advance(1, self.size);
     }
@@ -483,4 +483,25 @@ fn load_used<M: RingMem>(ring: &M, at: Pos) -> Option<u64> {
     // visible.
     ring.acquire();
     Some(meta)
+}
+
+/// Writes slot `at`. The first since the last publication keeps its meta word back: that is the
+/// answer.
+#[inline(always)]
+fn put<M: RingMem>(
+    ring: &M,
+    at: Pos,
+    published: Pos,
+    segment: &Segment,
+    flags: u16,
+    id: u16,
+) -> Option<u64> {
+    let meta = packed::meta(segment.len, id, flags | packed::avail(at.wrap));
+    let (slot, addr) = (layout::descriptor(at.index), segment.addr.get());
+    if at == published {
+        ring.store_u64(slot, addr);
+        return Some(meta);
+    }
+    ring.store_descriptor(slot, [addr, meta]);
+    None
 }

@@ -394,8 +394,8 @@ impl SplitDevice {
     #[inline(always)]
     fn write_entry<M: RingMem>(&self, areas: &Areas<M>, at: u16, entry: &Used) {
         let offset = layout::used_entry(at & self.mask);
-        areas.device.store_u32(offset, u32::from(entry.token.id()));
-        areas.device.store_u32(offset.wrapping_add(4), entry.len);
+        let words = [u32::from(entry.token.id()), entry.len];
+        areas.device.store_used(offset, words);
     }
 
     /// Shows the used ring up to `new` and asks whether the driver wants to know.

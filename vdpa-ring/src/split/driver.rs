@@ -173,24 +173,27 @@ impl SplitDriver {
         if let Some((tables, offset, table)) = self.table(mem, segments) {
             let head = self.reserve(1)?;
             let mut at = offset;
-            for (segment, flags, entry) in sequence(readable, writable, segments) {
+            sequence(readable, writable, |segment, flags, entry| {
                 let meta = split::meta(segment.len, flags, entry);
                 tables
                     .memory
                     .store_descriptor(at, [segment.addr.get(), meta]);
                 at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
-            }
+            });
             write(&mem.areas, head, &table, INDIRECT, 0);
             self.enlist(&mem.areas, head, head, 1, written);
             return Ok(head);
         }
         let head = self.reserve(segments)?;
         let (mut index, mut last) = (head, head);
-        for (segment, flags, _) in sequence(readable, writable, segments) {
-            let next = self.after(index);
-            write(&mem.areas, index, segment, flags, next);
+        // Borrowed once: the stores below could be anywhere, as far as the compiler knows.
+        let (free, ring) = (&*self.next, &mem.areas.descriptor);
+        sequence(readable, writable, |segment, flags, _| {
+            let next = free.get(usize::from(index)).copied().unwrap_or(0);
+            let meta = split::meta(segment.len, flags, next);
+            ring.store_descriptor(layout::descriptor(index), [segment.addr.get(), meta]);
             (last, index) = (index, next);
-        }
+        });
         self.enlist(&mem.areas, head, last, segments, written);
         Ok(head)
     }
@@ -465,9 +468,8 @@ impl SplitDriver {
 /// A used entry: each half loaded once.
 #[inline(always)]
 fn load_entry<M: RingMem>(areas: &Areas<M>, slot: u16) -> (u32, u32) {
-    let offset = layout::used_entry(slot);
-    let id = areas.device.load_u32(offset);
-    (id, areas.device.load_u32(offset.wrapping_add(4)))
+    let [id, len] = areas.device.load_used(layout::used_entry(slot));
+    (id, len)
 }
 
 #[inline(always)]
