@@ -35,6 +35,7 @@
 //! |---|---|
 //! | `sim` (default) | the parent `sim` |
 //! | `cli` (default) | the program `vdpactl` |
+//! | `vm-memory` (default) | [`map_guest`](vdpa_core::DmaHandle::map_guest): any guest memory in one call |
 
 pub mod net;
 
@@ -86,4 +87,13 @@ pub fn registry() -> Registry {
 /// that cannot be had.
 pub fn open(spec: &str) -> Result<Device> {
     registry().open(spec)
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+mod tests {
+    #[test]
+    fn without_parents_an_error_says_that_there_are_none() {
+        let error = super::open("sim:net").unwrap_err().to_string();
+        assert!(error.contains("`sim`") && error.contains("none"), "{error}");
+    }
 }

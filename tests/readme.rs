@@ -14,13 +14,18 @@ fn table(text: &str, first: &str) -> Vec<Vec<String>> {
         let inner = line.trim().trim_matches('|');
         inner.split('|').map(|c| c.trim().to_owned()).collect()
     };
-    let lines = text.lines().skip_while(|line| !line.starts_with(&format!("| {first} ")));
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with(&format!("| {first} ")));
     let rows: Vec<_> = lines
         .take_while(|line| line.starts_with('|'))
         .filter(|line| !line.starts_with("|---"))
         .map(cells)
         .collect();
-    assert!(rows.len() > 1, "README.md has a table that begins with '{first}'");
+    assert!(
+        rows.len() > 1,
+        "README.md has a table that begins with '{first}'"
+    );
     rows
 }
 
@@ -41,7 +46,11 @@ fn capability_table_is_what_the_devices_say() {
             assert_eq!(claimed.get(*name), Some(&true), "{spec}: {name}");
         }
         let yes = claimed.values().filter(|yes| **yes).count();
-        assert_eq!(yes, names.len(), "{spec} has {names:?}, README.md says {claimed:?}");
+        assert_eq!(
+            yes,
+            names.len(),
+            "{spec} has {names:?}, README.md says {claimed:?}"
+        );
     }
 }
 
@@ -50,7 +59,10 @@ fn device_strings_of_the_readme_open() {
     let text = readme();
     let mut opened = 0;
     for line in text.lines().filter(|line| line.starts_with("vdpactl ")) {
-        if let Some(spec) = line.split_whitespace().find(|word| word.starts_with("sim:")) {
+        if let Some(spec) = line
+            .split_whitespace()
+            .find(|word| word.starts_with("sim:"))
+        {
             vdpa::open(spec).expect(spec);
             opened += 1;
         }

@@ -41,6 +41,21 @@ impl DmaHandle {
         Ok(self.space.map(batch)?)
     }
 
+    /// Maps all of a guest's memory, at IOVAs equal to its guest-physical addresses: what a VMM without a vIOMMU does.
+    ///
+    /// * `memory`: kept mapped for as long as the device may reach it
+    ///
+    /// # Errors
+    /// As for [`map`](Self::map), and when a region is not mapped in this process.
+    #[cfg(feature = "vm-memory")]
+    pub fn map_guest<M>(&self, memory: &Arc<M>, access: vdpa_mem::Access) -> Result<()>
+    where
+        M: vm_memory::GuestMemoryBackend + Send + Sync + 'static,
+    {
+        self.channel.check()?;
+        Ok(self.space.map_guest(memory, access)?)
+    }
+
     /// Unmaps the mappings in `range`, which has to hold them whole. On return the device does not touch them any more.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vdpa_mem::{Gpa, Iova};
+use vdpa_mem::Iova;
 use vdpa_ring::QueueState;
 
 macro_rules! index {
@@ -80,8 +80,6 @@ pub struct QueueConfig {
     /// Whether the queue is processed with effect. `false` runs it without side effects, and needs the capability
     /// [`QueueEnable`](crate::QueueEnable).
     pub enabled: bool,
-    /// Guest-physical address under which writes to the device area are logged as dirty.
-    pub device_area_log: Option<Gpa>,
 }
 
 impl QueueConfig {
@@ -94,7 +92,6 @@ impl QueueConfig {
             device,
             state: None,
             enabled: true,
-            device_area_log: None,
         }
     }
 
