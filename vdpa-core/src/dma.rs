@@ -50,7 +50,7 @@ impl DmaHandle {
     #[cfg(feature = "vm-memory")]
     pub fn map_guest<M>(&self, memory: &Arc<M>, access: vdpa_mem::Access) -> Result<()>
     where
-        M: vm_memory::GuestMemoryBackend + Send + Sync + 'static,
+        M: vdpa_mem::MappedGuestMemory + Send + Sync + 'static,
     {
         self.channel.check()?;
         Ok(self.space.map_guest(memory, access)?)

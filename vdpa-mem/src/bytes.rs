@@ -13,8 +13,11 @@ use crate::{DirtyLog, Gpa};
 /// A span of memory shared with a peer: an address and a length, never a reference.
 ///
 /// The peer may change the bytes at any time, so nothing here hands out a reference: payload is *copied*, once, into
-/// memory of our own ([`read`](Self::read), [`write`](Self::write)); ring fields are *cells*: relaxed atomics of
-/// exactly one width, in virtio's little-endian order.
+/// memory of our own ([`read`](Self::read), [`write`](Self::write)); ring fields are *cells*: relaxed atomics, in
+/// virtio's little-endian order. Whoever uses a location as a cell keeps to one width there, on all threads: mixed
+/// widths would be values that nobody stored.
+///
+/// A span that was translated for reading only cannot be written through: there is no room in it.
 ///
 /// The lifetime is that of the read section ([`Section`](crate::Section)) or of the owner
 /// ([`Region`](crate::Region), [`Window`](crate::Window)) that keeps the memory mapped.
@@ -22,23 +25,27 @@ use crate::{DirtyLog, Gpa};
 pub struct Bytes<'a> {
     base: NonNull<u8>,
     len: usize,
+    /// Bytes that may be written: all of them, or none.
+    room: usize,
     log: Option<(&'a dyn DirtyLog, Gpa)>,
     owner: PhantomData<&'a ()>,
 }
 
 impl<'a> Bytes<'a> {
     /// # Safety
-    /// `len` bytes from `base` on are mapped for `'a`, writable if anybody writes through the span, and no Rust
-    /// reference into them exists.
+    /// `len` bytes from `base` on are mapped for `'a`, writable too if `writable`, and no Rust reference into them
+    /// exists.
     #[inline]
     pub(crate) unsafe fn new(
         base: NonNull<u8>,
         len: usize,
+        writable: bool,
         log: Option<(&'a dyn DirtyLog, Gpa)>,
     ) -> Self {
         Self {
             base,
             len,
+            room: if writable { len } else { 0 },
             log,
             owner: PhantomData,
         }
@@ -54,6 +61,12 @@ impl<'a> Bytes<'a> {
     #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether it may be written through.
+    #[inline]
+    pub const fn is_writable(&self) -> bool {
+        self.room == self.len
     }
 
     /// The address of the first byte in this process. A number, for diagnostics and for handing to the system.
@@ -74,36 +87,31 @@ impl<'a> Bytes<'a> {
         // SAFETY: `at` is inside the span or one past it, so the pointer stays inside the allocation.
         let base = unsafe { self.base.add(at) };
         // SAFETY: a part of a valid span is one.
-        Some(unsafe { Bytes::new(base, len, log) })
-    }
-
-    /// How many of `want` bytes there are from `at` on.
-    #[inline]
-    fn clamp(&self, at: usize, want: usize) -> usize {
-        want.min(self.len.saturating_sub(at))
+        Some(unsafe { Bytes::new(base, len, self.is_writable(), log) })
     }
 
     /// Copies bytes from `at` on into `to`. Answers how many there were: fewer than asked for at the end of the span.
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
-        let len = self.clamp(at, to.len());
+        let len = to.len().min(self.len.saturating_sub(at));
         if len != 0 {
             // SAFETY: `at < self.len` as `len` is not 0.
             let from = unsafe { self.base.add(at) };
-            // SAFETY: `clamp` bounds `len` by both sides; `to` is exclusive, so the two cannot overlap.
+            // SAFETY: `len` is bounded by both sides; `to` is exclusive, so the two cannot overlap.
             unsafe { copy_out(from.as_ptr(), to.as_mut_ptr(), len) };
         }
         len
     }
 
-    /// Copies `from` to the bytes from `at` on. Answers how many there was room for.
+    /// Copies `from` to the bytes from `at` on. Answers how many there was room for: none in a span that may only be
+    /// read.
     #[inline]
     pub fn write(&self, at: usize, from: &[u8]) -> usize {
-        let len = self.clamp(at, from.len());
+        let len = from.len().min(self.room.saturating_sub(at));
         if len != 0 {
             // SAFETY: `at < self.len` as `len` is not 0.
             let to = unsafe { self.base.add(at) };
-            // SAFETY: `clamp` bounds `len` by both sides; no reference into the span exists, so `from` is elsewhere.
+            // SAFETY: `len` is bounded by both sides; no reference into the span exists, so `from` is elsewhere.
             unsafe { copy_in(from.as_ptr(), to.as_ptr(), len) };
             self.mark(at, len);
         }
@@ -131,11 +139,11 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// The `N` cells of type `T` from `at` on, if they are inside the span and aligned in host memory.
+    /// The `N` cells of type `T` from `at` on, if they are in the first `len` bytes and aligned in host memory.
     #[inline(always)]
-    fn cells<T, const N: usize>(&self, at: u32) -> Option<NonNull<[T; N]>> {
+    fn cells<T, const N: usize>(&self, at: u32, len: usize) -> Option<NonNull<[T; N]>> {
         let at = at as usize;
-        if at.checked_add(size_of::<[T; N]>())? > self.len {
+        if at.checked_add(size_of::<[T; N]>())? > len {
             return None;
         }
         // SAFETY: `at` and the bytes of the cells behind it are inside, checked above.
@@ -153,8 +161,8 @@ macro_rules! cell {
         /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere the answer is 0.
         #[inline(always)]
         pub fn $load(&self, at: u32) -> $int {
-            match self.cells::<$atomic, 1>(at) {
-                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+            match self.cells::<$atomic, 1>(at, self.len) {
+                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
                 Some(cell) => <$int>::from_le(unsafe { cell.as_ref() }[0].load(Ordering::Relaxed)),
                 None => 0,
             }
@@ -165,8 +173,8 @@ macro_rules! cell {
         /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere nothing happens.
         #[inline(always)]
         pub fn $store(&self, at: u32, value: $int) {
-            if let Some(cell) = self.cells::<$atomic, 1>(at) {
-                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+            if let Some(cell) = self.cells::<$atomic, 1>(at, self.room) {
+                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
                 let [cell] = unsafe { cell.as_ref() };
                 cell.store(value.to_le(), Ordering::Relaxed);
                 self.mark(at as usize, size_of::<$int>());
@@ -176,8 +184,8 @@ macro_rules! cell {
         #[doc = concat!("The two `", stringify!($int), "` cells from byte `at` on, each loaded once: two loads, found with one check.")]
         #[inline(always)]
         pub fn $load_pair(&self, at: u32) -> [$int; 2] {
-            match self.cells::<$atomic, 2>(at) {
-                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+            match self.cells::<$atomic, 2>(at, self.len) {
+                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
                 Some(pair) => unsafe { pair.as_ref() }
                     .each_ref()
                     .map(|cell| <$int>::from_le(cell.load(Ordering::Relaxed))),
@@ -188,8 +196,8 @@ macro_rules! cell {
         #[doc = concat!("Stores to the two `", stringify!($int), "` cells from byte `at` on: two stores, found with one check.")]
         #[inline(always)]
         pub fn $store_pair(&self, at: u32, values: [$int; 2]) {
-            if let Some(pair) = self.cells::<$atomic, 2>(at) {
-                // SAFETY: inside the span and aligned; shared memory is only ever accessed as atomics of this width.
+            if let Some(pair) = self.cells::<$atomic, 2>(at, self.room) {
+                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
                 let [first, second] = unsafe { pair.as_ref() };
                 first.store(values[0].to_le(), Ordering::Relaxed);
                 second.store(values[1].to_le(), Ordering::Relaxed);
@@ -200,9 +208,30 @@ macro_rules! cell {
 }
 
 impl Bytes<'_> {
-    cell!(load_u16, store_u16, load_u16_pair, store_u16_pair, u16, AtomicU16);
-    cell!(load_u32, store_u32, load_u32_pair, store_u32_pair, u32, AtomicU32);
-    cell!(load_u64, store_u64, load_u64_pair, store_u64_pair, u64, AtomicU64);
+    cell!(
+        load_u16,
+        store_u16,
+        load_u16_pair,
+        store_u16_pair,
+        u16,
+        AtomicU16
+    );
+    cell!(
+        load_u32,
+        store_u32,
+        load_u32_pair,
+        store_u32_pair,
+        u32,
+        AtomicU32
+    );
+    cell!(
+        load_u64,
+        store_u64,
+        load_u64_pair,
+        store_u64_pair,
+        u64,
+        AtomicU64
+    );
 }
 
 #[cold]

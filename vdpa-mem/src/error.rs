@@ -34,6 +34,12 @@ pub enum MemError {
         /// Bytes the file has.
         file: u64,
     },
+    /// Memory that may only be read was to be mapped for a device to write.
+    #[error("memory for {range} may only be read: map it for the device to read")]
+    ReadOnly {
+        /// Where it was to be mapped.
+        range: IovaRange,
+    },
     /// A mapping overlaps one that is there already, or another of its batch.
     #[error("mapping {new} overlaps {old}: unmap that first")]
     Overlap {

@@ -9,10 +9,22 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    MemoryRegionAddress, bitmap::NewBitmap,
 };
 
 use crate::{Access, AddressSpace, DmaMemory, Gpa, Iova, IovaRange, Mapping, MemError};
+
+/// Guest memory that can be given to devices: [`GuestMemoryMmap`], and what others vouch for.
+///
+/// # Safety
+/// For each region, `get_host_address` answers where `len` bytes of it are mapped, readable and writable, for as long
+/// as the memory exists, and no Rust reference into them exists.
+pub unsafe trait MappedGuestMemory: GuestMemoryBackend {}
+
+// SAFETY: its regions own their mappings, and access to them is volatile. They are readable and writable unless a VMM
+// builds them otherwise, which is then its own to map as what it is, with `Mapping`s.
+unsafe impl<B: NewBitmap + 'static> MappedGuestMemory for GuestMemoryMmap<B> {}
 
 /// One region of somebody's guest memory, kept alive with all of it.
 pub struct GuestRegion<M> {
@@ -28,8 +40,7 @@ unsafe impl<M: Send + Sync> Send for GuestRegion<M> {}
 // SAFETY: as above.
 unsafe impl<M: Send + Sync> Sync for GuestRegion<M> {}
 
-// SAFETY: `GuestMemoryRegion::get_host_address` answers where the region is mapped, for as long as the region exists,
-// which `_memory` sees to; vm-memory makes only volatile accesses to it.
+// SAFETY: promised by `MappedGuestMemory` for as long as the memory exists, which `_memory` sees to.
 unsafe impl<M: Send + Sync> DmaMemory for GuestRegion<M> {
     fn hva(&self) -> NonNull<u8> {
         self.base
@@ -45,7 +56,7 @@ unsafe impl<M: Send + Sync> DmaMemory for GuestRegion<M> {
     }
 }
 
-impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestRegion<M> {
+impl<M: MappedGuestMemory + Send + Sync + 'static> GuestRegion<M> {
     /// A mapping for each region of `memory`, at [`Iova`]s equal to its guest-physical addresses, which is also what
     /// a dirty log is told.
     ///
@@ -85,7 +96,7 @@ impl AddressSpace {
     /// As [`map`](Self::map), and [`MemError::NoHostAddress`].
     pub fn map_guest<M>(&self, memory: &Arc<M>, access: Access) -> Result<(), MemError>
     where
-        M: GuestMemoryBackend + Send + Sync + 'static,
+        M: MappedGuestMemory + Send + Sync + 'static,
     {
         self.map(GuestRegion::mappings(memory, access)?)
     }
@@ -95,7 +106,7 @@ impl AddressSpace {
 mod tests {
     use super::*;
     use crate::Hint;
-    use vm_memory::{Bytes as _, GuestMemoryMmap};
+    use vm_memory::Bytes as _;
 
     #[test]
     fn what_a_vmm_writes_is_what_a_device_reads() {

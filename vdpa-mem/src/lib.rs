@@ -59,7 +59,7 @@ pub use window::Window;
 #[cfg(feature = "std")]
 pub use deadline::Deadline;
 #[cfg(feature = "vm-memory")]
-pub use guest::GuestRegion;
+pub use guest::{GuestRegion, MappedGuestMemory};
 #[cfg(feature = "std")]
 pub use space::{AddressSpace, Hold, Reader, Section};
 #[cfg(loom)]

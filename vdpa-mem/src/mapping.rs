@@ -62,9 +62,9 @@ impl core::error::Error for Fault {}
 /// Memory that a device may be given.
 ///
 /// # Safety
-/// [`len`](Self::len) bytes from [`hva`](Self::hva) on stay mapped, readable and writable (readable at least, where
-/// every mapping of it is [`Access::DeviceReads`]) until the value is dropped, both calls always answer the same, and
-/// no Rust reference into the bytes exists anywhere while the value lives.
+/// [`len`](Self::len) bytes from [`hva`](Self::hva) on stay mapped, readable and, if
+/// [`is_writable`](Self::is_writable), writable until the value is dropped; the calls always answer the same; and no
+/// Rust reference into the bytes exists anywhere while the value lives.
 #[allow(
     clippy::len_without_is_empty,
     reason = "empty memory cannot be mapped anyway"
@@ -75,6 +75,12 @@ pub unsafe trait DmaMemory: Send + Sync {
 
     /// Its length in bytes.
     fn len(&self) -> u64;
+
+    /// Whether the memory may be written at all. Where it may not (a guest's ROM), it is mapped as
+    /// [`Access::DeviceReads`] or not at all.
+    fn is_writable(&self) -> bool {
+        true
+    }
 
     /// The file that the memory is a mapping of, and the offset in it of the first byte; `None` for memory
     /// without one. Parents in another process need it.
@@ -111,6 +117,9 @@ impl Mapping {
                 memory,
             });
         }
+        if self.access.allows(Access::DeviceWrites) && !self.memory.is_writable() {
+            return Err(MemError::ReadOnly { range: self.iova });
+        }
         self.check_file()
     }
 
@@ -133,6 +142,15 @@ impl Mapping {
             return Err(MemError::FileTooShort { needed, file });
         }
         Ok(())
+    }
+
+    /// Whether the two are one and the same to a device.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.iova == other.iova
+            && Arc::ptr_eq(&self.memory, &other.memory)
+            && self.offset == other.offset
+            && self.access == other.access
+            && self.dirty == other.dirty
     }
 
     /// The host address of the first byte.

@@ -86,7 +86,7 @@ impl Region {
     #[inline]
     pub fn bytes(&self) -> Bytes<'_> {
         // SAFETY: owned, valid for `len` bytes until `self` is dropped, never referenced.
-        unsafe { Bytes::new(self.base, self.len, None) }
+        unsafe { Bytes::new(self.base, self.len, true, None) }
     }
 }
 

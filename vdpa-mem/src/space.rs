@@ -6,12 +6,12 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::grace::{Grace, Readers, Slot, wait};
 use crate::mapping::Mapping;
 use crate::sync::{AtomicPtr, Mutex};
-use crate::table::{Entry, Table};
+use crate::table::{Entry, Holds, Log, Table};
 use crate::{Access, Bytes, Deadline, DirtyLog, Fault, Hint, Iova, IovaRange, MemError};
 
 /// An address space of a device (an ASID has one table). Cloning gives another handle to the same space.
@@ -45,7 +45,8 @@ impl Default for AddressSpace {
 impl AddressSpace {
     /// An empty address space.
     pub fn new() -> Self {
-        let empty = Table::new(Vec::new(), None).unwrap_or_else(|_| unreachable!("no overlap"));
+        let empty =
+            Table::new(Vec::new(), Log::new(None)).unwrap_or_else(|_| unreachable!("no overlap"));
         Self(Arc::new(Inner {
             table: AtomicPtr::new(Arc::into_raw(Arc::new(empty)).cast_mut()),
             readers: Readers::new(),
@@ -70,7 +71,7 @@ impl AddressSpace {
         self.change(None, |table| {
             let mut entries = table.entries().to_vec();
             entries.extend(entries_of(batch)?);
-            Ok(Table::new(entries, table.log().cloned())?.into())
+            Ok(Table::new(entries, Arc::clone(table.log()))?.into())
         })
     }
 
@@ -96,8 +97,12 @@ impl AddressSpace {
                     mapping: cut.mapping.iova,
                 });
             }
-            let table = Table::new(kept, table.log().cloned())?;
-            Ok(Publication { table, gone })
+            let table = Table::new(kept, Arc::clone(table.log()))?;
+            Ok(Publication {
+                table,
+                gone,
+                unlogged: None,
+            })
         })
     }
 
@@ -107,23 +112,37 @@ impl AddressSpace {
     /// As [`map`](Self::map) (nothing changed) and [`MemError::Busy`] as in [`unmap`](Self::unmap).
     pub fn replace(&self, table: Vec<Mapping>, by: Deadline) -> Result<(), MemError> {
         self.change(Some(by), |old| {
-            let new = Table::new(entries_of(table)?.collect(), old.log().cloned())?;
-            let gone = old.entries().to_vec();
-            Ok(Publication { table: new, gone })
+            let mut gone = old.entries().to_vec();
+            // What stays is the same entry, with its holds.
+            let entries = entries_of(table)?.map(|new| {
+                let same = |old: &Arc<Entry>| old.mapping.is_same(&new.mapping);
+                let kept = gone.iter().position(same);
+                kept.map_or(new, |index| gone.swap_remove(index))
+            });
+            let table = Table::new(entries.collect(), Arc::clone(old.log()))?;
+            Ok(Publication {
+                table,
+                gone,
+                unlogged: None,
+            })
         })
     }
 
-    /// Switches dirty logging on, to another log, or off. On return every later write is logged (or none is).
+    /// Switches dirty logging on, to another log, or off. On return every later write is logged there (or nowhere):
+    /// the [`Hold`]s of before are gone.
     ///
     /// # Errors
-    /// [`MemError::Busy`] at the deadline: switched, but a section that began before may still write unlogged.
+    /// [`MemError::Busy`] at the deadline: switched, but what began before may still write as it was then.
     pub fn set_dirty_log(
         &self,
         log: Option<Arc<dyn DirtyLog>>,
         by: Deadline,
     ) -> Result<(), MemError> {
         self.change(Some(by), |table| {
-            Ok(Table::new(table.entries().to_vec(), log)?.into())
+            Ok(Publication {
+                unlogged: Some(Arc::clone(table.log())),
+                ..Table::new(table.entries().to_vec(), Log::new(log))?.into()
+            })
         })
     }
 
@@ -143,7 +162,6 @@ impl AddressSpace {
     ) -> Result<(), MemError> {
         // Nothing panics while it holds the lock.
         let mut retired = self.0.retired.lock().unwrap_or_else(|e| e.into_inner());
-        retired.retain_mut(|old| !old.grace.is_over());
         // Acquire pairs with the release of the swap below. Only writers swap, and we hold their lock.
         let current = self.0.table.load(Ordering::Acquire);
         // SAFETY: the published table is alive until a writer replaces it, and the lock keeps other writers out.
@@ -158,18 +176,24 @@ impl AddressSpace {
             Some(by) => wait(by, || grace.is_over()),
             None => grace.is_over(),
         };
-        if !left {
-            retired.push(Retired { _table: old, grace });
-        }
+        retired.push(Retired { _table: old, grace });
+        // Dropped outside the lock: memory may be anybody's, and do anything when it goes.
+        let over: Vec<Retired> = retired.extract_if(.., |old| old.grace.is_over()).collect();
         drop(retired);
+        drop(over);
         let Some(by) = by else { return Ok(()) };
         if !left {
             let what = "an address space is";
             return Err(MemError::Busy { what });
         }
         // No section can add a hold to what is gone any more.
-        let held = |entry: &Arc<Entry>| entry.holds.load(Ordering::Acquire) != 0;
-        if !wait(by, || !publication.gone.iter().any(held)) {
+        let of_log = publication.unlogged.iter().map(|log| &log.holds);
+        let of_gone = publication.gone.iter().map(|entry| &entry.holds);
+        let mut held: Vec<&Holds> = of_log.chain(of_gone).collect();
+        if !wait(by, || {
+            held.retain(|holds| !holds.are_none());
+            held.is_empty()
+        }) {
             let what = "memory with I/O in flight is";
             return Err(MemError::Busy { what });
         }
@@ -179,20 +203,26 @@ impl AddressSpace {
 
 struct Publication {
     table: Table,
+    /// Entries that nobody may hold any more.
     gone: Vec<Arc<Entry>>,
+    /// A log that nobody may write to, or past, any more.
+    unlogged: Option<Arc<Log>>,
 }
 
 impl From<Table> for Publication {
     fn from(table: Table) -> Self {
-        let gone = Vec::new();
-        Self { table, gone }
+        Self {
+            table,
+            gone: Vec::new(),
+            unlogged: None,
+        }
     }
 }
 
 fn entries_of(batch: Vec<Mapping>) -> Result<impl Iterator<Item = Arc<Entry>>, MemError> {
     batch.iter().try_for_each(Mapping::check)?;
     Ok(batch.into_iter().map(|mapping| {
-        let holds = AtomicUsize::new(0);
+        let holds = Holds::default();
         Arc::new(Entry { mapping, holds })
     }))
 }
@@ -285,13 +315,15 @@ impl Section<'_> {
         }
         let offset = at.get() - entry.mapping.iova.first().get();
         let len = u64::from(len).min(entry.mapping.iova.len() - offset);
-        // Inside the section, so ordered before the grace period that an unmap waits for first.
-        entry.holds.fetch_add(1, Ordering::Relaxed);
+        let log = self.table().log();
+        entry.holds.add();
+        log.holds.add();
         Ok(Hold {
             entry: Arc::clone(entry),
             offset,
             len,
-            log: self.table().log().cloned(),
+            writable: want.allows(Access::DeviceWrites),
+            log: Arc::clone(log),
         })
     }
 }
@@ -303,12 +335,13 @@ impl Drop for Section<'_> {
     }
 }
 
-/// Memory that stays mapped until this is dropped, beyond the section it was taken in.
+/// Memory that stays mapped, and logged as it was, until this is dropped: beyond the section it was taken in.
 pub struct Hold {
     entry: Arc<Entry>,
     offset: u64,
     len: u64,
-    log: Option<Arc<dyn DirtyLog>>,
+    writable: bool,
+    log: Arc<Log>,
 }
 
 impl Hold {
@@ -318,18 +351,19 @@ impl Hold {
         let host = mapping.host().wrapping_add(self.offset as usize);
         let log = self
             .log
+            .to
             .as_deref()
             .zip(mapping.dirty.and_then(|gpa| gpa.checked_add(self.offset)));
         let base = NonNull::new(host).unwrap_or(NonNull::dangling());
-        // SAFETY: inside the mapping, whose memory the entry keeps alive.
-        unsafe { Bytes::new(base, self.len as usize, log) }
+        // SAFETY: inside the mapping, whose memory the entry keeps alive, with the access that was asked for.
+        unsafe { Bytes::new(base, self.len as usize, self.writable, log) }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Release pairs with the acquire load of a waiting unmap: the I/O is done.
-        self.entry.holds.fetch_sub(1, Ordering::Release);
+        self.entry.holds.remove();
+        self.log.holds.remove();
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::mapping::Mapping;
 use crate::{Access, Bytes, DirtyLog, Fault, Gpa, Iova, MemError};
@@ -18,7 +19,40 @@ pub struct Hint(u32);
 /// A mapping of the table, and who holds it beyond a section.
 pub(crate) struct Entry {
     pub(crate) mapping: Mapping,
-    pub(crate) holds: std::sync::atomic::AtomicUsize,
+    pub(crate) holds: Holds,
+}
+
+/// Where writes are logged, and who holds memory in the belief that it is there. Tables share it until it is switched.
+pub(crate) struct Log {
+    pub(crate) to: Option<Arc<dyn DirtyLog>>,
+    pub(crate) holds: Holds,
+}
+
+impl Log {
+    pub(crate) fn new(to: Option<Arc<dyn DirtyLog>>) -> Arc<Self> {
+        let holds = Holds::default();
+        Arc::new(Self { to, holds })
+    }
+}
+
+/// Counts holds.
+#[derive(Default)]
+pub(crate) struct Holds(AtomicUsize);
+
+impl Holds {
+    pub(crate) fn add(&self) {
+        // Inside a section, so ordered before the grace period that whoever waits for holds waits for first.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self) {
+        // Pairs with the acquire in `are_none`: the I/O is done.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
 }
 
 /// A run of mappings that is contiguous on both sides with one permission: what translation looks at.
@@ -36,7 +70,7 @@ pub(crate) struct Table {
     /// The first address of each extent: what a search runs through, eight to a cache line.
     firsts: Vec<u64>,
     entries: Vec<Arc<Entry>>,
-    log: Option<Arc<dyn DirtyLog>>,
+    log: Arc<Log>,
 }
 
 // SAFETY: the host pointers are into memory that `entries` keep alive, which is `Send + Sync`.
@@ -49,10 +83,7 @@ impl Table {
     ///
     /// # Errors
     /// [`MemError::Overlap`] when two entries share an address.
-    pub(crate) fn new(
-        mut entries: Vec<Arc<Entry>>,
-        log: Option<Arc<dyn DirtyLog>>,
-    ) -> Result<Self, MemError> {
+    pub(crate) fn new(mut entries: Vec<Arc<Entry>>, log: Arc<Log>) -> Result<Self, MemError> {
         entries.sort_by_key(|entry| entry.mapping.iova.first());
         for pair in entries.windows(2) {
             let (old, new) = (pair[0].mapping.iova, pair[1].mapping.iova);
@@ -79,7 +110,7 @@ impl Table {
             before = Some(mapping);
         }
         // Where nobody listens, there is nothing to look up for each span.
-        if log.is_none() {
+        if log.to.is_none() {
             extents.iter_mut().for_each(|extent| extent.dirty = None);
         }
         Ok(Self {
@@ -94,8 +125,8 @@ impl Table {
         &self.entries
     }
 
-    pub(crate) fn log(&self) -> Option<&Arc<dyn DirtyLog>> {
-        self.log.as_ref()
+    pub(crate) fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// The span at `at`: up to `len` bytes, fewer where a mapping that nothing continues ends first.
@@ -111,7 +142,7 @@ impl Table {
             Some(extent) if extent.offset_of(at) < extent.len => extent,
             _ => self.search(at, near).ok_or(Fault::Miss)?,
         };
-        extent.span(at, len, want, &self.log)
+        extent.span(at, len, want, &self.log.to)
     }
 
     /// The extent that `at` is in, and its index for the next time.
@@ -181,7 +212,9 @@ impl Extent {
         };
         // SAFETY: `offset < self.len`, which `Mapping::check` found to be inside the memory.
         let base = unsafe { self.host.add(offset as usize) };
-        // SAFETY: inside a mapping whose memory the table's entries keep alive as long as `'s`.
-        Ok(unsafe { Bytes::new(base, len as usize, log) })
+        let writable = want.allows(Access::DeviceWrites);
+        // SAFETY: inside a mapping whose memory the table's entries keep alive as long as `'s`, and writable if the
+        // mapping allows the device to write, which `Mapping::check` saw to.
+        Ok(unsafe { Bytes::new(base, len as usize, writable, log) })
     }
 }

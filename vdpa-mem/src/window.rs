@@ -11,6 +11,7 @@ use crate::{Bytes, DmaMemory, MemError};
 pub struct Window {
     base: NonNull<u8>,
     len: usize,
+    writable: bool,
     memory: Arc<dyn DmaMemory>,
 }
 
@@ -39,14 +40,20 @@ impl Window {
         };
         // SAFETY: `offset + len` is inside the memory.
         let base = unsafe { memory.hva().add(at) };
-        Ok(Self { base, len, memory })
+        let writable = memory.is_writable();
+        Ok(Self {
+            base,
+            len,
+            writable,
+            memory,
+        })
     }
 
     /// The span.
     #[inline]
     pub fn bytes(&self) -> Bytes<'_> {
         // SAFETY: inside the memory, which `self` keeps alive; `DmaMemory` promises that no references exist.
-        unsafe { Bytes::new(self.base, self.len, None) }
+        unsafe { Bytes::new(self.base, self.len, self.writable, None) }
     }
 
     /// The memory that the window is into.

@@ -163,6 +163,80 @@ fn unmap_waits_for_holds() {
 }
 
 #[test]
+fn a_switch_of_the_log_waits_for_holds() {
+    let space = AddressSpace::new();
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+    let mut reader = space.reader();
+    let hold = reader.enter().hold(Iova::new(0), 8, Access::DeviceWrites);
+    let hold = hold.unwrap();
+    let log = Arc::new(DirtyPages::new(12, 0x200));
+    let busy = space.set_dirty_log(Some(log.clone()), at_once());
+    assert!(matches!(busy, Err(MemError::Busy { .. })), "{busy:?}");
+    hold.bytes().write(0, &[1; 8]);
+    drop(hold);
+    space.set_dirty_log(Some(log.clone()), soon()).unwrap();
+    let hold = reader.enter().hold(Iova::new(0), 8, Access::DeviceWrites);
+    hold.unwrap().bytes().write(0, &[1; 8]);
+    assert_eq!(log.take(), [0x100]);
+}
+
+#[test]
+fn what_a_replacement_keeps_keeps_its_holds() {
+    let space = AddressSpace::new();
+    let (a, b) = (memory(0x1000), memory(0x1000));
+    space.map(vec![mapping(&a, 0, 0, 0x1000)]).unwrap();
+    let mut reader = space.reader();
+    let hold = reader.enter().hold(Iova::new(0), 8, Access::Both).unwrap();
+    let both = vec![mapping(&b, 0x1000, 0, 0x1000), mapping(&a, 0, 0, 0x1000)];
+    space.replace(both, at_once()).unwrap();
+    let busy = space.unmap(range(0, 0x1000), at_once());
+    assert!(matches!(busy, Err(MemError::Busy { .. })), "{busy:?}");
+    drop(hold);
+}
+
+#[test]
+fn memory_is_let_go_of_when_unmap_returns() {
+    let space = AddressSpace::new();
+    let (a, b) = (memory(0x1000), memory(0x1000));
+    let weak = Arc::downgrade(&a);
+    space.map(vec![mapping(&a, 0, 0, 0x1000)]).unwrap();
+    drop(a);
+    let mut reader = space.reader();
+    let section = reader.enter();
+    // Retires a table that has the first mapping, while the section lasts.
+    space.map(vec![mapping(&b, 0x1000, 0, 0x1000)]).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| space.unmap(range(0, 0x1000), soon()));
+        std::thread::sleep(Duration::from_millis(5));
+        drop(section);
+        waiting.join().unwrap().unwrap();
+    });
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn what_the_device_may_only_read_cannot_be_written_through() {
+    let space = AddressSpace::new();
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0, 0, 0x1000)]).unwrap();
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let mut near = Hint::default();
+    let bytes = section.translate(Iova::new(0), 64, Access::DeviceReads, &mut near);
+    let bytes = bytes.unwrap();
+    assert!(!bytes.is_writable());
+    assert_eq!(bytes.write(0, &[1; 8]), 0);
+    assert_eq!(bytes.zero(0, 8), 0);
+    bytes.store_u16(0, 1);
+    bytes.store_u64_pair(0, [1, 1]);
+    assert_eq!(bytes.slice(0, 8).unwrap().write(0, &[1; 8]), 0);
+    let hold = section.hold(Iova::new(0), 8, Access::DeviceReads).unwrap();
+    assert_eq!(hold.bytes().write(0, &[1; 8]), 0);
+    assert_eq!(bytes.load_u64_pair(0), [0, 0]);
+}
+
+#[test]
 fn every_write_after_the_switch_is_logged_by_guest_address() {
     let space = AddressSpace::new();
     let m = memory(0x4000);
@@ -194,10 +268,10 @@ fn every_write_after_the_switch_is_logged_by_guest_address() {
         );
         cell.unwrap().store_u16(0, 1);
     }
-    assert_eq!(log.take().collect::<Vec<_>>(), [0x102, 0x103, 0x104]);
+    assert_eq!(log.take(), [0x102, 0x103, 0x104]);
     space.set_dirty_log(None, soon()).unwrap();
     write(&mut reader, 0x1000, 4);
-    assert_eq!(log.take().count(), 0);
+    assert!(log.take().is_empty());
 }
 
 #[test]
