@@ -336,6 +336,8 @@ unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
 #[cfg(test)]
 mod tests {
     use crate::Region;
+    use alloc::vec;
+    use alloc::vec::Vec;
 
     #[test]
     fn copies_stop_at_the_end() {
