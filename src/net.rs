@@ -180,11 +180,7 @@ impl NetDriver {
     /// # Spec
     /// virtio 1.4 §5.1.6.4.
     #[inline]
-    pub fn receive(
-        &mut self,
-        pair: u16,
-        each: impl FnMut(&Frame<'_>),
-    ) -> Result<usize, NetError> {
+    pub fn receive(&mut self, pair: u16, each: impl FnMut(&Frame<'_>)) -> Result<usize, NetError> {
         self.pair(pair)?.receive(each)
     }
 
@@ -244,5 +240,5 @@ impl fmt::Debug for NetDriver {
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
 mod tests;

@@ -26,7 +26,15 @@ fn dev_show_has_its_keys() {
     let object = run.object();
     assert_eq!(
         keys(&object),
-        ["capabilities", "config", "features", "queues", "spec", "type", "vendor"]
+        [
+            "capabilities",
+            "config",
+            "features",
+            "queues",
+            "spec",
+            "type",
+            "vendor"
+        ]
     );
     assert_eq!(object["type"], "net");
     assert!(object["vendor"].is_u64());
@@ -34,8 +42,20 @@ fn dev_show_has_its_keys() {
     assert_eq!(object["config"]["mtu"], 9000);
     assert_eq!(object["config"]["max_virtqueue_pairs"], 2);
     let features = object["features"].as_array().unwrap();
-    for name in ["VERSION_1", "ACCESS_PLATFORM", "RING_PACKED", "IN_ORDER", "MAC", "MTU", "MQ", "MRG_RXBUF"] {
-        assert!(features.contains(&Value::from(name)), "{name} is not in {features:?}");
+    for name in [
+        "VERSION_1",
+        "ACCESS_PLATFORM",
+        "RING_PACKED",
+        "IN_ORDER",
+        "MAC",
+        "MTU",
+        "MQ",
+        "MRG_RXBUF",
+    ] {
+        assert!(
+            features.contains(&Value::from(name)),
+            "{name} is not in {features:?}"
+        );
     }
     let queues = object["queues"].as_array().unwrap();
     // Two pairs and the control queue.
@@ -45,7 +65,10 @@ fn dev_show_has_its_keys() {
     }
     assert_eq!(queues[0]["max_size"], 512);
     let capabilities = object["capabilities"].as_array().unwrap();
-    assert!(capabilities.iter().all(Value::is_string), "{capabilities:?}");
+    assert!(
+        capabilities.iter().all(Value::is_string),
+        "{capabilities:?}"
+    );
 }
 
 #[test]
@@ -55,7 +78,10 @@ fn mgmtdev_show_lists_the_simulator_and_its_keys() {
     let object = run.object();
     assert_eq!(keys(&object), ["mgmtdevs"]);
     let parents = object["mgmtdevs"].as_array().unwrap();
-    let sim = parents.iter().find(|parent| parent["name"] == "sim").unwrap();
+    let sim = parents
+        .iter()
+        .find(|parent| parent["name"] == "sim")
+        .unwrap();
     let classes = sim["classes"].as_array().unwrap();
     let net = classes.iter().find(|class| class["what"] == "net").unwrap();
     let names: Vec<&str> = net["keys"]
@@ -64,7 +90,14 @@ fn mgmtdev_show_lists_the_simulator_and_its_keys() {
         .iter()
         .map(|key| key["name"].as_str().unwrap())
         .collect();
-    for key in ["mac", "mtu", "queue_pairs", "queue_size", "features", "port"] {
+    for key in [
+        "mac",
+        "mtu",
+        "queue_pairs",
+        "queue_size",
+        "features",
+        "port",
+    ] {
         assert!(names.contains(&key), "{key} is not in {names:?}");
     }
 }
@@ -92,7 +125,15 @@ fn replay_has_its_keys() {
 #[test]
 fn bench_has_its_keys_and_verifies_every_packet() {
     for ring in ["split", "packed", "split-in-order", "packed-in-order"] {
-        let run = run(["bench", "sim:net", "--seconds", "0.1", "--json", "--ring", ring]);
+        let run = run([
+            "bench",
+            "sim:net",
+            "--seconds",
+            "0.1",
+            "--json",
+            "--ring",
+            ring,
+        ]);
         assert_eq!(run.code, 0, "{run:?}");
         let object = run.object();
         assert_eq!(
@@ -124,7 +165,15 @@ fn bench_has_its_keys_and_verifies_every_packet() {
 #[test]
 fn bench_fills_the_mtu() {
     for size in ["60", "1514", "9014"] {
-        let run = run(["bench", "sim:net,mtu=9000", "--seconds", "0.1", "--json", "--size", size]);
+        let run = run([
+            "bench",
+            "sim:net,mtu=9000",
+            "--seconds",
+            "0.1",
+            "--json",
+            "--size",
+            size,
+        ]);
         assert_eq!(run.code, 0, "{run:?}");
         let object = run.object();
         assert_eq!(object["size"].to_string(), size);
@@ -152,8 +201,14 @@ fn people_get_words_and_no_object() {
     ] {
         let run = run(args);
         assert_eq!(run.code, 0, "{run:?}");
-        assert!(!run.stdout.is_empty() && !run.stdout.contains(['{', '\u{1b}']), "{run:?}");
-        assert!(run.stdout.lines().all(|line| line.chars().count() <= 100), "{run:?}");
+        assert!(
+            !run.stdout.is_empty() && !run.stdout.contains(['{', '\u{1b}']),
+            "{run:?}"
+        );
+        assert!(
+            run.stdout.lines().all(|line| line.chars().count() <= 100),
+            "{run:?}"
+        );
     }
 }
 
@@ -182,7 +237,12 @@ fn a_wrong_command_line_is_exit_2() {
 
 #[test]
 fn help_and_version_are_exit_0() {
-    for args in [&["--help"][..], &["--version"], &["help", "bench"], &["bench", "-h"]] {
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["help", "bench"],
+        &["bench", "-h"],
+    ] {
         let run = run(args);
         assert_eq!(run.code, 0, "{run:?}");
         assert_eq!(run.stderr, "");
@@ -193,7 +253,9 @@ fn help_and_version_are_exit_0() {
 /// The caret line under the string, as columns of carets.
 fn pointed_at<'s>(run: &Run, spec: &'s str) -> &'s str {
     let mut lines = run.stderr.lines().skip_while(|line| line.trim() != spec);
-    let string = lines.next().unwrap_or_else(|| panic!("the string is not shown: {run:?}"));
+    let string = lines
+        .next()
+        .unwrap_or_else(|| panic!("the string is not shown: {run:?}"));
     let carets = lines.next().unwrap();
     let margin = string.find(spec).unwrap();
     let first = carets.find('^').unwrap() - margin;
@@ -209,14 +271,24 @@ fn a_wrong_device_string_is_pointed_at() {
         ("sim:net,mtu=67", "67", &["mtu", "68"]),
         ("sim:net,mtu=65536", "65536", &["mtu", "65535"]),
         ("sim:net,queue_size=0", "0", &["queue_size", "32768"]),
-        ("sim:net,queue_size=32769", "32769", &["queue_size", "32768"]),
+        (
+            "sim:net,queue_size=32769",
+            "32769",
+            &["queue_size", "32768"],
+        ),
         ("sim:net,queue_pairs=129", "129", &["queue_pairs", "128"]),
-        ("sim:net,mac=52:54:00", "52:54:00", &["mac", "52:54:00:00:00:01"]),
+        (
+            "sim:net,mac=52:54:00",
+            "52:54:00",
+            &["mac", "52:54:00:00:00:01"],
+        ),
         ("sim:net,port=loop", "loop", &["port", "loopback"]),
         ("sim:net,mtu=1,mtu=2", "mtu", &["mtu", "twice"]),
     ] {
         for json in [false, true] {
-            let args = ["dev", "show", spec].into_iter().chain(json.then_some("--json"));
+            let args = ["dev", "show", spec]
+                .into_iter()
+                .chain(json.then_some("--json"));
             let run = run(args);
             run.is_refused_with(words);
             assert_eq!(pointed_at(&run, spec), part, "{run:?}");
@@ -226,10 +298,23 @@ fn a_wrong_device_string_is_pointed_at() {
 
 #[test]
 fn a_string_without_a_parent_is_refused() {
-    for spec in ["", ":", "sim", "sim:", ":net", "sim:net,", "sim:net,mtu", "sim:net,=5", "\u{1b}[31m:x"] {
+    for spec in [
+        "",
+        ":",
+        "sim",
+        "sim:",
+        ":net",
+        "sim:net,",
+        "sim:net,mtu",
+        "sim:net,=5",
+        "\u{1b}[31m:x",
+    ] {
         let run = run(["dev", "show", spec]);
         run.is_refused_with(&[]);
-        assert!(!run.stderr.contains('\u{1b}'), "control characters are passed on: {run:?}");
+        assert!(
+            !run.stderr.contains('\u{1b}'),
+            "control characters are passed on: {run:?}"
+        );
     }
 }
 
@@ -258,7 +343,12 @@ fn a_port_that_gives_nothing_back_is_exit_1() {
 /// Replays `input` into a directory of its own, and what is in there afterwards.
 fn replay_into(dir: &Path, spec: &str, input: &Path) -> (Run, Vec<String>) {
     let out = dir.join("out.pcap");
-    let run = run(["replay".as_ref(), spec.as_ref(), input.as_os_str(), out.as_os_str()]);
+    let run = run([
+        "replay".as_ref(),
+        spec.as_ref(),
+        input.as_os_str(),
+        out.as_os_str(),
+    ]);
     let names = fs::read_dir(dir).unwrap();
     let mut names: Vec<String> = names
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -277,7 +367,10 @@ fn a_damaged_capture_is_refused_and_nothing_is_left_behind() {
         (&whole[..30], &["in.pcap", "packet 1"]),
         (&whole[..10], &["in.pcap", "header"]),
         (&[], &["in.pcap", "empty"]),
-        (b"GIF89a, this is no capture at all", &["in.pcap", "not a pcap"]),
+        (
+            b"GIF89a, this is no capture at all",
+            &["in.pcap", "not a pcap"],
+        ),
         (&next_generation, &["in.pcap", "pcapng", "editcap"]),
     ] {
         let (inputs, outputs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -304,7 +397,10 @@ fn a_wrong_device_leaves_the_old_output_as_it_was() {
     let (run, left) = replay_into(dir.path(), "sim:net,mtu=1", Path::new(CAPTURE));
     run.is_refused_with(&["mtu"]);
     assert_eq!(left, ["out.pcap"]);
-    assert_eq!(fs::read_to_string(dir.path().join("out.pcap")).unwrap(), "precious");
+    assert_eq!(
+        fs::read_to_string(dir.path().join("out.pcap")).unwrap(),
+        "precious"
+    );
 }
 
 #[test]
@@ -315,7 +411,12 @@ fn the_input_is_not_written_over() {
     fs::copy(CAPTURE, &input).unwrap();
     fs::hard_link(&input, &other_name).unwrap();
     for output in [&input, &other_name] {
-        let run = run(["replay".as_ref(), "sim:net,mtu=9000".as_ref(), input.as_os_str(), output.as_os_str()]);
+        let run = run([
+            "replay".as_ref(),
+            "sim:net,mtu=9000".as_ref(),
+            input.as_os_str(),
+            output.as_os_str(),
+        ]);
         run.is_refused_with(&["same file"]);
         assert_eq!(fs::read(&input).unwrap(), fs::read(CAPTURE).unwrap());
     }
@@ -334,7 +435,11 @@ fn an_output_that_cannot_be_written_is_refused() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    for args in [&["--help"][..], &["mgmtdev", "show"], &["completions", "bash"]] {
+    for args in [
+        &["--help"][..],
+        &["mgmtdev", "show"],
+        &["completions", "bash"],
+    ] {
         let mut child = command(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -354,7 +459,10 @@ fn a_third_end_of_a_wire_is_refused() {
     let spec = "sim:net,port=wire:two-ends";
     let _both = [registry.open(spec).unwrap(), registry.open(spec).unwrap()];
     let error = registry.open(spec).unwrap_err().to_string();
-    assert!(error.contains("two-ends") && !error.contains('\n'), "{error}");
+    assert!(
+        error.contains("two-ends") && !error.contains('\n'),
+        "{error}"
+    );
 }
 
 #[test]

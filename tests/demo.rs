@@ -14,8 +14,20 @@ fn it_fits_a_screen_and_all_is_well() {
     for line in run.stdout.lines() {
         assert!(line.chars().count() <= 100, "too long: {line}");
     }
-    for word in ["RING_PACKED", "split", "packed", "491", "byte for byte", "pps", "all well"] {
-        assert!(run.stdout.contains(word), "{word} is not in\n{}", run.stdout);
+    for word in [
+        "RING_PACKED",
+        "split",
+        "packed",
+        "491",
+        "byte for byte",
+        "pps",
+        "All well.",
+    ] {
+        assert!(
+            run.stdout.contains(word),
+            "{word} is not in\n{}",
+            run.stdout
+        );
     }
     assert!(!run.stdout.contains('\u{1b}'), "{}", run.stdout);
 }
@@ -27,7 +39,9 @@ fn it_has_an_object() {
     let object = run.object();
     assert_eq!(
         keys(&object),
-        ["bench", "devices", "features", "frames", "replay", "seconds"]
+        [
+            "bench", "devices", "features", "frames", "replay", "seconds"
+        ]
     );
     assert_eq!(object["frames"], 491);
     for (at, ring) in ["split", "packed"].into_iter().enumerate() {

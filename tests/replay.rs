@@ -52,9 +52,18 @@ fn read(path: &Path) -> (Layout, Vec<Packet>) {
     let file = fs::read(path).unwrap();
     let layout = match file[..4] {
         [0xd4, 0xc3, 0xb2, 0xa1] => PLAIN,
-        [0x4d, 0x3c, 0xb2, 0xa1] => Layout { nanos: true, ..PLAIN },
-        [0xa1, 0xb2, 0xc3, 0xd4] => Layout { big_endian: true, ..PLAIN },
-        [0xa1, 0xb2, 0x3c, 0x4d] => Layout { big_endian: true, nanos: true },
+        [0x4d, 0x3c, 0xb2, 0xa1] => Layout {
+            nanos: true,
+            ..PLAIN
+        },
+        [0xa1, 0xb2, 0xc3, 0xd4] => Layout {
+            big_endian: true,
+            ..PLAIN
+        },
+        [0xa1, 0xb2, 0x3c, 0x4d] => Layout {
+            big_endian: true,
+            nanos: true,
+        },
         _ => panic!("no classic pcap"),
     };
     assert_eq!(layout.word(&file[20..]), 1, "LINKTYPE_ETHERNET");
@@ -71,8 +80,16 @@ fn read(path: &Path) -> (Layout, Vec<Packet>) {
 }
 
 fn write(path: &Path, layout: Layout, packets: &[Packet]) {
-    let magic = if layout.nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
-    let version = if layout.big_endian { 0x0002_0004 } else { 0x0004_0002 };
+    let magic = if layout.nanos {
+        0xa1b2_3c4d
+    } else {
+        0xa1b2_c3d4
+    };
+    let version = if layout.big_endian {
+        0x0002_0004
+    } else {
+        0x0004_0002
+    };
     let mut file: Vec<u8> = [magic, version, 0, 0, 0x4_0000, 1]
         .into_iter()
         .flat_map(|word| layout.bytes(word))
@@ -138,7 +155,10 @@ fn the_shipped_capture_is_as_described() {
     let (layout, packets) = read(Path::new(CAPTURE));
     assert_eq!(layout, PLAIN);
     assert_eq!(packets.len(), 491);
-    assert_eq!(packets.iter().map(|packet| packet.2.len()).max(), Some(9014));
+    assert_eq!(
+        packets.iter().map(|packet| packet.2.len()).max(),
+        Some(9014)
+    );
 }
 
 #[test]
@@ -150,29 +170,49 @@ fn every_ring_gives_back_what_was_sent() {
 
 #[test]
 fn small_rings_and_sizes_that_are_no_power_of_two_do_too() {
-    for ring in ["split", "packed"] {
+    for ring in ["split", "packed", "split-in-order", "packed-in-order"] {
+        is_whole("sim:net,mtu=9000,queue_size=1", Path::new(CAPTURE), ring);
+        is_whole("sim:net,mtu=9000,queue_size=2", Path::new(CAPTURE), ring);
         is_whole("sim:net,mtu=9000,queue_size=16", Path::new(CAPTURE), ring);
     }
-    is_whole("sim:net,mtu=9000,queue_size=7", Path::new(CAPTURE), "packed");
+    is_whole(
+        "sim:net,mtu=9000,queue_size=7",
+        Path::new(CAPTURE),
+        "packed",
+    );
 }
 
 #[test]
 fn one_buffer_a_frame_does_too() {
     for ring in ["split", "packed"] {
-        is_whole("sim:net,mtu=9000,features=-MRG_RXBUF", Path::new(CAPTURE), ring);
+        is_whole(
+            "sim:net,mtu=9000,features=-MRG_RXBUF",
+            Path::new(CAPTURE),
+            ring,
+        );
     }
 }
 
 #[test]
 fn fewer_features_do_too() {
-    for features in ["-EVENT_IDX", "-EVENT_IDX-INDIRECT_DESC-MRG_RXBUF", "-CTRL_VQ", "-CTRL_RX", "VERSION_1+MTU"] {
+    for features in [
+        "-EVENT_IDX",
+        "-EVENT_IDX-INDIRECT_DESC-MRG_RXBUF",
+        "-CTRL_VQ",
+        "-CTRL_RX",
+        "VERSION_1+MTU",
+    ] {
         for ring in ["split", "packed"] {
             let all = features.starts_with('V');
             let features = match (all, ring) {
                 (true, "packed") => format!("{features}+RING_PACKED"),
                 _ => features.to_owned(),
             };
-            is_whole(&format!("sim:net,mtu=9000,features={features}"), Path::new(CAPTURE), ring);
+            is_whole(
+                &format!("sim:net,mtu=9000,features={features}"),
+                Path::new(CAPTURE),
+                ring,
+            );
         }
     }
 }
@@ -237,6 +277,7 @@ fn frames_over_the_mtu_are_left_out_and_counted() {
         assert_eq!(done.object["received"], fitting.len());
         assert_eq!(done.object["dropped"], json!({ "over_mtu": over }));
         assert!(done.run.stderr.contains("over_mtu"), "{:?}", done.run);
+        assert!(done.run.stderr.contains("mtu=9000"), "{:?}", done.run);
         assert!(done.out == fitting);
     }
 }

@@ -15,7 +15,9 @@ pub enum NetError {
         device_type: DeviceType,
     },
     /// A device that does not have the rings asked for.
-    #[error("{ring} rings need {missing}, which the device does not offer: use another ring format, or another device")]
+    #[error(
+        "{ring} rings need {missing}, which the device does not offer: use another ring format, or another device"
+    )]
     RingNotOffered {
         /// The rings.
         ring: Ring,
@@ -71,7 +73,9 @@ pub enum NetError {
         seconds: u64,
     },
     /// The device wrote a receive header that cannot be.
-    #[error("receive queue {pair}: the device says that a frame has {buffers} buffers, of {size} that there are")]
+    #[error(
+        "receive queue {pair}: the device says that a frame has {buffers} buffers, of {size} that there are"
+    )]
     FrameBuffers {
         /// The queue pair.
         pair: u16,

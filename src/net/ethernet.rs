@@ -1,8 +1,8 @@
 //! What the device says about its Ethernet side.
 
+use vdpa_core::Features;
 use vdpa_core::bits::net;
 use vdpa_core::config::{Mac, NetConfig};
-use vdpa_core::Features;
 
 /// Address and MTU of a network device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,12 +42,23 @@ impl Ethernet {
 
     /// The longest that `frame` may be, in bytes: a tagged one may be longer by the tag.
     pub fn max_frame(&self, frame: &[u8]) -> usize {
-        match frame.get(12..14) {
-            // 802.1Q and 802.1ad.
-            Some([0x81, 0x00] | [0x88, 0xa8]) => self.max_tagged(),
-            _ => self.max_untagged(),
+        if is_tagged(frame) {
+            self.max_tagged()
+        } else {
+            self.max_untagged()
         }
     }
+
+    /// The bytes of `frame` that the MTU counts: those behind its header and its tag.
+    pub fn payload(frame: &[u8]) -> usize {
+        let tag = if is_tagged(frame) { Self::TAG_BYTES } else { 0 };
+        frame.len().saturating_sub(Self::HEADER_BYTES + tag)
+    }
+}
+
+/// 802.1Q and 802.1ad.
+fn is_tagged(frame: &[u8]) -> bool {
+    matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]))
 }
 
 #[cfg(test)]
@@ -56,7 +67,10 @@ mod tests {
 
     #[test]
     fn a_tag_is_not_counted() {
-        let ethernet = Ethernet { mac: None, mtu: 1500 };
+        let ethernet = Ethernet {
+            mac: None,
+            mtu: 1500,
+        };
         let mut frame = [0; 60];
         assert_eq!(ethernet.max_frame(&frame), 1514);
         frame[12] = 0x81;

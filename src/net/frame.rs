@@ -48,7 +48,7 @@ impl<'q> Frame<'q> {
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) -> usize {
         let wanted = to.len().min(self.len.saturating_sub(at));
-        let mut skip = at + HEADER_BYTES;
+        let mut skip = at.saturating_add(HEADER_BYTES);
         let mut have = 0;
         for part in self.parts {
             let len = part.len as usize;
@@ -60,7 +60,9 @@ impl<'q> Frame<'q> {
             if count == 0 {
                 break;
             }
-            have += self.queue.read(&part.lease, skip, &mut to[have..have + count]);
+            have += self
+                .queue
+                .read(&part.lease, skip, &mut to[have..have + count]);
             skip = 0;
         }
         have

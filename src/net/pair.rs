@@ -106,10 +106,7 @@ impl Pair {
     }
 
     #[inline]
-    pub(super) fn receive(
-        &mut self,
-        mut each: impl FnMut(&Frame<'_>),
-    ) -> Result<usize, NetError> {
+    pub(super) fn receive(&mut self, mut each: impl FnMut(&Frame<'_>)) -> Result<usize, NetError> {
         if self.receive.poll(&mut self.received)? == 0 {
             return Ok(0);
         }
@@ -127,7 +124,9 @@ impl Pair {
                 frames += 1;
             }
             for part in self.parts.drain(..) {
-                self.receive.receive(part.lease).map_err(|refused| refused.why)?;
+                self.receive
+                    .receive(part.lease)
+                    .map_err(|refused| refused.why)?;
             }
         }
         self.receive.publish();

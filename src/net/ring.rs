@@ -45,9 +45,7 @@ impl Ring {
             Self::Split => Features::NONE,
             Self::Packed => Features::NONE.with(bits::RING_PACKED),
             Self::SplitInOrder => Features::NONE.with(bits::IN_ORDER),
-            Self::PackedInOrder => Features::NONE
-                .with(bits::RING_PACKED)
-                .with(bits::IN_ORDER),
+            Self::PackedInOrder => Features::NONE.with(bits::RING_PACKED).with(bits::IN_ORDER),
         }
     }
 }

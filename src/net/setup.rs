@@ -3,9 +3,7 @@
 use vdpa_core::bits::{self, net};
 use vdpa_core::config::NetConfig;
 use vdpa_core::session::{Configured, Negotiating, QueueSetup};
-use vdpa_core::{
-    Control, Device, DeviceType, Features, Queue, QueueIndex, Session, Status, graph,
-};
+use vdpa_core::{Control, Device, DeviceType, Features, Queue, QueueIndex, Session, Status, graph};
 use vdpa_mem::Deadline;
 
 use super::control::{self, Commands};
@@ -27,12 +25,12 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// Split rings of up to 1024 descriptors, one pair, and every frame is received.
+    /// Split rings as large as the device has them, one pair, and every frame is received.
     fn default() -> Self {
         Self {
             ring: Ring::default(),
             pairs: 1,
-            queue_size: 1024,
+            queue_size: vdpa_ring::layout::MAX_SIZE,
             promiscuous: true,
         }
     }
@@ -81,6 +79,8 @@ const KNOWN: Features = Features::of(&[
 
 /// The most bytes in a receive buffer where frames may be spread over several.
 const MERGED_BYTES: usize = 2048;
+/// A command is a chain of two descriptors: what is asked, and the answer.
+const COMMAND_PARTS: u16 = 2;
 /// A cache line.
 const LINE: usize = 64;
 
@@ -127,6 +127,10 @@ fn choose(session: &Session<Negotiating>, setup: &Setup) -> Result<Features, Net
     let mut known = KNOWN | setup.ring.features();
     if setup.pairs > 1 {
         known |= net::MQ;
+    }
+    let limits = session.device().queue_limits(QueueIndex::new(0))?;
+    if limits.max_size.min(setup.queue_size) < COMMAND_PARTS {
+        known -= net::CTRL_VQ;
     }
     Ok(graph::close_down(DeviceType::Net, acceptable & known))
 }
@@ -211,8 +215,9 @@ impl Plan {
         }
         let mut commands = queues.next().map(Commands::new);
         let mut tell = |command| control::run(commands.as_mut(), features, command);
-        if setup.promiscuous && features.contains(net::CTRL_RX) {
-            tell(Command::Promiscuous(true))?;
+        // Either way: devices differ in what they begin with.
+        if features.contains(net::CTRL_RX) {
+            tell(Command::Promiscuous(setup.promiscuous))?;
         }
         if self.pairs > 1 {
             tell(Command::Pairs(self.pairs))?;

@@ -1,1 +1,3 @@
-#[cfg(test)]
+mod misbehaving;
+#[cfg(feature = "sim")]
+mod simulated;

@@ -59,7 +59,10 @@ impl Run {
         assert_eq!(self.stdout, "", "{self:?}");
         let line = self.stderr.lines().next().unwrap_or_default();
         for word in words {
-            assert!(line.contains(word), "{word:?} is not in the first line of {self:?}");
+            assert!(
+                line.contains(word),
+                "{word:?} is not in the first line of {self:?}"
+            );
         }
     }
 }

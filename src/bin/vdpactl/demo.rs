@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use vdpa::core::Registry;
-use vdpa::net::{NetDriver, Ring, Setup};
+use vdpa::core::Device;
+use vdpa::net::{NetDriver, Ring, Setup, Step};
 use vdpa_sim::pcap::{Capture, Frame};
 
 use self::page::Page;
@@ -21,17 +21,18 @@ use crate::output::Output;
 
 /// The capture, in the program, so that it runs anywhere.
 const CAPTURE: &[u8] = include_bytes!("../../../examples/capture/traffic.pcap");
-/// The cards, host A's and host B's.
+/// The cards, host A's and host B's. They do not poll: with a worker each, and a driver, there are three threads, on
+/// perhaps two processors.
 const SPECS: [&str; 2] = [
-    "sim:net,mac=52:54:00:00:00:0a,mtu=9000,port=wire:demo",
-    "sim:net,mac=52:54:00:00:00:0b,mtu=9000,port=wire:demo",
+    "sim:net,mac=52:54:00:00:00:0a,mtu=9000,port=wire:demo,poll_us=0",
+    "sim:net,mac=52:54:00:00:00:0b,mtu=9000,port=wire:demo,poll_us=0",
 ];
 /// The rings shown.
 const RINGS: [Ring; 2] = [Ring::Split, Ring::Packed];
 /// What is measured, for each ring.
 const LOAD: Load = Load {
     size: 64,
-    batch: 64,
+    batch: 256,
     time: Duration::from_millis(1000),
 };
 
@@ -85,6 +86,8 @@ pub(crate) fn run(output: &mut Output) -> Result<Verdict, Failure> {
     let frames: Vec<Frame> = Capture::new(CAPTURE, "traffic.pcap")?.collect::<Result<_, _>>()?;
     // Devices find each other by the name of their wire within one registry.
     let registry = vdpa::registry();
+    let [a, b] = SPECS.map(|spec| registry.open(spec));
+    let mut devices = [a?, b?];
     let mut page = Page::new(output);
     let mut report = Report {
         devices: SPECS,
@@ -97,7 +100,7 @@ pub(crate) fn run(output: &mut Output) -> Result<Verdict, Failure> {
 
     page.title()?;
     for ring in RINGS {
-        let mut drivers = start(&registry, ring, &mut page)?;
+        let mut drivers = start(devices, ring, &mut |card, step| page.step(card, ring, step))?;
         if report.features.is_empty() {
             report.features = names(&drivers[0]);
             page.capture(&frames)?;
@@ -105,18 +108,18 @@ pub(crate) fn run(output: &mut Output) -> Result<Verdict, Failure> {
         let replayed = converse(&mut drivers, &frames, ring)?;
         page.replayed(&replayed)?;
         report.replay.push(replayed);
-        stop(drivers)?;
+        devices = stop(drivers)?;
     }
     page.measuring(LOAD)?;
     for ring in RINGS {
-        let mut drivers = start_quietly(&registry, ring)?;
+        let mut drivers = start(devices, ring, &mut |_, _| Ok(()))?;
         let bar = page.bar(ring, LOAD.time);
         let counted = throughput(&mut drivers, (0, 1), LOAD, |passed, _| {
             bar.set_position(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
         });
         bar.finish_and_clear();
         report.bench.push(measured(ring, &counted?));
-        stop(drivers)?;
+        devices = stop(drivers)?;
     }
     page.measured(&report.bench)?;
     report.seconds = began.elapsed().as_secs_f64();
@@ -129,48 +132,34 @@ pub(crate) fn run(output: &mut Output) -> Result<Verdict, Failure> {
     Ok(Verdict::well_if(report.is_well()))
 }
 
-fn setup(ring: Ring) -> Setup {
-    Setup {
+/// Sets a driver to work on each card; `watch` is told of each step, by card.
+fn start(
+    devices: [Device; 2],
+    ring: Ring,
+    watch: &mut dyn FnMut(usize, Step) -> Result<(), Failure>,
+) -> Result<[NetDriver; 2], Failure> {
+    let setup = Setup {
         ring,
         ..Setup::default()
-    }
-}
-
-/// Both cards with their drivers, and how that came about on the page.
-fn start(registry: &Registry, ring: Ring, page: &mut Page<'_>) -> Result<[NetDriver; 2], Failure> {
-    let mut shown = Ok(());
-    let mut drivers = Vec::with_capacity(SPECS.len());
-    for (card, spec) in SPECS.into_iter().enumerate() {
-        let device = registry.open(spec)?;
-        let driver = NetDriver::start_watched(device, &setup(ring), &mut |step| {
-            if shown.is_ok() {
-                shown = page.step(card, ring, step);
-            }
-        })?;
-        drivers.push(driver);
-    }
-    shown?;
-    Ok(pair(drivers))
-}
-
-fn start_quietly(registry: &Registry, ring: Ring) -> Result<[NetDriver; 2], Failure> {
-    let start = |spec| Ok(NetDriver::start(registry.open(spec)?, &setup(ring))?);
-    let drivers: Result<Vec<_>, Failure> = SPECS.into_iter().map(start).collect();
-    Ok(pair(drivers?))
-}
-
-fn pair(drivers: Vec<NetDriver>) -> [NetDriver; 2] {
-    let Ok(drivers) = drivers.try_into() else {
-        unreachable!("there is a driver for each of the two cards");
     };
-    drivers
+    let mut card = 0;
+    let [a, b] = devices.map(|device| {
+        let mut shown = Ok(());
+        let driver = NetDriver::start_watched(device, &setup, &mut |step| {
+            if shown.is_ok() {
+                shown = watch(card, step);
+            }
+        });
+        card += 1;
+        shown.and(driver.map_err(Failure::from))
+    });
+    Ok([a?, b?])
 }
 
-fn stop(drivers: [NetDriver; 2]) -> Result<(), Failure> {
-    for driver in drivers {
-        driver.stop()?;
-    }
-    Ok(())
+/// Takes the drivers away: both cards are reset.
+fn stop(drivers: [NetDriver; 2]) -> Result<[Device; 2], Failure> {
+    let [a, b] = drivers.map(NetDriver::stop);
+    Ok([a?, b?])
 }
 
 fn names(driver: &NetDriver) -> Vec<String> {

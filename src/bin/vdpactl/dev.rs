@@ -1,7 +1,5 @@
 //! `vdpactl dev show`: one device.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vdpa::core::config;
@@ -81,22 +79,26 @@ fn tell(report: &Report, output: &mut Output) -> Result<(), Failure> {
     const WIDTH: usize = 84;
 
     let paint = output.paint();
-    let mut fields = String::new();
-    for (name, value) in &report.config {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let gap = if fields.is_empty() { "" } else { "  " };
-        // Writing to a string does not fail.
-        let _ = write!(fields, "{gap}{name} {value}");
-    }
+    let fields = report.config.iter().map(|(name, value)| {
+        match value {
+            Value::String(text) => format!("{name}={text}"),
+            // virtio 1.4 §5.1.4: how a device says that it does not know.
+            _ if name == "speed" && *value == u32::MAX => "speed=unknown".to_owned(),
+            _ => format!("{name}={value}"),
+        }
+    });
     let rows = [
         ("device", vec![report.spec.clone()]),
         (
             "type",
-            vec![format!("{}, vendor {:#06x}", report.device_type, report.vendor)],
+            vec![format!(
+                "{}, vendor {:#06x}",
+                report.device_type, report.vendor
+            )],
         ),
         ("features", filled(&report.features, WIDTH)),
         ("queues", queues(&report.queues)),
-        ("config", vec![fields]),
+        ("config", filled(fields, WIDTH)),
         ("can", filled(&report.capabilities, WIDTH)),
     ];
     for (name, lines) in rows {
@@ -138,7 +140,10 @@ mod tests {
         };
         assert_eq!(
             queues(&[queue(0), queue(0), queue(1)]),
-            ["0..=1    size to 256, group 0", "2        size to 256, group 1"]
+            [
+                "0..=1    size to 256, group 0",
+                "2        size to 256, group 1"
+            ]
         );
         assert!(queues(&[]).is_empty());
     }

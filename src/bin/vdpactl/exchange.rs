@@ -8,7 +8,7 @@ use vdpa::net::{Ethernet, NetDriver, NetError};
 use vdpa_sim::pcap::Frame;
 
 /// How long nothing may come back before what is under way is given up.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The same once something was given up: this device loses frames.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(20);
 /// The queue pair used: with one, a device keeps the order.
@@ -53,6 +53,8 @@ pub(crate) struct Exchange {
     pub(crate) bytes: u64,
     /// The others.
     pub(crate) lost: BTreeMap<Loss, u64>,
+    /// The MTU that frames over the device's one need, if there are some that a device could have.
+    pub(crate) mtu_needed: Option<u16>,
     /// What came back, for each frame of the input that something came back for, in the input's order.
     pub(crate) returned: Vec<Returned>,
 }
@@ -124,6 +126,7 @@ fn send(
     for frame in frames {
         if let Some(loss) = unfit(&drivers[from], &frame.data) {
             book.lose(loss, 1);
+            book.needs(loss, &frame.data);
         } else {
             let room = drivers[to].frames_in_flight(frame.data.len());
             // Once something was lost, the count of what is under way is no guide any more.
@@ -153,6 +156,7 @@ struct Book {
     received: u64,
     bytes: u64,
     lost: BTreeMap<Loss, u64>,
+    mtu_needed: usize,
     /// Frames sent that nothing came back for, oldest first. They stay when given up: some come late.
     awaited: Vec<usize>,
     /// How many of those are not given up.
@@ -203,6 +207,12 @@ impl Book {
         }
     }
 
+    fn needs(&mut self, loss: Loss, frame: &[u8]) {
+        if loss == Loss::OverMtu {
+            self.mtu_needed = self.mtu_needed.max(Ethernet::payload(frame));
+        }
+    }
+
     /// What is strange is taken for what is missing, in order; the rest of either is what it is.
     fn close(mut self, frames: &[Frame]) -> Exchange {
         let altered = self.strange.len().min(self.awaited.len());
@@ -223,6 +233,7 @@ impl Book {
             received: self.received,
             bytes: self.bytes,
             lost: self.lost,
+            mtu_needed: u16::try_from(self.mtu_needed).ok().filter(|mtu| *mtu > 0),
             returned: self.returned,
         }
     }
@@ -237,7 +248,7 @@ struct Clock {
 
 impl Clock {
     /// Polls without a pause, then polls with other threads let in between.
-    const EAGER: u32 = 1_000;
+    const EAGER: u32 = 64;
     const WAKEFUL: u32 = 20_000;
 
     fn new() -> Self {

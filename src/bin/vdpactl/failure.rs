@@ -3,8 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use vdpa::core::SpecError;
 use vdpa::core::ErrorKind;
+use vdpa::core::SpecError;
 use vdpa::net::NetError;
 
 /// How a command that ran to its end judged what it saw.
@@ -104,7 +104,12 @@ fn pointed_at(spec: &SpecError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (string, carets) = (lines.next(), lines.next());
     let carets = carets.unwrap_or_default();
     let end = carets.find("^ ").map_or(carets.len(), |at| at + 1);
-    write!(f, "\n  {}\n  {}", string.unwrap_or_default(), &carets[..end])
+    write!(
+        f,
+        "\n  {}\n  {}",
+        string.unwrap_or_default(),
+        &carets[..end]
+    )
 }
 
 #[cfg(test)]
@@ -115,6 +120,9 @@ mod tests {
     fn sources_are_told_in_the_same_line() {
         let error = anyhow::anyhow!("no such file").context("in.pcap: cannot be opened");
         let failure = Failure::input(error);
-        assert_eq!(failure.to_string(), "in.pcap: cannot be opened: no such file");
+        assert_eq!(
+            failure.to_string(),
+            "in.pcap: cannot be opened: no such file"
+        );
     }
 }

@@ -12,9 +12,9 @@ use crate::packets::Stamped;
 /// The queue pair used.
 const PAIR: u16 = 0;
 /// How long nothing may come back before what is under way is lost.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Empty looks before other threads are let in.
-const EAGER: u32 = 2_000;
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Empty looks before other threads are let in: there may be more of them than processors.
+const EAGER: u32 = 64;
 /// At most this many packets have their latency taken.
 const SAMPLES: usize = 100_000;
 

@@ -79,15 +79,18 @@ fn tell(parent: &Parent, class: &Class, output: &mut Output) -> Result<(), Failu
         class.device_type,
         class.max_queues
     ))?;
-    let names = class.keys.iter().map(|key| key.name.len());
-    let values = class.keys.iter().map(|key| key.values.chars().count());
-    let (names, values) = (names.max().unwrap_or(0), values.max().unwrap_or(0));
+    let width = class
+        .keys
+        .iter()
+        .map(|key| key.name.len())
+        .max()
+        .unwrap_or(0);
     for key in &class.keys {
         output.say(&format!(
-            "  {:<names$}  {}  {}",
+            "  {:<width$}  {}  {}",
             key.name,
-            paint.faint(format!("{:<values$}", key.values)),
-            key.about
+            key.about,
+            paint.faint(format!("({})", key.values)),
         ))?;
     }
     Ok(())

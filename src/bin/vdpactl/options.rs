@@ -12,6 +12,7 @@ use vdpa::net::Ring;
 /// `vdpactl mgmtdev show` lists the parents and their keys. Without a command, a demonstration runs.
 #[derive(Parser, Debug)]
 #[command(
+    name = "vdpactl",
     version,
     after_help = "Exit codes: 0 all well; 1 it ran, and found a difference or a failure; 2 bad input, nothing done."
 )]
@@ -29,18 +30,28 @@ pub(crate) enum Command {
     /// Show two simulated network cards exchange real packets, in a few seconds
     Demo,
     /// Management devices: what makes devices
+    #[command(arg_required_else_help = false)]
     Mgmtdev {
         #[command(subcommand)]
         command: MgmtdevCommand,
     },
     /// Devices
+    #[command(arg_required_else_help = false)]
     Dev {
         #[command(subcommand)]
         command: DevCommand,
     },
     /// Send a packet capture through a network device and keep what comes back
+    ///
+    /// Frames are sent through the first queue pair, and what comes back is compared byte for byte. `sent` counts frames
+    /// given to the device. `dropped` counts the others, by reason: over_mtu and too_short were not sent; not_returned,
+    /// altered and unexpected say what became of the rest.
     Replay(Replay),
     /// Measure packets per second and latency of a network device, every packet verified
+    ///
+    /// One thread sends and receives through the first queue pair of a device whose port loops back. Each packet has a
+    /// number, and `verified` counts those that came back whole and in order. Latency is measured after that, with one
+    /// packet under way at a time.
     Bench(Bench),
     /// Print a shell's completion script
     Completions {

@@ -53,7 +53,11 @@ impl Paint {
 
     /// [`good`](Self::good) or [`bad`](Self::bad).
     pub(crate) fn verdict(self, well: bool, text: impl Display) -> String {
-        if well { self.good(text) } else { self.bad(text) }
+        if well {
+            self.good(text)
+        } else {
+            self.bad(text)
+        }
     }
 
     fn with(self, style: Style, text: impl Display) -> String {

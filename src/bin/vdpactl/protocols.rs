@@ -24,13 +24,19 @@ impl Protocols {
         counts
     }
 
-    /// The kinds with their names.
-    pub(crate) fn named(&self) -> [(&'static str, u64); 7] {
+    /// What frames carry.
+    pub(crate) fn protocols(&self) -> [(&'static str, u64); 4] {
         [
             ("ARP", self.arp),
             ("ICMP", self.icmp),
             ("TCP", self.tcp),
             ("UDP", self.udp),
+        ]
+    }
+
+    /// What they are besides.
+    pub(crate) fn properties(&self) -> [(&'static str, u64); 3] {
+        [
             ("IPv6", self.ipv6),
             ("VLAN", self.vlan),
             ("jumbo", self.jumbo),

@@ -34,15 +34,13 @@ pub(crate) fn run(options: &Replay, output: &mut Output) -> Result<Verdict, Fail
     };
     // Everything that can be wrong with what was given is found before anything is sent.
     let driver = NetDriver::start(device, &setup).map_err(Failure::setup)?;
-    let mut capture =
-        CaptureWriter::create(&options.output, resolution).map_err(Failure::input)?;
+    probe(&options.output, resolution)?;
 
     let mut drivers = [driver];
     let done = exchange(&mut drivers, 0, 0, &frames)?;
     let [driver] = drivers;
     driver.stop()?;
-    write(&mut capture, &frames, &done)?;
-    capture.finish()?;
+    write(&options.output, resolution, &frames, &done)?;
 
     let report = Report {
         sent: done.sent,
@@ -78,12 +76,28 @@ fn refuse_same_file(input: &Path, output: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(capture: &mut CaptureWriter, frames: &[Frame], done: &Exchange) -> Result<(), Failure> {
+/// Whether a capture can be written there. Nothing is left: who interrupts what follows finds no half-made file.
+fn probe(path: &Path, resolution: TimeResolution) -> Result<(), Failure> {
+    // A pipe or a device is written to directly, so it is opened once.
+    if !path.exists() || path.is_file() || path.is_dir() {
+        CaptureWriter::create(path, resolution).map_err(Failure::input)?;
+    }
+    Ok(())
+}
+
+fn write(
+    path: &Path,
+    resolution: TimeResolution,
+    frames: &[Frame],
+    done: &Exchange,
+) -> Result<(), Failure> {
+    let mut capture = CaptureWriter::create(path, resolution)?;
     for returned in &done.returned {
         let frame = &frames[returned.index];
         let bytes = returned.altered.as_ref().unwrap_or(&frame.data);
         capture.write(frame.time, bytes)?;
     }
+    capture.finish()?;
     Ok(())
 }
 
@@ -120,8 +134,12 @@ fn tell(
             .iter()
             .map(|(reason, frames)| format!("{frames} {reason}"))
             .collect();
+        let way_out = match done.mtu_needed {
+            Some(mtu) => format!(": all of them need a device with mtu={mtu}"),
+            None => String::new(),
+        };
         output.complain(&format!(
-            "{}: not every frame came back as it was sent: {}",
+            "{}: not every frame came back as it was sent: {}{way_out}",
             options.input.display(),
             reasons.join(", ")
         ));

@@ -17,9 +17,9 @@ use crate::protocols::Protocols;
 use crate::words::filled;
 
 /// The columns of text behind the margin and the labels.
-const WIDTH: usize = 80;
+const WIDTH: usize = 84;
 /// The longest bar.
-const BAR: usize = 36;
+const BAR: usize = 32;
 /// The cards' names.
 const CARDS: [&str; 2] = ["nic A", "nic B"];
 
@@ -27,91 +27,94 @@ const CARDS: [&str; 2] = ["nic A", "nic B"];
 pub(super) struct Page<'o> {
     output: &'o mut Output,
     paint: Paint,
+    /// What the first card offers.
+    offered: Features,
 }
 
 impl<'o> Page<'o> {
     /// An empty screen.
     pub(super) fn new(output: &'o mut Output) -> Self {
         let paint = output.paint();
-        Self { output, paint }
+        Self {
+            output,
+            paint,
+            offered: Features::NONE,
+        }
     }
 
     /// What is going to be seen.
     pub(super) fn title(&mut self) -> Result<(), Failure> {
         let p = self.paint;
-        let (a, b) = (p.name(CARDS[0]), p.name(CARDS[1]));
+        let [a, b] = CARDS.map(|card| p.name(card));
         let rings = p.faint("══ rings ══");
-        let wire = p.faint("──────── wire:demo ────────");
+        let wire = p.faint("──────── wire ────────");
         self.line("")?;
-        self.line(&p.heading(
-            "vDPA: two simulated network cards on a wire, and real packets from one to the other",
-        ))?;
+        self.line(
+            &p.heading(" vDPA: two network cards in software, and real packets between them"),
+        )?;
         self.line("")?;
-        self.line(&format!("   driver A {rings} {a} {wire} {b} {rings} driver B"))
+        self.line(&format!("   driver {rings} {a} {wire} {b} {rings} driver"))
     }
 
-    /// A card's negotiation goes on. In full for the first card, in short for the second, and for other rings what is
+    /// A card's negotiation goes on: in full for the first, with the result for the second; for further rings, what is
     /// new.
     pub(super) fn step(&mut self, card: usize, ring: Ring, step: Step) -> Result<(), Failure> {
-        let first = card == 0 && ring == Ring::Split;
-        match step {
-            Step::Offered(offered) if first => {
-                self.heading("Negotiation", "")?;
-                self.card(card, "offers", offered)
+        let p = self.paint;
+        match (ring, card, step) {
+            (Ring::Split, 0, Step::Offered(offered)) => {
+                self.offered = offered;
+                let about = format!("{} offers {} features", CARDS[0], offered.len());
+                self.heading("Negotiation", &about)
             }
-            Step::Accepted(accepted) if first => self.card(card, "takes", accepted),
-            Step::Live {
-                status,
-                features,
-                queues,
-                size,
-                ethernet,
-            } => {
-                let p = self.paint;
+            (Ring::Split, 0, Step::Accepted(accepted)) => {
+                let left = self.offered - accepted;
+                self.row("accepted", &names(accepted))?;
+                let left: Vec<String> = names(left).iter().map(|line| p.faint(line)).collect();
+                self.row("left out", &left)
+            }
+            (
+                Ring::Split,
+                _,
+                Step::Live {
+                    queues,
+                    size,
+                    ethernet,
+                    ..
+                },
+            ) => {
                 let Ethernet { mac, mtu } = ethernet;
-                let address = mac.map_or_else(String::new, |mac| format!("{mac}, "));
-                let live = match (ring, card) {
-                    (Ring::Split, _) => format!(
-                        "{status}: {queues} queues of {size}, {address}MTU {mtu}"
-                    ),
-                    // The first time everything was said.
-                    _ => format!(
-                        "reset, and again with {}: {status}",
-                        ring.features().display(DeviceType::Net)
-                    ),
-                };
-                let count = features.len();
-                let (card, live) = (p.name(CARDS[card]), p.faint(live));
-                match ring {
-                    Ring::Split => self.line(&format!("   {card}  {count} features  {live}")),
-                    _ => self.line(&format!("   {card}  {live}")),
-                }
+                let mac = mac.map_or_else(String::new, |mac| mac.to_string());
+                let live = p.faint("FEATURES_OK read back, DRIVER_OK");
+                let text = format!("{mac}  MTU {mtu}  {queues} queues of {size}  {live}");
+                self.row(CARDS[card], &[text])
+            }
+            (Ring::Packed, 1, Step::Accepted(_)) => {
+                let what = ring.features().display(DeviceType::Net);
+                let text = format!("both cards were reset, and their drivers accepted {what} too");
+                self.row(ring.name(), &[p.faint(text)])
             }
             _ => Ok(()),
         }
     }
 
-    fn card(&mut self, card: usize, does: &str, features: Features) -> Result<(), Failure> {
-        let names = features.names(DeviceType::Net).map(|name| name.to_string());
-        let mut label = format!("{}  {:<7}", self.paint.name(CARDS[card]), does);
-        for line in filled(names, WIDTH) {
-            self.line(&format!("   {label} {line}"))?;
-            label = " ".repeat(CARDS[card].len() + 2 + 7);
-        }
-        Ok(())
-    }
-
     /// What is going to be sent.
     pub(super) fn capture(&mut self, frames: &[Frame]) -> Result<(), Failure> {
-        let kinds: Vec<String> = Protocols::of(frames)
-            .named()
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect();
+        let bytes: usize = frames.iter().map(|frame| frame.data.len()).sum();
+        let kinds = Protocols::of(frames);
+        let list = |kinds: &[(&str, u64)]| {
+            let kinds: Vec<String> = kinds
+                .iter()
+                .map(|(name, n)| format!("{n} {name}"))
+                .collect();
+            kinds.join(" · ")
+        };
+        let (protocols, others) = (list(&kinds.protocols()), list(&kinds.properties()));
         self.heading(
-            "A capture of a real TCP/IP stack",
-            &format!("{} frames: {}", frames.len(), kinds.join(" · ")),
-        )
+            "What two Linux hosts said",
+            &format!("{} frames, {} bytes", frames.len(), grouped(bytes as u64)),
+        )?;
+        let text = format!("{protocols}   {} {others}", self.paint.faint("of them"));
+        self.row("capture", &[text])
     }
 
     /// What arrived.
@@ -121,39 +124,31 @@ impl<'o> Page<'o> {
         let verdict = if done.dropped.is_empty() {
             p.good("identical, byte for byte")
         } else {
-            let reasons: Vec<String> = done
-                .dropped
-                .iter()
-                .map(|(reason, count)| format!("{count} {reason}"))
-                .collect();
+            let reasons = done.dropped.iter();
+            let reasons: Vec<String> = reasons.map(|(reason, n)| format!("{n} {reason}")).collect();
             p.bad(reasons.join(", "))
         };
-        self.line(&format!(
-            "   {:<7} {at_b} frames A → B, {at_a} B → A  {}  {verdict}",
-            done.ring,
-            p.faint(format!("{} bytes in {:.1} ms", grouped(done.bytes), done.seconds * 1e3)),
-        ))
+        let time = p.faint(format!("{:5.1} ms", done.seconds * 1e3));
+        let text = format!("{at_b} frames A → B, {at_a} frames B → A  {time}  {verdict}");
+        self.row(done.ring, &[text])
     }
 
     /// What is going to be measured.
     pub(super) fn measuring(&mut self, load: Load) -> Result<(), Failure> {
-        self.heading(
-            "Packets per second",
-            &format!(
-                "{} bytes each, A → B, {} at a time, every one verified by its number",
-                load.size, load.batch
-            ),
-        )
+        let size = load.size;
+        let about = format!("A → B, {size} bytes each, every one verified by its number");
+        self.heading("Packets per second", &about)
     }
 
     /// A bar on standard error while one ring is measured, if that is a terminal.
     pub(super) fn bar(&self, ring: Ring, time: Duration) -> ProgressBar {
-        let length = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        const TEMPLATE: &str = "   {msg:<9} {bar:32.yellow/dim} measuring";
+
         if self.output.is_json() {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::new(length);
-        if let Ok(style) = ProgressStyle::with_template("   {msg:<7} {bar:36.yellow/dim} measuring") {
+        let bar = ProgressBar::new(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style.progress_chars("━╸━"));
         }
         bar.set_message(ring.name());
@@ -165,19 +160,17 @@ impl<'o> Page<'o> {
         let p = self.paint;
         let most = all.iter().map(|done| done.pps).fold(1.0, f64::max);
         for done in all {
-            let filled = (done.pps / most * BAR as f64).round() as usize;
-            let bar = "━".repeat(filled.min(BAR));
-            let rest = " ".repeat(BAR - filled.min(BAR));
+            let filled = ((done.pps / most * BAR as f64).round() as usize).min(BAR);
+            let (bar, rest) = ("━".repeat(filled), " ".repeat(BAR - filled));
             let whole = done.verified == done.packets;
-            let verified = format!("{} of {}", grouped(done.verified), grouped(done.packets));
-            self.line(&format!(
-                "   {:<7} {}{rest} {}  {}  {}",
-                done.ring,
+            let text = format!(
+                "{}{rest} {} {}  {}",
                 p.figure(bar),
-                p.figure(format!("{:>6}pps", rate(done.pps))),
-                p.faint(format!("{:>5.1} ns each", done.ns_per_packet)),
-                p.verdict(whole, format!("{verified} verified")),
-            ))?;
+                p.figure(format!("{:>10}", format!("{}pps", rate(done.pps)))),
+                p.faint(format!("{:5.0} ns each", done.ns_per_packet)),
+                p.verdict(whole, format!("{} verified", grouped(done.verified))),
+            );
+            self.row(done.ring, &[text])?;
         }
         Ok(())
     }
@@ -188,27 +181,36 @@ impl<'o> Page<'o> {
         let frames: u64 = report.replay.iter().map(|done| done.received).sum();
         let packets: u64 = report.bench.iter().map(|done| done.verified).sum();
         let well = report.is_well();
-        let words = if well { "all well" } else { "not well" };
+        let words = if well { "All well." } else { "Not well." };
         self.line("")?;
         self.line(&format!(
-            " {}  {} frames byte for byte and {} packets in order, in {:.1} s",
+            " {} {} frames byte for byte and {} numbered packets, in {:.1} s.",
             p.verdict(well, words),
             grouped(frames),
             grouped(packets),
             report.seconds
         ))?;
-        self.line(&format!(
-            " {}  {}",
-            p.faint("go on with"),
-            p.faint("vdpactl dev show sim:net · vdpactl bench --ring packed · vdpactl --help")
-        ))?;
+        let program = program();
+        self.line(&p.faint(format!(
+            " Go on with {program}: dev show sim:net · bench --ring packed · --help"
+        )))?;
         self.line("")
     }
 
     fn heading(&mut self, heading: &str, about: &str) -> Result<(), Failure> {
         self.line("")?;
         let (heading, about) = (self.paint.heading(heading), self.paint.faint(about));
-        self.line(format!(" {heading}  {about}").trim_end())
+        self.line(&format!(" {heading}  {about}"))
+    }
+
+    /// Lines behind a label.
+    fn row(&mut self, label: &str, lines: &[impl AsRef<str>]) -> Result<(), Failure> {
+        let mut label = format!("{label:<9}");
+        for line in lines {
+            self.line(&format!("   {} {}", self.paint.name(&label), line.as_ref()))?;
+            label = " ".repeat(9);
+        }
+        Ok(())
     }
 
     /// One line, seen at once.
@@ -216,4 +218,21 @@ impl<'o> Page<'o> {
         self.output.say(text)?;
         Ok(self.output.flush()?)
     }
+}
+
+/// The features by name, in lines that fit.
+fn names(features: Features) -> Vec<String> {
+    let names = features.names(DeviceType::Net).map(|name| name.to_string());
+    filled(names, WIDTH)
+}
+
+/// How this program was called, if that can be typed again.
+fn program() -> String {
+    const SHORT: usize = 30;
+
+    let called = std::env::args().next().unwrap_or_default();
+    if called.is_empty() || called.len() > SHORT || called.contains(char::is_control) {
+        return "vdpactl".to_owned();
+    }
+    called
 }

@@ -1,0 +1,236 @@
+//! A device that writes what it must not, and the driver's answer.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use vdpa_core::bits::{self, net};
+use vdpa_core::{
+    Call, CallKind, Caps, Device, DeviceInfo, DeviceType, Doorbell, Error, ErrorKind, Features,
+    GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Relay, Result, Status,
+    VdpaDevice,
+};
+use vdpa_mem::{Access, Bytes, Fault, Hint, Iova};
+use vdpa_ring::{Areas, Batch, DeviceMem, Format, RingFeatures, SplitDevice, Used, area_sizes};
+
+use super::super::{NetDriver, NetError, Setup};
+
+/// A network device that does nothing by itself: the test writes what it "received".
+struct Puppet {
+    info: DeviceInfo,
+    offered: Features,
+    status: AtomicU8,
+    host: OnceLock<Host>,
+    receive: Mutex<Option<(SplitDevice, QueueConfig)>>,
+}
+
+impl Puppet {
+    fn new(offered: Features) -> Arc<Self> {
+        Arc::new(Self {
+            info: DeviceInfo {
+                name: "puppet".to_owned(),
+                device_type: DeviceType::Net,
+                vendor: 0,
+                queues: 2,
+                groups: 1,
+                asids: 1,
+                config_size: 0,
+                kicks: KickKind::Taken,
+                calls: CallKind::Any,
+            },
+            offered: offered | bits::VERSION_1 | bits::ACCESS_PLATFORM,
+            status: AtomicU8::new(0),
+            host: OnceLock::new(),
+            receive: Mutex::new(None),
+        })
+    }
+
+    /// Uses the next receive buffer: writes `bytes`, and says that it were `len`.
+    fn deliver(&self, bytes: &[u8], len: u32) {
+        let mut receive = self.receive.lock().unwrap();
+        let (ring, c) = receive.as_mut().unwrap();
+        let mut reader = self.host.get().unwrap().spaces[0].reader();
+        let section = reader.enter();
+        let sizes = area_sizes(Format::Split, c.size, false);
+        let at = |at, len, want| {
+            section
+                .translate(at, len, want, &mut Hint::default())
+                .unwrap()
+        };
+        let mem = Mem(Areas {
+            descriptor: at(c.descriptor, sizes.descriptor.bytes, Access::DeviceReads),
+            driver: at(c.driver, sizes.driver.bytes, Access::DeviceReads),
+            device: at(c.device, sizes.device.bytes, Access::DeviceWrites),
+        });
+        let mut batch = Batch::new(1, 64);
+        assert_eq!(ring.take(&mem, &mut batch, 1).unwrap(), 1);
+        let chain = batch.chain(0).unwrap();
+        let buffer = chain.writable()[0];
+        at(buffer.addr, buffer.len, Access::DeviceWrites).write(0, bytes);
+        let token = chain.token();
+        ring.commit(&mem, &[Used { token, len }]).unwrap();
+    }
+}
+
+impl VdpaDevice for Puppet {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+    fn attach(&self, host: Host) -> Result<()> {
+        self.host.set(host).map_err(|_| Error::Gone)
+    }
+    fn caps(&self) -> Caps<'_> {
+        Caps::NONE
+    }
+    fn offered(&self) -> Features {
+        self.offered
+    }
+    fn accept(&self, _: Features) -> Result<()> {
+        Ok(())
+    }
+    fn status(&self) -> Result<Status> {
+        Ok(Status::from_bits_retain(
+            self.status.load(Ordering::Relaxed),
+        ))
+    }
+    fn add_status(&self, bits: Status) -> Result<()> {
+        self.status.fetch_or(bits.bits(), Ordering::Relaxed);
+        Ok(())
+    }
+    fn begin_reset(&self) -> Result<()> {
+        self.status.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+    fn config_generation(&self) -> Result<Option<u32>> {
+        Ok(Some(0))
+    }
+    fn read_config(&self, _: u32, _: &mut [u8]) -> Result<()> {
+        Ok(())
+    }
+    fn write_config(&self, _: u32, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+    fn queue_limits(&self, _: QueueIndex) -> Result<QueueLimits> {
+        let group = GroupIndex::new(0);
+        Ok(QueueLimits {
+            max_size: 16,
+            group,
+        })
+    }
+    fn start_queue(&self, q: QueueIndex, c: &QueueConfig, _: Kick, _: Call) -> Result<Doorbell> {
+        if q.get() == 0 {
+            let ring = SplitDevice::new(c.size, RingFeatures::empty(), None).unwrap();
+            *self.receive.lock().unwrap() = Some((ring, *c));
+        }
+        Ok(Doorbell::NONE)
+    }
+    fn replace_call(&self, _: QueueIndex, _: Call) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Mem<'s>(Areas<Bytes<'s>>);
+
+impl<'s> DeviceMem for Mem<'s> {
+    type Ring = Bytes<'s>;
+    fn areas(&self) -> &Areas<Bytes<'s>> {
+        &self.0
+    }
+    fn table(&self, _: Iova, _: &mut [[u64; 2]]) -> Result<(), Fault> {
+        Err(Fault::Denied)
+    }
+}
+
+fn started(offered: Features) -> (Arc<Puppet>, NetDriver) {
+    let puppet = Puppet::new(offered);
+    let device = Device::new(puppet.clone(), Relay::new()).unwrap();
+    let driver = NetDriver::start(device, &Setup::default()).unwrap();
+    (puppet, driver)
+}
+
+/// A receive header that says that the frame has this many buffers, and the frame's first bytes.
+fn begins(buffers: u16) -> [u8; 16] {
+    let mut bytes = [7; 16];
+    bytes[..10].fill(0);
+    bytes[10..12].copy_from_slice(&buffers.to_le_bytes());
+    bytes
+}
+
+fn lengths(driver: &mut NetDriver) -> std::result::Result<Vec<usize>, NetError> {
+    let mut lengths = Vec::new();
+    driver.receive(0, |frame| lengths.push(frame.len()))?;
+    Ok(lengths)
+}
+
+#[test]
+fn a_number_of_buffers_that_cannot_be_is_refused() {
+    for buffers in [0, 17, u16::MAX] {
+        let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
+        puppet.deliver(&begins(buffers), 16);
+        let error = lengths(&mut driver).unwrap_err();
+        assert!(
+            matches!(error, NetError::FrameBuffers { size: 16, .. }),
+            "{error}"
+        );
+        assert_eq!(error.kind(), ErrorKind::PeerMisbehaved);
+    }
+}
+
+#[test]
+fn without_merging_the_number_of_buffers_is_not_looked_at() {
+    let (puppet, mut driver) = started(Features::NONE);
+    puppet.deliver(&begins(3), 16);
+    assert_eq!(lengths(&mut driver).unwrap(), [4]);
+}
+
+#[test]
+fn a_buffer_without_room_for_a_header_is_refused() {
+    for len in [0, 11] {
+        let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
+        puppet.deliver(&begins(1), len);
+        let error = lengths(&mut driver).unwrap_err();
+        assert!(matches!(error, NetError::FrameShort { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_length_beyond_the_buffer_is_refused() {
+    let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
+    puppet.deliver(&begins(1), 1 << 20);
+    let error = lengths(&mut driver).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PeerMisbehaved);
+}
+
+#[test]
+fn a_frame_whose_buffers_come_one_by_one_is_whole_with_the_last() {
+    let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
+    puppet.deliver(&begins(3), 16);
+    assert!(lengths(&mut driver).unwrap().is_empty());
+    puppet.deliver(&[8; 20], 20);
+    assert!(lengths(&mut driver).unwrap().is_empty());
+    puppet.deliver(&[9; 5], 5);
+    puppet.deliver(&begins(1), 13);
+    let mut frames = Vec::new();
+    let mut bytes = Vec::new();
+    driver
+        .receive(0, |frame| {
+            frame.copy_to(&mut bytes);
+            frames.push(bytes.clone());
+        })
+        .unwrap();
+    let whole = [&[7; 4][..], &[8; 20], &[9; 5]].concat();
+    assert_eq!(frames, [whole, vec![7]]);
+    // All buffers are with the device again.
+    for _ in 0..16 {
+        puppet.deliver(&begins(1), 12);
+    }
+    assert_eq!(lengths(&mut driver).unwrap(), [0; 16]);
+}
+
+#[test]
+fn a_device_of_another_kind_is_refused() {
+    let mut puppet = Puppet::new(Features::NONE);
+    Arc::get_mut(&mut puppet).unwrap().info.device_type = DeviceType::Block;
+    let device = Device::new(puppet, Relay::new()).unwrap();
+    let error = NetDriver::start(device, &Setup::default()).unwrap_err();
+    assert!(error.to_string().contains("block"), "{error}");
+}
