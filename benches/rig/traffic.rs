@@ -103,6 +103,11 @@ impl<'m, D: DriverHalf> Sender<'m, D> {
         while self.reclaim() != 0 {}
     }
 
+    /// Buffers that are not on their way.
+    pub fn ready(&self) -> usize {
+        self.free.len()
+    }
+
     /// Whether no packet is on its way.
     pub fn is_idle(&self) -> bool {
         self.free.len() == self.buffers.len()
@@ -205,6 +210,7 @@ pub struct Receiver<D> {
     packets: Vec<[u8; STRIDE]>,
     near: Hint,
     ring_near: Hint,
+    ahead: bool,
     len: u32,
     next: u64,
 }
@@ -221,9 +227,17 @@ impl<D: DeviceHalf> Receiver<D> {
             packets: vec![[0; STRIDE]; BATCH],
             near: Hint::default(),
             ring_near: Hint::default(),
+            ahead: false,
             len,
             next: 0,
         }
+    }
+
+    /// Asks for a whole batch of packets to be brought near before the first is copied: what a device does whose
+    /// driver is on another core.
+    pub fn look_ahead(mut self) -> Self {
+        self.ahead = true;
+        self
     }
 
     /// Asks for no kicks.
@@ -238,6 +252,15 @@ impl<D: DeviceHalf> Receiver<D> {
         let taken = taken.unwrap_or_else(|e| wrong(&e.to_string()));
         if taken == 0 {
             return 0;
+        }
+        if self.ahead {
+            for chain in self.batch.iter() {
+                for segment in chain.readable() {
+                    if let Ok(span) = mem.span(segment.addr, segment.len, &mut self.near) {
+                        span.prefetch();
+                    }
+                }
+            }
         }
         let places = self.packets.iter_mut().zip(&mut self.used);
         for (chain, (packet, used)) in self.batch.iter().zip(places) {

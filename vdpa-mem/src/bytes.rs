@@ -90,6 +90,26 @@ impl<'a> Bytes<'a> {
         Some(unsafe { Bytes::new(base, len, self.is_writable(), log) })
     }
 
+    /// Asks for the first bytes (two cache lines) to be brought near, for reading soon: a hint, which changes nothing
+    /// and does nothing where the processor has no such thing.
+    ///
+    /// Memory that another core wrote last takes long to come. Hint at all of a batch before copying the first.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
+        {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+            let first: *const i8 = self.base.as_ptr().cast();
+            // SAFETY: a prefetch reads nothing and faults nowhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first) };
+            if self.len > 64 {
+                // SAFETY: as above.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(64)) };
+            }
+        }
+    }
+
     /// Copies bytes from `at` on into `to`. Answers how many there were: fewer than asked for at the end of the span.
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) -> usize {

@@ -93,10 +93,12 @@ impl DeviceRing {
         either!(self, ring => ring.take(mem, batch, limit))
     }
 
-    /// Gives the last `n` chains of `batch` back untouched: the next take returns them again.
+    /// Gives the last `n` chains of `batch`, the last one taken from this ring, back untouched:
+    /// the next take returns them again. Before what precedes them is committed, or after.
     ///
     /// # Errors
-    /// [`RingError::NotRewindable`] if they are not the last taken, or no longer in flight.
+    /// [`RingError::NotRewindable`] if fewer are left of the last take. Which chains a commit
+    /// gave back is not looked at: each counts as one of the last take.
     #[inline]
     pub fn rewind(&mut self, batch: &mut Batch, n: usize) -> Result<(), RingError> {
         either!(self, ring => ring.rewind(batch, n))
@@ -126,7 +128,8 @@ impl DeviceRing {
     }
 
     /// Asks for kicks and looks again. True: there is work already, or something to be told by
-    /// the next take.
+    /// the next take. False while the next chain is [parked](Self::parked), whatever is behind
+    /// it: the owner takes again once it has mapped the table.
     ///
     /// # Errors
     /// As for [`take`](Self::take).

@@ -63,6 +63,11 @@ pub struct Completion {
     /// What adding the chain returned.
     pub id: u16,
     /// Bytes the device wrote, at most the chain's writable length.
+    ///
+    /// In a packed ring the length is reserved where the used descriptor lacks WRITE
+    /// (`virtio 1.4 §2.8.4`). One that can be true counts all the same, since devices set it and
+    /// forget the flag; one that can't is 0. So a device that leaves a stale length there instead
+    /// of clearing it makes this too large by bytes it did not write.
     pub len: u32,
 }
 
@@ -149,14 +154,11 @@ impl Batch {
 
     #[inline(always)]
     fn view(&self, chain: &Chain) -> ChainRef<'_> {
-        let segments = self
-            .segments
-            .get(chain.first as usize..chain.end as usize)
-            .unwrap_or_default();
+        let part = |from: u32, to: u32| self.segments.get(from as usize..to as usize);
         ChainRef {
             token: chain.token,
-            segments,
-            readable: chain.writable.wrapping_sub(chain.first) as usize,
+            readable: part(chain.first, chain.writable).unwrap_or_default(),
+            writable: part(chain.writable, chain.end).unwrap_or_default(),
         }
     }
 
@@ -305,21 +307,21 @@ impl From<RingError> for Stop {
 #[derive(Clone, Copy, Debug)]
 pub struct ChainRef<'b> {
     token: ChainToken,
-    segments: &'b [Segment],
-    readable: usize,
+    readable: &'b [Segment],
+    writable: &'b [Segment],
 }
 
 impl<'b> ChainRef<'b> {
     /// Segments the device reads.
     #[inline(always)]
     pub fn readable(&self) -> &'b [Segment] {
-        self.segments.get(..self.readable).unwrap_or_default()
+        self.readable
     }
 
     /// Segments the device writes.
     #[inline(always)]
     pub fn writable(&self) -> &'b [Segment] {
-        self.segments.get(self.readable..).unwrap_or_default()
+        self.writable
     }
 
     /// Bytes the device reads, at most 2^32.
@@ -343,7 +345,7 @@ impl<'b> ChainRef<'b> {
 
 /// Checks a chain a driver wants to add: how many segments, and how many bytes the device may
 /// write (2^32 shown as `u32::MAX`, which is what a used length can say at most).
-#[inline]
+#[inline(always)]
 pub(crate) fn measure(
     readable: &[Segment],
     writable: &[Segment],

@@ -2,7 +2,10 @@
 
 use vdpa_mem::Iova;
 
-use crate::{layout::Format, state::QueueState};
+use crate::{
+    layout::Format,
+    state::{Pos, QueueState},
+};
 
 /// Who has to act on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +63,8 @@ pub enum AddError {
         /// Queue size.
         size: u16,
     },
-    /// A chain is at most 2^32 bytes (`virtio 1.4 §2.7.5.2`).
+    /// A chain is at most 2^32 bytes: in a split ring by `virtio 1.4 §2.7.5.2`, in a packed one
+    /// by a limit of ours.
     #[error("a chain of {bytes} bytes, more than 2^32")]
     TooLarge {
         /// Bytes of the chain.
@@ -163,7 +167,8 @@ pub enum RingError {
         /// Descriptor, slot or table entry.
         index: u16,
     },
-    /// The lengths add up to more than 2^32 (`virtio 1.4 §2.7.5.2`).
+    /// The lengths add up to more than 2^32: in a split ring by `virtio 1.4 §2.7.5.2`, in a
+    /// packed one by a limit of ours.
     #[error("chain {head}: {bytes} bytes, more than 2^32")]
     ChainTooLarge {
         /// First descriptor or slot of the chain.
@@ -261,7 +266,8 @@ pub enum RingError {
         /// Queue size.
         size: u16,
     },
-    /// A used entry names what is not in flight, or is no head: a replay.
+    /// A used entry names what is not in flight, is no head, or was not shown yet: a replay, or
+    /// a guess.
     #[error("used entry {index} has id {id}, which is not in flight")]
     UsedNotInFlight {
         /// Entry (split, free-running) or slot (packed).
@@ -280,6 +286,16 @@ pub enum RingError {
         writable: u32,
     },
 
+    /// Packed: what was added and not shown is more than the ring has slots. Nothing the device
+    /// may write leads here; if something does, nothing more is shown.
+    #[error("slots up to {avail:?} are written, shown up to {published:?}: not within the ring")]
+    Overrun {
+        /// Next slot to write.
+        avail: Pos,
+        /// Next slot to show.
+        published: Pos,
+    },
+
     // Our own side.
     /// More chains or slots committed than are in flight.
     #[error("{asked} committed, {in_flight} in flight")]
@@ -289,7 +305,7 @@ pub enum RingError {
         /// Those in flight.
         in_flight: u16,
     },
-    /// Not the last chains taken from this ring.
+    /// Not the last chains taken from this ring, or some given back already.
     #[error("{asked} chains can't be given back, {rewindable} can")]
     NotRewindable {
         /// Chains to give back.

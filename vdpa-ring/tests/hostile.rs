@@ -5,7 +5,8 @@ mod rig;
 use rig::{AVAIL, BASE, INDIRECT, NEXT, Rig, USED, WRITE, Which, packed, split};
 use vdpa_mem::{Fault, Iova};
 use vdpa_ring::{
-    Batch, ChainToken, DeviceRing, Format, Pos, QueueState, RingError, RingFeatures, Used, layout,
+    Batch, ChainToken, Completion, DeviceRing, DriverRing, Format, Pos, QueueState, RingError,
+    RingFeatures, Segment, Used, layout,
 };
 
 const SIZE: u16 = 8;
@@ -411,11 +412,18 @@ fn table_out_of_bounds_is_refused_and_one_not_mapped_yet_parks() {
         assert_eq!(found, Ok(1), "what precedes the table");
         let device = rig.device();
         assert_eq!(ring.parked(), Some(Iova::new(BASE + u64::from(rig.page))));
+        // An owner that goes on while there is work does not spin on what it can't take.
+        assert_eq!(ring.arm(&device), Ok(false));
         assert_eq!(ring.take(&device, &mut batch, 8), Ok(0));
         assert!(ring.parked().is_some());
+        assert_eq!(ring.arm(&device), Ok(false));
         rig.fault.set(None);
         assert_eq!(ring.take(&device, &mut batch, 8), Ok(1));
         assert_eq!(ring.parked(), None);
+        // Not parked for good: what is given back untouched is work.
+        ring.rewind(&mut batch, 1).unwrap();
+        assert_eq!(ring.arm(&device), Ok(true));
+        assert_eq!(ring.take(&device, &mut batch, 8), Ok(1));
         assert_eq!(batch.chain(0).unwrap().readable_len(), 5);
     }
 }
@@ -550,12 +558,21 @@ fn used_ring_scribbled_by_the_driver_is_never_believed() {
 #[test]
 fn event_words_of_any_value_are_survived() {
     for format in [Format::Split, Format::Packed] {
-        for event in (0..=u16::MAX).step_by(if cfg!(miri) { 8191 } else { 251 }) {
+        let sizes: &[u16] = match format {
+            Format::Split => &[1, 8],
+            Format::Packed => &[1, 7],
+        };
+        let many = (0..=u16::MAX).step_by(if cfg!(miri) { 8191 } else { 251 });
+        let edges = [0, 1, 6, 7, 0x7fff, 0x8000, 0x8001, 0x8006, 0x8007, 0xffff];
+        for (event, &size) in many
+            .chain(edges)
+            .flat_map(|e| sizes.iter().map(move |s| (e, s)))
+        {
             for mode in 0..4 {
-                let (rig, mut ring, mut batch) = ring(format, 1, RingFeatures::EVENT_IDX);
+                let (rig, mut ring, mut batch) = ring(format, size, RingFeatures::EVENT_IDX);
                 rig.packed_or_split_single();
                 match format {
-                    Format::Split => rig.u16(rig.at.driver, layout::used_event(1), event),
+                    Format::Split => rig.u16(rig.at.driver, layout::used_event(size), event),
                     Format::Packed => {
                         rig.u16(rig.at.driver, layout::EVENT_POS, event);
                         rig.u16(rig.at.driver, layout::EVENT_MODE, mode);
@@ -571,10 +588,13 @@ fn event_words_of_any_value_are_survived() {
                     (Format::Split, _) => event == 0,
                     (_, 1) => false,
                     // Slot 0 of lap 1, or outside the ring.
-                    (_, 2) => event == 0x8000 || event & 0x7fff != 0,
+                    (_, 2) => event == 0x8000 || event & 0x7fff >= size,
                     _ => true,
                 };
-                assert_eq!(call, wanted, "{format} event {event:#x} mode {mode}");
+                assert_eq!(
+                    call, wanted,
+                    "{format} size {size} event {event:#x} mode {mode}"
+                );
             }
         }
     }
@@ -623,6 +643,44 @@ fn restored_split_state_reads_used_idx_once_and_checks_it() {
         used: Some(1),
     };
     assert!(DeviceRing::new(Format::Split, SIZE, NONE, Some(bad)).is_err());
+}
+
+#[test]
+fn used_idx_that_does_not_fit_at_start_is_told_once_whoever_asks() {
+    let state = QueueState::Split {
+        avail: 3,
+        used: None,
+    };
+    let error = RingError::UsedAtStart {
+        avail: 3,
+        used: 0x7000,
+        size: SIZE,
+    };
+    let used = [Used {
+        token: ChainToken::new(0, 1),
+        len: 0,
+    }];
+    type Ask = fn(&mut DeviceRing, &Rig, &[Used]) -> Option<RingError>;
+    let asks: [Ask; 4] = [
+        |ring, rig, used| ring.commit(&rig.device(), used).err(),
+        |ring, rig, used| ring.commit_in_order(&rig.device(), used).err(),
+        |ring, rig, _| ring.take(&rig.device(), &mut Batch::new(1, 1), 1).err(),
+        |ring, rig, _| ring.arm(&rig.device()).err(),
+    ];
+    for first in asks {
+        let rig = Rig::new(Format::Split, SIZE);
+        let mut ring =
+            DeviceRing::new(Format::Split, SIZE, RingFeatures::IN_ORDER, Some(state)).unwrap();
+        rig.u16(rig.at.device, layout::IDX, 0x7000);
+        assert_eq!(first(&mut ring, &rig, &used), Some(error));
+        // One that would fit comes too late: it is not looked at.
+        rig.u16(rig.at.device, layout::IDX, 2);
+        for ask in asks {
+            assert_eq!(ask(&mut ring, &rig, &used), Some(RingError::Latched));
+        }
+        assert_eq!(rig.device_log.most(Which::Device), 1);
+        assert!(rig.device_log.stores.borrow().is_empty());
+    }
 }
 
 // ----- packed slots
@@ -764,8 +822,7 @@ fn bad_restored_packed_state_is_refused() {
 // ----- every field is fetched once
 
 /// A ring full of chains of two, with and without tables.
-fn busy(rig: &Rig, tables: bool) {
-    use vdpa_ring::{DriverRing, Segment};
+fn busy(rig: &Rig, tables: bool) -> DriverRing {
     let features = if tables { TABLES } else { NONE };
     let mut driver = DriverRing::new(rig.format, rig.size, features, None).unwrap();
     let mem = rig.driver(tables);
@@ -780,6 +837,7 @@ fn busy(rig: &Rig, tables: bool) {
         .add(&mem, &[segment(1), segment(2)], &[segment(3)])
         .unwrap();
     assert!(driver.publish(&mem));
+    driver
 }
 
 #[test]
@@ -801,8 +859,9 @@ fn no_field_is_fetched_twice() {
 #[test]
 fn one_width_per_cell() {
     for format in [Format::Split, Format::Packed] {
-        let (rig, mut ring, mut batch) = ring(format, SIZE, RingFeatures::all());
-        busy(&rig, true);
+        let features = RingFeatures::INDIRECT_DESC | RingFeatures::EVENT_IDX;
+        let (rig, mut ring, mut batch) = ring(format, SIZE, features);
+        let mut driver = busy(&rig, true);
         let device = rig.device();
         ring.take(&device, &mut batch, 8).unwrap();
         let used: Vec<_> = batch
@@ -815,16 +874,47 @@ fn one_width_per_cell() {
         ring.commit(&device, &used).unwrap();
         ring.arm(&device).unwrap();
         ring.disarm(&device);
-        let mut widths = std::collections::HashMap::new();
+        let mut out = [Completion::default(); 8];
+        assert_eq!(driver.take_used(&rig.driver(true), &mut out), Ok(4));
+        driver.arm(&rig.driver(true));
+        driver.disarm(&rig.driver(true));
+        let mut cells = Cells::default();
         for log in [&rig.driver_log, &rig.device_log] {
-            let loads = log.loads.borrow();
-            let stores = log.stores.borrow();
-            for (which, at, width) in loads.keys().chain(stores.iter()) {
-                if *which != Which::Tables {
-                    assert_eq!(widths.entry((*which, *at)).or_insert(*width), width);
-                }
+            for access in log.loads.borrow().keys() {
+                assert!(cells.fits(*access), "{format} loads {access:?}");
+            }
+            for access in log.stores.borrow().iter() {
+                assert!(cells.fits(*access), "{format} stores {access:?}");
             }
         }
+        let descriptors = cells.0.keys().filter(|(w, _)| *w == Which::Descriptor);
+        assert!(
+            descriptors.count() >= 4 * 16,
+            "all bytes of four descriptors"
+        );
+    }
+}
+
+/// The cell that each byte was accessed as part of: where it begins, and its width.
+#[derive(Default)]
+struct Cells(std::collections::HashMap<(Which, u32), (u32, u8)>);
+
+impl Cells {
+    fn fits(&mut self, (which, at, width): (Which, u32, u8)) -> bool {
+        which == Which::Tables
+            || (at..at + u32::from(width))
+                .all(|byte| *self.0.entry((which, byte)).or_insert((at, width)) == (at, width))
+    }
+}
+
+#[test]
+fn overlapping_cells_of_unlike_width_are_noticed() {
+    let word = (Which::Descriptor, 8, 8);
+    for (at, width) in [(8, 2), (14, 2), (8, 4), (12, 4), (12, 8), (4, 8)] {
+        let mut cells = Cells::default();
+        assert!(cells.fits(word) && cells.fits(word));
+        assert!(!cells.fits((Which::Descriptor, at, width)));
+        assert!(cells.fits((Which::Driver, at, width)));
     }
 }
 
@@ -851,6 +941,30 @@ fn fields_that_change_at_every_fetch_never_mix() {
             matches!(again, Ok(0) | Err(RingError::AvailJump { .. })),
             "{again:?}"
         );
+    }
+}
+
+#[test]
+fn work_is_bounded_under_live_refill_of_packed_slots() {
+    for size in [1u16, 7, 8] {
+        let (rig, mut ring, _) = ring(Format::Packed, size, NONE);
+        let mut batch = Batch::new(1000, 1000);
+        rig.packed(0, BASE, 1, 0, AVAIL);
+        // As soon as a slot has been looked at the next one is available, the first for the next
+        // lap.
+        *rig.device_log.hook.borrow_mut() = Some(Box::new(move |rig, which, at| {
+            if which == Which::Descriptor && at % 16 == 8 {
+                match (at / 16) as u16 + 1 {
+                    next if next == size => rig.packed(0, BASE, 1, 0, USED),
+                    next => rig.packed(next, BASE, 1, 0, AVAIL),
+                }
+            }
+        }));
+        let taken = ring.take(&rig.device(), &mut batch, usize::MAX);
+        assert_eq!(taken, Ok(usize::from(size)), "one lap, and no further");
+        assert_eq!(ring.take(&rig.device(), &mut batch, usize::MAX), Ok(0));
+        let loads: u32 = rig.device_log.loads.borrow().values().sum();
+        assert_eq!(loads, 2 * u32::from(size));
     }
 }
 
@@ -889,6 +1003,56 @@ fn more_than_was_taken_is_not_committed() {
         assert_eq!(ring.commit_in_order(&rig_device, &used), Err(error));
         assert!(ring.rewind(&mut batch, 1).is_err());
         assert!(rig.device_log.stores.borrow().is_empty());
+    }
+}
+
+#[test]
+fn chain_given_back_is_not_given_back_again() {
+    for format in [Format::Split, Format::Packed] {
+        let refused = |asked, rewindable| Err(RingError::NotRewindable { asked, rewindable });
+        let used = |batch: &Batch, n: usize| -> Vec<_> {
+            let token = |i| batch.chain(i).unwrap().token();
+            (0..n)
+                .map(|i| Used {
+                    token: token(i),
+                    len: 0,
+                })
+                .collect()
+        };
+        // The first ones committed, then the rest given back untouched: legal, and no more.
+        let (rig, mut ring, mut batch) = ring(format, SIZE, NONE);
+        let device = rig.device();
+        busy(&rig, false);
+        assert_eq!(ring.take(&device, &mut batch, 8), Ok(4));
+        ring.commit(&device, &used(&batch, 3)).unwrap();
+        let before = ring.state();
+        for n in [2, 4, 5] {
+            assert_eq!(ring.rewind(&mut batch, n), refused(n, 1));
+        }
+        assert_eq!((ring.state(), batch.len()), (before, 4));
+        assert_eq!(ring.rewind(&mut batch, 1), Ok(()));
+        assert_eq!(ring.rewind(&mut batch, 1), refused(1, 0));
+        assert_eq!(ring.take(&device, &mut batch, 8), Ok(1));
+
+        // The other order.
+        let (rig, mut ring, mut batch) = self::ring(format, SIZE, NONE);
+        let device = rig.device();
+        busy(&rig, false);
+        assert_eq!(ring.take(&device, &mut batch, 8), Ok(4));
+        assert_eq!(ring.rewind(&mut batch, 1), Ok(()));
+        ring.commit(&device, &used(&batch, 3)).unwrap();
+        assert_eq!(ring.rewind(&mut batch, 1), refused(1, 0));
+
+        // All committed while others are in flight: none of the last take is left.
+        let (rig, mut ring, mut batch) = self::ring(format, SIZE, NONE);
+        let device = rig.device();
+        busy(&rig, false);
+        assert_eq!(ring.take(&device, &mut batch, 2), Ok(2));
+        let mut later = Batch::new(8, 16);
+        assert_eq!(ring.take(&device, &mut later, 2), Ok(2));
+        ring.commit(&device, &used(&later, 2)).unwrap();
+        assert!(ring.in_flight() >= 2);
+        assert_eq!(ring.rewind(&mut later, 2), refused(2, 0));
     }
 }
 

@@ -9,7 +9,7 @@ use rig::Rig;
 use vdpa_mem::{Fault, Iova};
 use vdpa_ring::{
     AddError, Batch, ChainToken, Completion, DeviceRing, DriverRing, Format, Pos, QueueState,
-    RingFeatures, Segment, Used,
+    RingError, RingFeatures, Segment, Used,
 };
 
 /// One step of a driver or a device.
@@ -61,6 +61,7 @@ enum Out {
     Chains(Vec<(u64, Vec<Segment>, Vec<Segment>)>),
     Back(Vec<(u64, u32)>),
     More(bool),
+    Rewound(usize),
 }
 
 /// A chain, known by the address of its first segment.
@@ -123,6 +124,8 @@ struct Model {
     kick: Bell,
     call: Bell,
     miss: bool,
+    /// The last take stopped at a chain whose table was not mapped.
+    parked: bool,
 }
 
 impl Model {
@@ -150,6 +153,7 @@ impl Model {
             kick: bell.clone(),
             call: bell,
             miss: false,
+            parked: false,
         }
     }
 
@@ -160,6 +164,11 @@ impl Model {
     fn commit(&mut self, which: Vec<usize>, lens: impl Fn(&Chain, bool) -> u32) -> Out {
         let old = self.at[2];
         let last = which.len();
+        // In any order, those of the last take may be among them.
+        self.last_take = match self.features.contains(RingFeatures::IN_ORDER) {
+            true => self.last_take.saturating_sub(which.len()),
+            false => 0,
+        };
         for (i, &at) in which.iter().enumerate() {
             let chain = self.taken[at].clone();
             let len = lens(&chain, i + 1 == last);
@@ -171,7 +180,6 @@ impl Model {
         for at in gone.into_iter().rev() {
             self.taken.remove(at);
         }
-        self.last_take = 0;
         Out::Notify(self.call.rings(old, self.at[2]))
     }
 
@@ -208,10 +216,15 @@ impl Model {
             }
             Op::Take { limit } => {
                 let mut out = Vec::new();
+                self.parked = false;
                 while out.len() < limit {
                     match self.shown.front() {
                         Some(chain) if !(self.miss && chain.indirect) => {}
-                        _ => break,
+                        Some(_) => {
+                            self.parked = true;
+                            break;
+                        }
+                        None => break,
                     }
                     let chain = self.shown.pop_front().unwrap();
                     out.push((chain.tag, chain.readable.clone(), chain.writable.clone()));
@@ -222,13 +235,15 @@ impl Model {
                 Out::Chains(out)
             }
             Op::Rewind { n } => {
-                for _ in 0..n.min(self.last_take) {
+                let n = n.min(self.last_take);
+                self.parked &= n == 0;
+                for _ in 0..n {
                     let chain = self.taken.pop().unwrap();
                     self.at[1] -= self.units(&chain);
                     self.last_take -= 1;
                     self.shown.push_front(chain);
                 }
-                Out::Nothing
+                Out::Rewound(n)
             }
             Op::Commit { n, pick, fill } => {
                 let which = picked(self.taken.len(), n, pick, self.features);
@@ -256,7 +271,7 @@ impl Model {
             }
             Op::ArmDevice => {
                 (self.kick.armed, self.kick.event) = (true, self.at[1]);
-                Out::More(!self.shown.is_empty())
+                Out::More(!self.shown.is_empty() && !self.parked)
             }
             Op::DisarmDevice => {
                 self.kick.armed = false;
@@ -270,7 +285,11 @@ impl Model {
                 self.call.armed = false;
                 Out::Nothing
             }
-            Op::RestoreDevice | Op::RestoreDriver => Out::Nothing,
+            Op::RestoreDevice => {
+                (self.last_take, self.parked) = (0, false);
+                Out::Nothing
+            }
+            Op::RestoreDriver => Out::Nothing,
             Op::Miss(on) => {
                 self.miss = on;
                 Out::Nothing
@@ -401,10 +420,18 @@ impl<'r> Pair<'r> {
                 Out::Chains(out)
             }
             Op::Rewind { n } => {
-                let n = n.min(self.batch.len());
-                self.device.rewind(&mut self.batch, n).unwrap();
+                // As many as can be, where it is fewer.
+                let n = match self.device.rewind(&mut self.batch, n) {
+                    Ok(()) => n,
+                    Err(RingError::NotRewindable { asked, rewindable }) => {
+                        assert!(asked == n && rewindable < n);
+                        self.device.rewind(&mut self.batch, rewindable).unwrap();
+                        rewindable
+                    }
+                    Err(other) => panic!("{other}"),
+                };
                 self.taken.truncate(self.taken.len() - n);
-                Out::Nothing
+                Out::Rewound(n)
             }
             Op::Commit { n, pick, fill } => {
                 let which = picked(self.taken.len(), n, pick, self.features);
@@ -479,7 +506,9 @@ impl<'r> Pair<'r> {
         for at in gone.into_iter().rev() {
             self.taken.remove(at);
         }
-        self.batch.clear();
+        if !self.features.contains(RingFeatures::IN_ORDER) {
+            self.batch.clear();
+        }
         used
     }
 }

@@ -5,8 +5,8 @@ mod rig;
 use rig::{AVAIL, BASE, Rig, USED, WRITE, packed};
 use vdpa_mem::Iova;
 use vdpa_ring::{
-    AddError, Completion, DriverRing, Format, Pos, QueueState, RingError, RingFeatures, Segment,
-    layout,
+    AddError, Batch, Completion, DeviceRing, DriverRing, Format, Pos, QueueState, RingError,
+    RingFeatures, Segment, Used, layout,
 };
 
 const SIZE: u16 = 8;
@@ -180,6 +180,143 @@ fn used_idx_that_jumps_or_goes_back_is_refused() {
         in_flight: 3,
     };
     latched(&rig, &mut driver, error);
+}
+
+/// A device that guesses the id of a chain it has not been shown: accepted, its slots would be
+/// written again before they are published, and the ring would show nothing any more.
+#[test]
+fn unpublished_chain_marked_used_is_refused_and_publication_goes_on() {
+    for format in [Format::Split, Format::Packed] {
+        for features in [NONE, RingFeatures::IN_ORDER] {
+            for (parts, len) in [(1, 0), (1, 10), (3, 30), (3, 31), (1, u32::MAX)] {
+                let rig = Rig::new(format, SIZE);
+                let mem = rig.driver(false);
+                let mut driver = DriverRing::new(format, SIZE, features, None).unwrap();
+                driver.add(&mem, &[], &[segment(10)]).unwrap();
+                assert!(driver.publish(&mem));
+                let hidden = [segment(10); 3];
+                let id = driver.add(&mem, &[], &hidden[..parts]).unwrap();
+                let before = (driver.state(), driver.free(), driver.in_flight());
+                used(&rig, 0, u32::from(id), len);
+                latched(
+                    &rig,
+                    &mut driver,
+                    RingError::UsedNotInFlight { index: 0, id },
+                );
+                assert_eq!(
+                    before,
+                    (driver.state(), driver.free(), driver.in_flight()),
+                    "{format} {features:?}"
+                );
+                driver.publish(&mem);
+                assert_ne!(before.0, driver.state(), "{format} {features:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn chain_is_taken_back_once_it_was_published_and_used() {
+    for format in [Format::Split, Format::Packed] {
+        let (rig, mut driver, ids) = three(format, NONE);
+        // One more, which hides none of those shown.
+        let mem = rig.driver(false);
+        let hidden = driver.add(&mem, &[], &[segment(9)]).unwrap();
+        // The second chain has two parts.
+        let [first, second, third, last] = match format {
+            Format::Split => [0, 1, 2, 3],
+            Format::Packed => [0, 1, 3, 4],
+        };
+        for (at, id) in [first, second, third].into_iter().zip(ids) {
+            used(&rig, at, u32::from(id), 0);
+        }
+        let back: Vec<_> = take(&rig, &mut driver)
+            .unwrap()
+            .iter()
+            .map(|c| c.id)
+            .collect();
+        assert_eq!(back, ids, "{format}");
+        driver.publish(&mem);
+        used(&rig, last, u32::from(hidden), 9);
+        let completion = Completion { id: hidden, len: 9 };
+        assert_eq!(take(&rig, &mut driver), Ok(vec![completion]));
+    }
+}
+
+/// One slow chain, and as many quick ones as the ring's index has values.
+#[test]
+#[cfg_attr(miri, ignore = "65536 chains take too long")]
+fn slow_chain_is_not_taken_for_an_unpublished_one_when_indices_wrap() {
+    for format in [Format::Split, Format::Packed] {
+        let rig = Rig::new(format, SIZE);
+        let (driver_mem, device_mem) = (rig.driver(false), rig.device());
+        let mut driver = DriverRing::new(format, SIZE, NONE, None).unwrap();
+        let mut device = DeviceRing::new(format, SIZE, NONE, None).unwrap();
+        let mut batch = Batch::new(1, 1);
+        let mut show = |driver: &mut DriverRing, device: &mut DeviceRing| {
+            let id = driver.add(&driver_mem, &[], &[segment(9)]).unwrap();
+            driver.publish(&driver_mem);
+            assert_eq!(device.take(&device_mem, &mut batch, 1), Ok(1));
+            let token = batch.chain(0).unwrap().token();
+            assert_eq!(token.id(), id);
+            Used { token, len: 3 }
+        };
+        let slow = show(&mut driver, &mut device);
+        for _ in 0..0xffff {
+            let quick = show(&mut driver, &mut device);
+            device.commit(&device_mem, &[quick]).unwrap();
+            assert_eq!(take(&rig, &mut driver).unwrap().len(), 1);
+        }
+        driver.add(&driver_mem, &[], &[segment(9)]).unwrap();
+        device.commit(&device_mem, &[slow]).unwrap();
+        let id = slow.token.id();
+        assert_eq!(take(&rig, &mut driver), Ok(vec![Completion { id, len: 3 }]));
+    }
+}
+
+#[test]
+fn no_used_entry_is_fetched_twice() {
+    for format in [Format::Split, Format::Packed] {
+        for features in [NONE, RingFeatures::IN_ORDER] {
+            let (rig, mut driver, ids) = three(format, features);
+            rig.driver_log.clear();
+            if features == NONE {
+                used(&rig, 0, u32::from(ids[0]), 0);
+                used(&rig, 1, u32::from(ids[1]), 20);
+                let last = if format == Format::Split { 2 } else { 3 };
+                used(&rig, last, u32::from(ids[2]), 30);
+            } else {
+                used(&rig, 0, u32::from(ids[2]), 30);
+                if format == Format::Split {
+                    rig.u16(rig.at.device, layout::IDX, 3);
+                }
+            }
+            // Whatever has been read turns into ones at once.
+            *rig.driver_log.hook.borrow_mut() = Some(Box::new(|rig, which, at| match which {
+                rig::Which::Descriptor => rig.region.bytes().store_u64(at, u64::MAX),
+                rig::Which::Device if at == layout::IDX => rig.u16(rig.at.device, at, 0xffff),
+                rig::Which::Device => rig.u32(rig.at.device, at, u32::MAX),
+                _ => {}
+            }));
+            let whole = [(ids[0], 0), (ids[1], 20), (ids[2], 30)];
+            assert_eq!(
+                take(&rig, &mut driver).unwrap(),
+                whole.map(|(id, len)| Completion { id, len })
+            );
+            let (idx, entry) = match format {
+                Format::Split => (1, 2),
+                Format::Packed => (0, 1),
+            };
+            let chains = if features == NONE { 3 } else { 1 };
+            let loads = rig.driver_log.loads.borrow();
+            assert!(loads.values().all(|&n| n == 1), "{format} {loads:?}");
+            assert_eq!(
+                loads.len(),
+                idx + entry * chains,
+                "{format} {features:?} {loads:?}"
+            );
+        }
+    }
 }
 
 #[test]

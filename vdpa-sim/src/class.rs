@@ -152,7 +152,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(reader: Reader, rounds: Arc<Rounds>, worker: usize) -> Self {
+    /// A desk of worker `worker`: for whoever serves units without threads, as benches do.
+    pub fn new(reader: Reader, rounds: Arc<Rounds>, worker: usize) -> Self {
         Self {
             reader,
             rounds,

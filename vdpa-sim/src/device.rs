@@ -1,5 +1,7 @@
 //! The core of a simulated device: the contract's calls, turned into commands for the workers.
 
+mod caps;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,9 +11,9 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vdpa_core::{
-    Bell, Call, CallCell, CallKind, Caps, ClassState, DeviceInfo, Doorbell, Error, Event, Features,
-    GroupIndex, Host, Kick, KickKind, QueueConfig, QueueEnable, QueueIndex, QueueLimits,
-    QueuePause, QueueReset, Result, Sleeper, Stats, Status, Suspend, VdpaDevice,
+    Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Doorbell, Error, Event, Features, GroupIndex,
+    Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result, Sleeper, Status,
+    VdpaDevice,
 };
 use vdpa_mem::Reader;
 use vdpa_ring::QueueState;
@@ -252,7 +254,6 @@ impl SimDevice {
     /// Begins to stop a queue in one way or the other.
     fn begin_stop(&self, q: QueueIndex, how: Stop) -> Result<()> {
         if let Some(mut record) = self.shared.record(q.place()) {
-            record.state = None;
             record.stopping = true;
         }
         self.tell(q, |at| Command::Stop { at, how })
@@ -396,7 +397,8 @@ impl VdpaDevice for SimDevice {
     fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
         let cell = self.shared.record(q.place()).and_then(|r| r.call.clone());
         // Outside of the record's lock: the new call is raised here.
-        cell.ok_or(Error::QueueNotStarted { queue: q })?.replace(call);
+        cell.ok_or(Error::QueueNotStarted { queue: q })?
+            .replace(call);
         Ok(())
     }
 }
@@ -414,82 +416,6 @@ fn nonblocking(q: QueueIndex, event: Arc<OwnedFd>) -> Result<Arc<OwnedFd>, SimEr
             queue: q,
             source: e.into(),
         }),
-    }
-}
-
-impl QueueReset for SimDevice {
-    fn begin(&self, q: QueueIndex) -> Result<()> {
-        self.begin_stop(q, Stop::Reset)
-    }
-
-    fn poll(&self, q: QueueIndex) -> Result<Poll<()>> {
-        Ok(self.poll_stop(q).map(drop))
-    }
-}
-
-impl QueuePause for SimDevice {
-    fn begin(&self, q: QueueIndex) -> Result<()> {
-        self.begin_stop(q, Stop::Pause)
-    }
-
-    fn poll(&self, q: QueueIndex) -> Result<Poll<QueueState>> {
-        match self.poll_stop(q) {
-            Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(state) => state
-                .map(Poll::Ready)
-                .ok_or(Error::QueueNotStarted { queue: q }),
-        }
-    }
-}
-
-impl QueueEnable for SimDevice {
-    fn set(&self, q: QueueIndex, on: bool) -> Result<()> {
-        self.tell(q, |at| Command::Enable { at, on })
-    }
-}
-
-impl Suspend for SimDevice {
-    fn begin(&self) -> Result<()> {
-        let all = Joint::new(self.workers);
-        lock(&self.suspension).joint = Some(Arc::clone(&all));
-        self.tell_all(|| Command::Suspend(Arc::clone(&all)))
-    }
-
-    fn poll(&self) -> Result<Poll<()>> {
-        let done = lock(&self.suspension).joint.as_ref().is_none_or(|all| all.is_done());
-        Ok(if done { Poll::Ready(()) } else { Poll::Pending })
-    }
-
-    fn state(&self, q: QueueIndex) -> Result<QueueState> {
-        let state = self.shared.record(q.place()).and_then(|record| record.state);
-        state.ok_or(Error::QueueNotStarted { queue: q })
-    }
-
-    fn resume(&self) -> Result<()> {
-        let mut suspension = lock(&self.suspension);
-        suspension.joint = None;
-        let link = suspension.link.take();
-        drop(suspension);
-        self.tell_all(|| Command::Resume)?;
-        link.map_or(Ok(()), |up| self.set_link(up))
-    }
-}
-
-impl ClassState for SimDevice {
-    fn save(&self) -> Result<Vec<u8>> {
-        Ok(self.shared.class.save())
-    }
-
-    fn restore(&self, from: &[u8]) -> Result<()> {
-        let restored = self.shared.class.restore(from);
-        restored.map_err(|why| Error::ClassState { why })
-    }
-}
-
-impl Stats for SimDevice {
-    fn read(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()> {
-        self.shared.class.stats(to);
-        Ok(())
     }
 }
 

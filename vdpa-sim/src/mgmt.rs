@@ -17,16 +17,36 @@ use crate::shared::lock;
 
 /// The keys of `sim:net`.
 const NET_KEYS: &[Key] = &[
-    key("mac", "52:54:00:00:00:01", "address; default: one of the device's own"),
-    key("mtu", "68 to 65535", "longest payload in bytes; default 1500"),
+    key(
+        "mac",
+        "52:54:00:00:00:01",
+        "address; default: one of the device's own",
+    ),
+    key(
+        "mtu",
+        "68 to 65535",
+        "longest payload in bytes; default 1500",
+    ),
     key("queue_pairs", "1 to 128", "queue pairs; default 1"),
-    key("queue_size", "1 to 32768", "largest queue size; default 1024"),
-    key("features", "A+B or +A-B", "what is offered; default everything"),
+    key(
+        "queue_size",
+        "1 to 32768",
+        "largest queue size; default 1024",
+    ),
+    key(
+        "features",
+        "A+B or +A-B",
+        "what is offered; default everything",
+    ),
     key("port", PORTS, "where frames go; default loopback"),
     key("workers", "1 to 129", "threads; default 1"),
     key("speed", "0 to 2147483647", "speed in Mb/s; default unknown"),
     key("link", "up or down", "carrier at first; default up"),
-    key("poll_us", "0 to 1000000", "microseconds of polling before sleep; default 50"),
+    key(
+        "poll_us",
+        "0 to 1000000",
+        "microseconds of polling before sleep; default 50",
+    ),
 ];
 
 const PORTS: &str = "loopback, null, wire:NAME, pcap:IN[:OUT]";
@@ -80,18 +100,26 @@ impl SimMgmt {
     /// Runs `with` for the list of devices that live.
     fn list<T>(&self, with: impl FnOnce(&mut Devices) -> T) -> T {
         let mut devices = lock(&self.devices);
-        devices.list.retain(|(_, device)| device.strong_count() != 0);
+        devices
+            .list
+            .retain(|(_, device)| device.strong_count() != 0);
         with(&mut devices)
     }
 
     fn find(&self, name: &str) -> Result<Arc<SimDevice>> {
         self.list(|devices| {
             let found = devices.list.iter().find(|(entry, _)| entry.name == name);
-            found.and_then(|(_, device)| device.upgrade()).ok_or_else(|| Error::DeviceUnknown {
-                parent: self.name().to_owned(),
-                name: name.to_owned(),
-                known: devices.list.iter().map(|(entry, _)| entry.name.clone()).collect(),
-            })
+            found
+                .and_then(|(_, device)| device.upgrade())
+                .ok_or_else(|| Error::DeviceUnknown {
+                    parent: self.name().to_owned(),
+                    name: name.to_owned(),
+                    known: devices
+                        .list
+                        .iter()
+                        .map(|(entry, _)| entry.name.clone())
+                        .collect(),
+                })
         })
     }
 
@@ -130,13 +158,18 @@ impl SimMgmt {
             ("loopback", None) => loopback(),
             ("null", None) => Arc::new(Null),
             ("wire", Some(wire)) => {
-                let taken = self.wires.take(wire.text(), Arc::clone(presence), pairs, longest);
+                let taken = self
+                    .wires
+                    .take(wire.text(), Arc::clone(presence), pairs, longest);
                 Arc::new(taken.map_err(|e| value.malformed(format!("free: {e}")))?)
             }
             ("wire", None) => return Err(value.malformed("wire:NAME: it has no name").into()),
             ("pcap", Some(files)) => {
                 let (input, output) = files.split(':');
-                let output = output.as_ref().map(Value::text).filter(|path| !path.is_empty());
+                let output = output
+                    .as_ref()
+                    .map(Value::text)
+                    .filter(|path| !path.is_empty());
                 let port = PcapPort::open(input.text().as_ref(), output.map(AsRef::as_ref));
                 Arc::new(port.map_err(SimError::from)?)
             }
@@ -226,6 +259,12 @@ impl MgmtDevice for SimMgmt {
     }
 
     fn devices(&self) -> Vec<MgmtEntry> {
-        self.list(|devices| devices.list.iter().map(|(entry, _)| entry.clone()).collect())
+        self.list(|devices| {
+            devices
+                .list
+                .iter()
+                .map(|(entry, _)| entry.clone())
+                .collect()
+        })
     }
 }

@@ -33,7 +33,9 @@ pub enum Lost {
         fault: Fault,
     },
     /// An area was mapped in one piece and is not any more, or not aligned in this process.
-    #[error("{area} at {at} is not one aligned piece of memory in this process: map it by one mapping")]
+    #[error(
+        "{area} at {at} is not one aligned piece of memory in this process: map it by one mapping"
+    )]
     Scattered {
         /// Which area.
         area: Area,
@@ -122,7 +124,9 @@ fn copy_table(
         let bytes = section.translate(at, 4096, Access::DeviceReads, near)?;
         let mut used = 0_usize;
         while let Some(entry) = entries.peek_mut() {
-            let Some(rest) = raw.get_mut(have..) else { break };
+            let Some(rest) = raw.get_mut(have..) else {
+                break;
+            };
             let read = bytes.read(used, rest);
             used = used.saturating_add(read);
             have = have.saturating_add(read);
@@ -184,11 +188,18 @@ impl Queue {
         chains: usize,
     ) -> Result<Self, SetupError> {
         let mut ring = RingFeatures::empty();
-        ring.set(RingFeatures::INDIRECT_DESC, features.contains(bits::INDIRECT_DESC));
+        ring.set(
+            RingFeatures::INDIRECT_DESC,
+            features.contains(bits::INDIRECT_DESC),
+        );
         ring.set(RingFeatures::EVENT_IDX, features.contains(bits::EVENT_IDX));
         ring.set(RingFeatures::IN_ORDER, features.contains(bits::IN_ORDER));
         let packed = features.contains(bits::RING_PACKED);
-        let format = if packed { Format::Packed } else { Format::Split };
+        let format = if packed {
+            Format::Packed
+        } else {
+            Format::Split
+        };
         let sizes = area_sizes(format, c.size, ring.contains(RingFeatures::EVENT_IDX));
         let place = |area, len, want| Place {
             area,
@@ -198,9 +209,14 @@ impl Queue {
             near: Hint::default(),
         };
         // A packed device writes descriptors, to mark them used; a split one never does.
-        let descriptors = if packed { Access::Both } else { Access::DeviceReads };
+        let descriptors = if packed {
+            Access::Both
+        } else {
+            Access::DeviceReads
+        };
         let segments = usize::from(c.size).saturating_mul(2);
-        let chains = chains.max(1);
+        // There are no more than that.
+        let chains = chains.clamp(1, usize::from(c.size).max(1));
         Ok(Self {
             index,
             ring: DeviceRing::new(format, c.size, ring, c.state)?,
@@ -245,7 +261,11 @@ impl Queue {
         ] {
             let bytes = place.open(section)?;
             // A split driver area is made of 16-bit cells alone.
-            let align = if place.area == Area::Driver && place.len > 4 { 2 } else { align };
+            let align = if place.area == Area::Driver && place.len > 4 {
+                2
+            } else {
+                align
+            };
             if !bytes.hva().is_aligned(align) {
                 let (area, at) = (place.area, place.at);
                 return Err(Lost::Scattered { area, at });

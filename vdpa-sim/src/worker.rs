@@ -21,9 +21,9 @@ use vdpa_mem::Deadline;
 use vdpa_ring::QueueState;
 
 use crate::class::{Desk, Served, Station, Stations, Unit};
-use crate::shared::Shared;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
+use crate::shared::Shared;
 
 /// In how many passes a busy worker looks once at the eventfds it was given.
 const PASSES_A_LOOK: u32 = 64;
@@ -257,7 +257,9 @@ impl Worker {
         for token in kicked.iter().take(count) {
             // The queue's place in bit 0, its unit above.
             let place = (*token & 1) as usize;
-            let post = usize::try_from(*token >> 1).ok().and_then(|unit| posts.get_mut(unit));
+            let post = usize::try_from(*token >> 1)
+                .ok()
+                .and_then(|unit| posts.get_mut(unit));
             if let Some(post) = post {
                 if let Some(Some(kick)) = post.kicks.get(place) {
                     let mut count = [0; 8];
@@ -284,7 +286,10 @@ impl Worker {
                 self.core.stopped(at.queue, state);
             }
             Command::Enable { at, on } => {
-                let station = self.posts.get_mut(at.unit).and_then(|p| p.queues.get_mut(at.place));
+                let station = self
+                    .posts
+                    .get_mut(at.unit)
+                    .and_then(|p| p.queues.get_mut(at.place));
                 if let Some(queue) = station.and_then(Station::running) {
                     queue.enabled = on;
                 }
@@ -407,7 +412,10 @@ fn report(core: &Shared, post: &mut Post, desk: &mut Desk) {
     }
     for (index, why) in desk.lost.drain(..) {
         for (station, number) in post.queues.iter_mut().zip(post.numbers) {
-            if station.running().is_some_and(|queue| queue.index() == index) {
+            if station
+                .running()
+                .is_some_and(|queue| queue.index() == index)
+            {
                 // Its state can still be asked for, as far as it got.
                 if let Station::Running(queue) = std::mem::take(station) {
                     core.suspended(number, queue.state());

@@ -59,7 +59,10 @@ impl Filtered {
             let filtered = self.card.rig.stat("queue0.dropped.rx_filtered") - filtered;
             self.card.rx.got.len() + filtered as usize == frames.len()
         });
-        frames.iter().map(|frame| self.card.rx.got.contains(frame)).collect()
+        frames
+            .iter()
+            .map(|frame| self.card.rx.got.contains(frame))
+            .collect()
     }
 
     fn addresses(&mut self) -> Vec<bool> {
@@ -107,7 +110,11 @@ fn modes_and_tables_decide_what_is_received_and_a_reset_forgets_them() {
     let mut f = start(rig);
     assert_eq!(f.addresses(), [true; 4]);
     assert_eq!(f.ctrl.command(&[0, 0, 0]), 0);
-    assert_eq!(f.addresses(), [true, false, false, true], "the table is empty after reset");
+    assert_eq!(
+        f.addresses(),
+        [true, false, false, true],
+        "the table is empty after reset"
+    );
 }
 
 #[test]
@@ -156,7 +163,15 @@ fn commands_that_are_short_unknown_or_absurd_come_back_with_an_error_of_their_ow
     let lab = Lab::new();
     let mut f = open(&lab, "");
     let absurd = [&[1, 0][..], &u32::MAX.to_le_bytes(), &[0; 12]].concat();
-    for command in [&[0][..], &[0, 0], &[0, 0, 1, 1], &[0, 9, 1], &[9, 0, 0], &[3, 0], &absurd] {
+    for command in [
+        &[0][..],
+        &[0, 0],
+        &[0, 0, 1, 1],
+        &[0, 9, 1],
+        &[9, 0, 0],
+        &[3, 0],
+        &absurd,
+    ] {
         assert_eq!(f.ctrl.command(command), 1, "{command:?}");
         // The status of one command is not that of the next.
         assert_eq!(f.ctrl.command(&[0, 0, 1]), 0);
@@ -169,7 +184,11 @@ fn commands_that_are_short_unknown_or_absurd_come_back_with_an_error_of_their_ow
     q.add(&[(at, 3)], &[]).unwrap();
     q.add(&[], &[(at + 64, 1)]).unwrap();
     q.add(&[(at, 20 << 10)], &[(at + 65, 1)]).unwrap();
-    q.add(&[(at, 1), (at + 1, 1), (at + 2, 1)], &[(at + 72, 5), (at + 80, 3)]).unwrap();
+    q.add(
+        &[(at, 1), (at + 1, 1), (at + 2, 1)],
+        &[(at + 72, 5), (at + 80, 3)],
+    )
+    .unwrap();
     rig.bytes().write(at as usize + 64, &[0xaa; 32]);
     q.publish();
     let lens: Vec<_> = q.wait_used(4).iter().map(|done| done.len).collect();
@@ -180,7 +199,12 @@ fn commands_that_are_short_unknown_or_absurd_come_back_with_an_error_of_their_ow
     assert_eq!(said[8..13], [0; 5]);
     assert_eq!(said[16..20], [0, 0, 0, 0xaa]);
     assert_eq!(f.ctrl.command(&[0, 0, 1]), 0, "the queue goes on");
-    assert!(!f.card.rig.status().contains(vdpa_core::Status::DEVICE_NEEDS_RESET));
+    assert!(
+        !f.card
+            .rig
+            .status()
+            .contains(vdpa_core::Status::DEVICE_NEEDS_RESET)
+    );
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct PackedDevice {
     armed: Option<bool>,
     latch: Latch,
     parked: Option<Iova>,
+    /// Chains of the last take that were not given back since.
+    rewindable: usize,
     /// Private copy of the indirect table being walked.
     table: Box<[[u64; 2]]>,
 }
@@ -77,6 +79,7 @@ impl PackedDevice {
             armed: None,
             latch: Latch::Clear,
             parked: None,
+            rewindable: 0,
             table: vec![[0; 2]; entries].into_boxed_slice(),
         })
     }
@@ -120,6 +123,7 @@ impl PackedDevice {
         limit: usize,
     ) -> Result<usize, RingError> {
         batch.clear();
+        self.rewindable = 0;
         self.latch.check()?;
         self.parked = None;
         let areas = mem.areas();
@@ -139,6 +143,7 @@ impl PackedDevice {
                 return self.stopped(stop, batch);
             }
         }
+        self.rewindable = batch.len();
         Ok(batch.len())
     }
 
@@ -275,6 +280,7 @@ impl PackedDevice {
 
     #[cold]
     fn stopped(&mut self, stop: Stop, batch: &Batch) -> Result<usize, RingError> {
+        self.rewindable = batch.len();
         match stop {
             Stop::Full if batch.is_empty() => Err(RingError::BatchTooSmall {
                 head: self.avail.index,
@@ -289,27 +295,35 @@ impl PackedDevice {
         }
     }
 
-    /// Gives the last `n` chains of `batch` back untouched: the next take returns them again.
+    /// Gives the last `n` chains of `batch`, the last one taken from this ring, back untouched:
+    /// the next take returns them again. Before what precedes them is committed, or after.
     ///
     /// # Errors
-    /// [`RingError::NotRewindable`] if the batch has fewer, or fewer slots are in flight. The
-    /// batch must be the last one taken from this ring and the chains not committed.
+    /// [`RingError::NotRewindable`] if fewer are left of the last take. Which chains a commit
+    /// gave back is not looked at: each counts as one of the last take.
     pub fn rewind(&mut self, batch: &mut Batch, n: usize) -> Result<(), RingError> {
-        let slots = batch
-            .slots_of_last(n)
+        let rewindable = batch.len().min(self.rewindable);
+        let slots = (n <= rewindable)
+            .then(|| batch.slots_of_last(n))
+            .flatten()
             .and_then(|slots| u16::try_from(slots).ok())
             .filter(|&slots| slots <= self.in_flight);
         let Some(slots) = slots else {
             return Err(RingError::NotRewindable {
                 asked: n,
-                rewindable: batch.len().min(usize::from(self.in_flight)),
+                rewindable,
             });
         };
+        if n == 0 {
+            return Ok(());
+        }
         batch.drop_last(n);
+        self.rewindable = rewindable.wrapping_sub(n);
         self.avail = self.avail.retreat(slots, self.size);
         self.in_flight = self.in_flight.wrapping_sub(slots);
-        // A malformed chain behind them is found again behind them.
+        // A malformed or parked chain behind them is found again behind them.
         self.latch.forget();
+        self.parked = None;
         Ok(())
     }
 
@@ -330,6 +344,7 @@ impl PackedDevice {
             write_entry(&areas.descriptor, at, entry);
             at = at.advance(entry.token.slots(), self.size);
         }
+        self.rewindable = self.rewindable.saturating_sub(used.len());
         Ok(self.publish(areas, first, at, slots))
     }
 
@@ -356,6 +371,7 @@ impl PackedDevice {
         };
         let slots = self.covered(used)?;
         let new = self.used.advance(slots, self.size);
+        self.rewindable = self.rewindable.saturating_sub(used.len());
         // The descriptor stands where the batch begins and names where it ends.
         Ok(self.publish(mem.areas(), last, new, slots))
     }
@@ -402,7 +418,8 @@ impl PackedDevice {
     }
 
     /// Asks for kicks and looks again. True: there is work already, or something to be told by
-    /// the next take.
+    /// the next take. False while the next chain is [parked](Self::parked), whatever is behind
+    /// it: the owner takes again once it has mapped the table.
     ///
     /// # Errors
     /// As for [`take`](Self::take).
@@ -426,7 +443,7 @@ impl PackedDevice {
         // Pairs with the driver's full fence between its store of the first meta word and its
         // load of the event words: either it sees that we want a kick, or we see its descriptor.
         areas.device.full();
-        if self.in_flight == self.size {
+        if self.in_flight == self.size || self.parked.is_some() {
             return Ok(false);
         }
         let meta = areas

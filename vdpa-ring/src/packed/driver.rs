@@ -18,8 +18,8 @@ use crate::{
 struct Chain {
     /// Slots it takes; 0: not in flight.
     slots: u16,
-    /// Next free id while it is not in flight; with IN_ORDER its number while it is.
-    link: u16,
+    /// Next free id while it is not in flight, its number while it is.
+    link: u32,
     /// Bytes the device may write.
     writable: u32,
 }
@@ -52,10 +52,11 @@ pub struct PackedDriver {
     id: u16,
     /// Slots free.
     free: u16,
-    /// Chains added, shown to the device, and taken back, free-running.
-    added: u16,
-    shown: u16,
-    done: u16,
+    /// Chains added, shown to the device, and taken back, free-running. Wider than the ring's
+    /// indices: a chain may stay in flight while those come round many times.
+    added: u32,
+    shown: u32,
+    done: u32,
     /// Next slot to write.
     avail: Pos,
     /// What the device has been shown.
@@ -98,9 +99,9 @@ impl PackedDriver {
                 });
             }
         };
-        let chain = |link: u16| Chain {
+        let chain = |next: u16| Chain {
             slots: 0,
-            link,
+            link: u32::from(next),
             writable: 0,
         };
         Ok(Self {
@@ -144,7 +145,7 @@ impl PackedDriver {
     /// Chains added and not taken back.
     #[inline]
     pub fn in_flight(&self) -> u16 {
-        self.added.wrapping_sub(self.done)
+        self.added.wrapping_sub(self.done) as u16
     }
 
     /// What a kick carries with NOTIFICATION_DATA (`virtio 1.4 §2.9`): queue index, next slot
@@ -178,7 +179,8 @@ impl PackedDriver {
         Ok(id)
     }
 
-    #[inline(never)]
+    /// Inlined, so that a caller whose chains are arrays gets code for their length.
+    #[inline(always)]
     fn add_many<M: RingMem>(
         &mut self,
         mem: &DriverMem<M>,
@@ -186,20 +188,10 @@ impl PackedDriver {
         writable: &[Segment],
     ) -> Result<u16, AddError> {
         let (segments, written) = measure(readable, writable, self.size)?;
-        if let Some((tables, offset, table)) = self.table(mem, segments) {
-            let id = self.reserve(1)?;
-            let mut at = offset;
-            sequence(readable, writable, |segment, flags, _| {
-                // virtio 1.4 §2.8.19: entries carry WRITE alone.
-                let meta = packed::meta(segment.len, 0, flags & WRITE);
-                tables
-                    .memory
-                    .store_descriptor(at, [segment.addr.get(), meta]);
-                at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
-            });
-            self.write(&mem.areas, &table, INDIRECT, id);
-            self.enlist(id, 1, written);
-            return Ok(id);
+        if self.features.contains(RingFeatures::INDIRECT_DESC)
+            && let Some(added) = self.add_table(mem, readable, writable, segments, written)
+        {
+            return added;
         }
         let id = self.reserve(segments)?;
         // Kept apart: the stores below could be to `self`, as far as the compiler knows.
@@ -215,6 +207,35 @@ impl PackedDriver {
         (self.avail, self.first) = (at, first);
         self.enlist(id, segments, written);
         Ok(id)
+    }
+
+    /// The same through an indirect table, where one is at hand.
+    #[inline(never)]
+    fn add_table<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        readable: &[Segment],
+        writable: &[Segment],
+        segments: u16,
+        written: u32,
+    ) -> Option<Result<u16, AddError>> {
+        let (tables, offset, table) = self.table(mem, segments)?;
+        let id = match self.reserve(1) {
+            Ok(id) => id,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut at = offset;
+        sequence(readable, writable, |segment, flags, _| {
+            // virtio 1.4 §2.8.19: entries carry WRITE alone.
+            let meta = packed::meta(segment.len, 0, flags & WRITE);
+            tables
+                .memory
+                .store_descriptor(at, [segment.addr.get(), meta]);
+            at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
+        });
+        self.write(&mem.areas, &table, INDIRECT, id);
+        self.enlist(id, 1, written);
+        Some(Ok(id))
     }
 
     /// The table of the next id, where a chain of `segments` goes through one.
@@ -270,10 +291,9 @@ impl PackedDriver {
         if let Some(chain) = self.chains.get_mut(usize::from(id)) {
             chain.slots = slots;
             chain.writable = writable;
-            if self.features.contains(RingFeatures::IN_ORDER) {
-                chain.link = self.added;
-            } else {
-                self.id = chain.link;
+            let next = core::mem::replace(&mut chain.link, self.added);
+            if !self.features.contains(RingFeatures::IN_ORDER) {
+                self.id = next as u16;
             }
         }
         self.free = self.free.wrapping_sub(slots);
@@ -283,8 +303,11 @@ impl PackedDriver {
     /// Shows the device what was added since the last time. True: kick it.
     #[inline]
     pub fn publish<M: RingMem>(&mut self, mem: &DriverMem<M>) -> bool {
-        let Some(slots @ 1..) = self.avail.since(self.published, self.size) else {
-            return false;
+        let (avail, published) = (self.avail, self.published);
+        let slots = match avail.since(published, self.size) {
+            Some(0) if self.added == self.shown => return false,
+            Some(slots @ 1..) => slots,
+            _ => return self.overrun(),
         };
         let areas = &mem.areas;
         // Pairs with the device's acquire after its load of the first meta word: payload and the
@@ -303,7 +326,20 @@ impl PackedDriver {
         packed_wants(asked, position, event_idx, self.avail, slots, self.size)
     }
 
-    /// Takes back as many used chains as fit `out`; returns how many.
+    /// What is written and not shown is not within the ring. Nothing more is shown, and the next
+    /// take tells: an answer of silence here would leave the owner waiting for ever.
+    #[cold]
+    fn overrun(&mut self) -> bool {
+        if self.latch.is_clear() {
+            let (avail, published) = (self.avail, self.published);
+            let error = RingError::Overrun { avail, published };
+            self.latch = Latch::Pending(error);
+        }
+        false
+    }
+
+    /// Takes back as many used chains as fit `out`; returns how many. A length in a used
+    /// descriptor without WRITE counts where it can be true: see [`Completion::len`].
     ///
     /// # Errors
     /// What the device did wrong, once, after the chains before it were returned; then
@@ -320,7 +356,9 @@ impl PackedDriver {
             return self.take_in_order(ring, out);
         }
         let size = self.size;
-        let chains = usize::from(self.shown.wrapping_sub(self.done));
+        let chains = self.shown.wrapping_sub(self.done) as usize;
+        // Numbers of chains the device can't know yet; in nearly all takes there are none.
+        let (shown, hidden) = (self.shown, self.added.wrapping_sub(self.shown));
         let (mut at, mut free, mut first) = (self.used, self.free, self.id);
         let (mut taken, mut bad) = (0u16, None);
         // Nothing is read of a ring the device has nothing of.
@@ -330,7 +368,9 @@ impl PackedDriver {
             };
             let id = packed::id(meta);
             let known = self.chains.get_mut(usize::from(id));
-            let Some(chain) = known.filter(|chain| chain.slots != 0) else {
+            let seen =
+                |chain: &&mut Chain| chain.slots != 0 && chain.link.wrapping_sub(shown) >= hidden;
+            let Some(chain) = known.filter(seen) else {
                 bad = Some(self.reproach(at, meta));
                 break;
             };
@@ -340,14 +380,14 @@ impl PackedDriver {
             };
             let slots = core::mem::take(&mut chain.slots);
             // Freed last, used first.
-            chain.link = core::mem::replace(&mut first, id);
+            chain.link = u32::from(core::mem::replace(&mut first, id));
             free = free.wrapping_add(slots);
             at = at.past(slots, size);
             taken = taken.wrapping_add(1);
             *place = Completion { id, len };
         }
         (self.used, self.free, self.id) = (at, free, first);
-        self.done = self.done.wrapping_add(taken);
+        self.done = self.done.wrapping_add(u32::from(taken));
         match bad {
             None => Ok(usize::from(taken)),
             Some(error) => self.latch.raise(error, usize::from(taken)),
@@ -365,13 +405,20 @@ impl PackedDriver {
                 size,
             },
             Some(&Chain {
-                slots, writable, ..
-            }) if slots != 0 && meta as u32 > writable => {
+                slots,
+                link,
+                writable,
+            }) if slots != 0 && !self.is_hidden(link) && meta as u32 > writable => {
                 let len = meta as u32;
                 RingError::UsedTooLong { id, len, writable }
             }
             Some(_) => RingError::UsedNotInFlight { index, id },
         }
+    }
+
+    /// Whether the chain in flight of this number has not been shown to the device.
+    fn is_hidden(&self, number: u32) -> bool {
+        number.wrapping_sub(self.shown) < self.added.wrapping_sub(self.shown)
     }
 
     /// With IN_ORDER a used descriptor stands for all chains up to the one it names; those before
@@ -405,7 +452,7 @@ impl PackedDriver {
                 done = done.wrapping_add(1);
             }
             (self.used, self.free) = (at, free);
-            self.done = self.done.wrapping_add(done);
+            self.done = self.done.wrapping_add(u32::from(done));
             taken = taken.wrapping_add(usize::from(done));
             self.run = run.after(done, out.get_mut(..taken).unwrap_or_default());
         }
@@ -434,7 +481,8 @@ impl PackedDriver {
             let index = at.index;
             return Err(RingError::UsedNotInFlight { index, id });
         }
-        let left = before.wrapping_add(1);
+        // At most as many as the ring has slots.
+        let left = before.wrapping_add(1) as u16;
         Ok(Some(Run { left, len }))
     }
 
@@ -504,4 +552,50 @@ fn put<M: RingMem>(
     }
     ring.store_descriptor(slot, [addr, meta]);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use vdpa_mem::{Iova, Region};
+
+    use super::*;
+    use crate::layout::area_sizes;
+
+    #[test]
+    fn publication_that_can_not_be_is_told_and_not_passed_over() {
+        let (format, size) = (Format::Packed, 4);
+        let sizes = area_sizes(format, size, false);
+        let at = sizes.placed();
+        let region = Region::anonymous(u64::from(at.bytes)).unwrap();
+        let area = |from: u32, bytes: u32| {
+            let bytes = region.bytes().slice(from as usize, bytes as usize);
+            bytes.unwrap()
+        };
+        let mem = DriverMem::new(Areas {
+            descriptor: area(0, sizes.descriptor.bytes),
+            driver: area(at.driver, sizes.driver.bytes),
+            device: area(at.device, sizes.device.bytes),
+        });
+        let segment = Segment {
+            addr: Iova::new(0x1000),
+            len: 8,
+        };
+        // Behind what is published; and where it is, with a chain added.
+        for by in [1, 0] {
+            let mut driver = PackedDriver::new(size, RingFeatures::empty(), None).unwrap();
+            let published = driver.published;
+            driver.add(&mem, &[segment], &[]).unwrap();
+            driver.avail = published.retreat(by, size);
+            assert!(!driver.publish(&mem));
+            assert!(driver.arm(&mem), "there is something to tell");
+            let error = RingError::Overrun {
+                avail: driver.avail,
+                published,
+            };
+            let mut out = [Completion::default()];
+            assert_eq!(driver.take_used(&mem, &mut out), Err(error));
+            assert_eq!(driver.take_used(&mem, &mut out), Err(RingError::Latched));
+            assert_eq!(driver.add(&mem, &[segment], &[]), Err(AddError::Latched));
+        }
+    }
 }

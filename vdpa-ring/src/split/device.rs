@@ -35,6 +35,8 @@ pub struct SplitDevice {
     armed: Option<bool>,
     latch: Latch,
     parked: Option<Iova>,
+    /// Chains of the last take that were not given back since.
+    rewindable: usize,
     /// Private copy of the indirect table being walked.
     table: Box<[[u64; 2]]>,
 }
@@ -82,6 +84,7 @@ impl SplitDevice {
             armed: None,
             latch: Latch::Clear,
             parked: None,
+            rewindable: 0,
             table: vec![[0; 2]; entries].into_boxed_slice(),
         })
     }
@@ -126,6 +129,7 @@ impl SplitDevice {
         limit: usize,
     ) -> Result<usize, RingError> {
         batch.clear();
+        self.rewindable = 0;
         self.latch.check()?;
         let areas = mem.areas();
         self.start(areas)?;
@@ -164,6 +168,7 @@ impl SplitDevice {
                 return self.stopped(stop, batch);
             }
         }
+        self.rewindable = goal;
         Ok(goal)
     }
 
@@ -299,6 +304,7 @@ impl SplitDevice {
 
     #[cold]
     fn stopped(&mut self, stop: Stop, batch: &Batch) -> Result<usize, RingError> {
+        self.rewindable = batch.len();
         match stop {
             Stop::Full if batch.is_empty() => Err(RingError::BatchTooSmall {
                 head: self.avail & self.mask,
@@ -313,23 +319,29 @@ impl SplitDevice {
         }
     }
 
-    /// Gives the last `n` chains of `batch` back untouched: the next take returns them again.
+    /// Gives the last `n` chains of `batch`, the last one taken from this ring, back untouched:
+    /// the next take returns them again. Before what precedes them is committed, or after.
     ///
     /// # Errors
-    /// [`RingError::NotRewindable`] if the batch has fewer, or fewer are in flight. The batch
-    /// must be the last one taken from this ring and the chains not committed.
+    /// [`RingError::NotRewindable`] if fewer are left of the last take. Which chains a commit
+    /// gave back is not looked at: each counts as one of the last take.
     pub fn rewind(&mut self, batch: &mut Batch, n: usize) -> Result<(), RingError> {
-        let rewindable = batch.len().min(usize::from(self.in_flight()));
+        let rewindable = batch.len().min(self.rewindable);
         if n > rewindable {
             return Err(RingError::NotRewindable {
                 asked: n,
                 rewindable,
             });
         }
+        if n == 0 {
+            return Ok(());
+        }
         batch.drop_last(n);
+        self.rewindable = rewindable.wrapping_sub(n);
         self.avail = self.avail.wrapping_sub(n as u16);
-        // A malformed chain behind them is found again behind them.
+        // A malformed or parked chain behind them is found again behind them.
         self.latch.forget();
+        self.parked = None;
         Ok(())
     }
 
@@ -337,6 +349,8 @@ impl SplitDevice {
     ///
     /// # Errors
     /// [`RingError::NotTaken`] if more are given back than are in flight; nothing is written.
+    /// [`RingError::UsedAtStart`] once, then [`RingError::Latched`], if the restored state lacks
+    /// the used index and the one in memory does not fit.
     #[inline]
     pub fn commit<D: DeviceMem>(&mut self, mem: &D, used: &[Used]) -> Result<bool, RingError> {
         let areas = mem.areas();
@@ -406,6 +420,8 @@ impl SplitDevice {
         areas.device.release();
         areas.device.store_u16(IDX, new);
         let old = core::mem::replace(&mut self.used, new);
+        let given = usize::from(new.wrapping_sub(old));
+        self.rewindable = self.rewindable.saturating_sub(given);
         // Pairs with the driver's full fence between its store of used_event (or flags) and its
         // second look at used.idx: one of the two sees the other.
         areas.device.full();
@@ -417,7 +433,8 @@ impl SplitDevice {
     }
 
     /// Asks for kicks and looks again. True: there is work already, or something to be told by
-    /// the next take.
+    /// the next take. False while the next chain is [parked](Self::parked), whatever is behind
+    /// it: the owner takes again once it has mapped the table.
     ///
     /// # Errors
     /// As for [`take`](Self::take).
@@ -441,7 +458,7 @@ impl SplitDevice {
         // Pairs with the driver's full fence between its store of avail.idx and its load of
         // avail_event (or flags): either it sees that we want a kick, or we see its index.
         areas.device.full();
-        Ok(areas.driver.load_u16(IDX) != self.avail)
+        Ok(self.parked.is_none() && areas.driver.load_u16(IDX) != self.avail)
     }
 
     /// Asks for silence: kicks may still come.
@@ -470,6 +487,7 @@ impl SplitDevice {
 
     #[cold]
     fn read_used<M: RingMem>(&mut self, areas: &Areas<M>) -> Result<(), RingError> {
+        self.latch.check()?;
         let (avail, size) = (self.avail, self.size);
         let used = areas.device.load_u16(IDX);
         if avail.wrapping_sub(used) > size {

@@ -18,10 +18,12 @@ use crate::{
 struct Chain {
     /// Descriptors it takes; 0: not in flight, or no head.
     descriptors: u16,
-    /// Its last descriptor; with IN_ORDER its entry in the available ring.
+    /// Its last descriptor.
     last: u16,
     /// Bytes the device may write.
     writable: u32,
+    /// Its number: that of its entry in the available ring.
+    number: u32,
 }
 
 impl Chain {
@@ -50,10 +52,11 @@ pub struct SplitDriver {
     free: u16,
     /// Head of the oldest chain in flight; followed with IN_ORDER only.
     oldest: u16,
-    /// Next entry of the available ring to write.
-    avail: u16,
-    /// What the device has been shown.
-    published: u16,
+    /// Next entry of the available ring to write: the index is the low half. The upper half
+    /// tells a chain just added from one in flight since the index was last here.
+    avail: u32,
+    /// What the device has been shown, likewise.
+    published: u32,
     /// Next entry of the used ring to take.
     used: u16,
     run: Option<Run>,
@@ -97,8 +100,8 @@ impl SplitDriver {
             head: 0,
             free: size,
             oldest: 0,
-            avail: at,
-            published: at,
+            avail: u32::from(at),
+            published: u32::from(at),
             used: at,
             run: None,
             armed: None,
@@ -114,7 +117,7 @@ impl SplitDriver {
     /// Where the ring stands: what is published, and what has been taken back.
     pub fn state(&self) -> QueueState {
         QueueState::Split {
-            avail: self.published,
+            avail: self.published as u16,
             used: Some(self.used),
         }
     }
@@ -128,14 +131,14 @@ impl SplitDriver {
     /// Chains added and not taken back.
     #[inline]
     pub fn in_flight(&self) -> u16 {
-        self.avail.wrapping_sub(self.used)
+        (self.avail as u16).wrapping_sub(self.used)
     }
 
     /// What a kick carries with NOTIFICATION_DATA (`virtio 1.4 §2.9`): queue index and the
     /// published index.
     #[inline]
     pub fn notification_data(&self, queue: u16) -> u32 {
-        u32::from(queue) | (u32::from(self.published) << 16)
+        u32::from(queue) | (self.published << 16)
     }
 
     /// Adds a chain: what the device reads, then what it writes. It is not shown before
@@ -162,7 +165,8 @@ impl SplitDriver {
         Ok(head)
     }
 
-    #[inline(never)]
+    /// Inlined, so that a caller whose chains are arrays gets code for their length.
+    #[inline(always)]
     fn add_many<M: RingMem>(
         &mut self,
         mem: &DriverMem<M>,
@@ -170,19 +174,10 @@ impl SplitDriver {
         writable: &[Segment],
     ) -> Result<u16, AddError> {
         let (segments, written) = measure(readable, writable, self.size)?;
-        if let Some((tables, offset, table)) = self.table(mem, segments) {
-            let head = self.reserve(1)?;
-            let mut at = offset;
-            sequence(readable, writable, |segment, flags, entry| {
-                let meta = split::meta(segment.len, flags, entry);
-                tables
-                    .memory
-                    .store_descriptor(at, [segment.addr.get(), meta]);
-                at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
-            });
-            write(&mem.areas, head, &table, INDIRECT, 0);
-            self.enlist(&mem.areas, head, head, 1, written);
-            return Ok(head);
+        if self.features.contains(RingFeatures::INDIRECT_DESC)
+            && let Some(added) = self.add_table(mem, readable, writable, segments, written)
+        {
+            return added;
         }
         let head = self.reserve(segments)?;
         let (mut index, mut last) = (head, head);
@@ -196,6 +191,34 @@ impl SplitDriver {
         });
         self.enlist(&mem.areas, head, last, segments, written);
         Ok(head)
+    }
+
+    /// The same through an indirect table, where one is at hand.
+    #[inline(never)]
+    fn add_table<M: RingMem>(
+        &mut self,
+        mem: &DriverMem<M>,
+        readable: &[Segment],
+        writable: &[Segment],
+        segments: u16,
+        written: u32,
+    ) -> Option<Result<u16, AddError>> {
+        let (tables, offset, table) = self.table(mem, segments)?;
+        let head = match self.reserve(1) {
+            Ok(head) => head,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut at = offset;
+        sequence(readable, writable, |segment, flags, entry| {
+            let meta = split::meta(segment.len, flags, entry);
+            tables
+                .memory
+                .store_descriptor(at, [segment.addr.get(), meta]);
+            at = at.wrapping_add(layout::DESCRIPTOR_BYTES);
+        });
+        write(&mem.areas, head, &table, INDIRECT, 0);
+        self.enlist(&mem.areas, head, head, 1, written);
+        Some(Ok(head))
     }
 
     /// The table of the next head, where a chain of `segments` goes through one.
@@ -243,18 +266,15 @@ impl SplitDriver {
     ) {
         self.head = self.after(last);
         self.free = self.free.wrapping_sub(descriptors);
-        let last = match self.features.contains(RingFeatures::IN_ORDER) {
-            true => self.avail,
-            false => last,
-        };
         if let Some(chain) = self.chains.get_mut(usize::from(head)) {
             *chain = Chain {
                 descriptors,
                 last,
                 writable,
+                number: self.avail,
             };
         }
-        let slot = self.avail & self.mask;
+        let slot = self.avail as u16 & self.mask;
         areas.driver.store_u16(layout::avail_entry(slot), head);
         self.avail = self.avail.wrapping_add(1);
     }
@@ -262,11 +282,11 @@ impl SplitDriver {
     /// Shows the device what was added since the last time. True: kick it.
     #[inline]
     pub fn publish<M: RingMem>(&mut self, mem: &DriverMem<M>) -> bool {
-        let new = self.avail;
-        let old = core::mem::replace(&mut self.published, new);
-        if new == old {
+        let old = core::mem::replace(&mut self.published, self.avail);
+        if self.avail == old {
             return false;
         }
+        let (new, old) = (self.avail as u16, old as u16);
         let areas = &mem.areas;
         // Pairs with the device's acquire after its load of avail.idx: payload, descriptors and
         // entries are visible before the index (virtio 1.4 §2.7.13.3.1).
@@ -300,7 +320,7 @@ impl SplitDriver {
         if pending == 0 {
             return Ok(0);
         }
-        let in_flight = self.published.wrapping_sub(self.used);
+        let in_flight = (self.published as u16).wrapping_sub(self.used);
         if pending > in_flight {
             let (from, to) = (self.used, idx);
             let error = RingError::UsedJump {
@@ -318,11 +338,15 @@ impl SplitDriver {
         }
         let (mask, mut at) = (self.mask, self.used);
         let (mut head, mut free) = (self.head, self.free);
+        // Numbers of chains the device can't know yet; in nearly all takes there are none.
+        let (shown, hidden) = (self.published, self.avail.wrapping_sub(self.published));
         let mut bad = None;
         for place in out.iter_mut().take(usize::from(pending)) {
             let (id, len) = load_entry(areas, at & mask);
             let known = self.chains.get_mut(id as usize);
-            let Some(chain) = known.filter(|chain| chain.holds(len)) else {
+            let seen =
+                |chain: &&mut Chain| chain.holds(len) && chain.number.wrapping_sub(shown) >= hidden;
+            let Some(chain) = known.filter(seen) else {
                 bad = Some(self.reproach(at, id, len));
                 break;
             };
@@ -353,8 +377,13 @@ impl SplitDriver {
             return RingError::UsedIdOutOfRange { index, id, size };
         }
         let id = id as u16;
+        let hidden = self.avail.wrapping_sub(self.published);
         match self.chain(id) {
             Chain { descriptors: 0, .. } => RingError::UsedNotInFlight { index, id },
+            // Added, but not shown.
+            Chain { number, .. } if number.wrapping_sub(self.published) < hidden => {
+                RingError::UsedNotInFlight { index, id }
+            }
             Chain { writable, .. } => RingError::UsedTooLong { id, len, writable },
         }
     }
@@ -419,7 +448,7 @@ impl SplitDriver {
             return Err(self.reproach(index, id, len));
         }
         let id = id as u16;
-        let before = self.chain(id).last.wrapping_sub(index);
+        let before = (self.chain(id).number as u16).wrapping_sub(index);
         if before >= pending {
             // In flight, but not among those that used.idx says were used.
             return Err(RingError::UsedNotInFlight { index, id });

@@ -65,21 +65,27 @@ pub const MAX_PAIRS: u16 = 128;
 impl Settings {
     /// Bytes of the longest frame with any tags.
     pub fn longest(&self) -> usize {
-        usize::from(self.mtu)
-            .saturating_add(ETHERNET_BYTES)
-            .saturating_add(TAGS.saturating_mul(TAG_BYTES))
+        self.plain().saturating_add(TAGS.saturating_mul(TAG_BYTES))
+    }
+
+    /// Bytes of the longest frame without tags.
+    #[inline]
+    pub fn plain(&self) -> usize {
+        usize::from(self.mtu).saturating_add(ETHERNET_BYTES)
     }
 
     /// Whether `frame` carries no more than the MTU: VLAN tags come on top of it.
-    #[inline]
     pub fn fits(&self, frame: &[u8]) -> bool {
-        let plain = usize::from(self.mtu).saturating_add(ETHERNET_BYTES);
-        frame.len() <= plain || frame.len() <= plain.saturating_add(tag_bytes(frame))
+        frame.len() <= self.plain().saturating_add(tag_bytes(frame))
     }
 
     /// The configuration space, virtio 1.4 §5.1.4.
     pub(super) fn space(&self, mac: Mac, link: bool) -> NetConfig {
-        let status = if link { NetStatus::LINK_UP } else { NetStatus::empty() };
+        let status = if link {
+            NetStatus::LINK_UP
+        } else {
+            NetStatus::empty()
+        };
         let has = |bit| self.features.contains(bit);
         let mut space = NetConfig::new().with_mac(mac);
         // A field of a feature that is not offered does not exist: it reads 0.

@@ -38,8 +38,8 @@ const REFUSED: usize = 1;
 const FAULTS: usize = 2;
 const CALLS: usize = 3;
 
-/// The names of these counters, behind the name of the queue and a dot.
-pub(super) const COUNTERS: &[&str] = &["commands", "refused", "dropped.ctrl_fault", "calls"];
+/// The names of these counters, behind `control.`.
+pub(super) const COUNTERS: &[&str] = &["commands", "refused", "faults", "calls"];
 
 /// The control queue.
 pub(super) struct Control {
@@ -131,7 +131,13 @@ impl Control {
             if ack == ERR {
                 self.shared.control.add(REFUSED, 1);
             }
-            let len = match answer(&section, chain.writable(), chain.writable_len(), ack, &mut self.near) {
+            let len = match answer(
+                &section,
+                chain.writable(),
+                chain.writable_len(),
+                ack,
+                &mut self.near,
+            ) {
                 Ok(len) => len,
                 Err(at) => {
                     desk_fault(&mut desk.fault, at, Access::DeviceWrites);
@@ -149,7 +155,9 @@ impl Control {
             self.port.changed();
             self.shared.presence.ring_all();
             if !desk.rounds.settle(desk.worker) {
-                tracing::warn!("a worker is stuck in a call: it may still work by the old settings");
+                tracing::warn!(
+                    "a worker is stuck in a call: it may still work by the old settings"
+                );
             }
         }
         let section = desk.reader.enter();
@@ -228,7 +236,11 @@ fn answer(
         }
     }
     // Past the zeroes nothing is promised.
-    Ok(if last <= MOST_ZEROED { len as u32 } else { MOST_ZEROED as u32 })
+    Ok(if last <= MOST_ZEROED {
+        len as u32
+    } else {
+        MOST_ZEROED as u32
+    })
 }
 
 /// What a command changed.
@@ -262,7 +274,11 @@ fn carry_out(shared: &NetShared, command: &[u8]) -> Option<Change> {
 
 /// VIRTIO_NET_CTRL_RX, virtio 1.4 §5.1.9.5.1.
 fn mode(filter: &mut Filter, what: u8, data: &[u8], features: Features) -> Option<()> {
-    let needs = if what < 2 { net::CTRL_RX } else { net::CTRL_RX_EXTRA };
+    let needs = if what < 2 {
+        net::CTRL_RX
+    } else {
+        net::CTRL_RX_EXTRA
+    };
     let &[on] = data else { return None };
     if !features.contains(needs) || !features.contains(net::CTRL_RX) {
         return None;
@@ -311,7 +327,9 @@ fn address(filter: &mut Filter, what: u8, data: &[u8], features: Features) -> Op
 fn table(data: &[u8]) -> Option<(Addresses, &[u8])> {
     let (entries, data) = data.split_first_chunk()?;
     // The count is the driver's: it may say more than there can be.
-    let bytes = usize::try_from(u32::from_le_bytes(*entries)).ok()?.checked_mul(6)?;
+    let bytes = usize::try_from(u32::from_le_bytes(*entries))
+        .ok()?
+        .checked_mul(6)?;
     let (list, rest) = data.split_at_checked(bytes)?;
     let macs = list.as_chunks().0.iter().map(|octets| Mac::new(*octets));
     Some((Addresses::new(macs), rest))

@@ -58,8 +58,6 @@ counters! {
         NoRoom = "dropped.rx_buffer_too_small",
         /// Frames whose buffers are in memory that is not mapped.
         Fault = "dropped.rx_fault",
-        /// Frames that came while the link is down.
-        LinkDown = "dropped.rx_link_down",
         /// Frames for a queue that does not run.
         Stopped = "dropped.rx_no_queue",
         /// Frames for a queue that is off.

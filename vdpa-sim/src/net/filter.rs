@@ -105,22 +105,22 @@ impl Filter {
     }
 
     fn passes_vlan(&self, id: u16) -> bool {
-        let Some(vlans) = &self.vlans else { return true };
+        let Some(vlans) = &self.vlans else {
+            return true;
+        };
         let word = vlans.get(usize::from(id >> 6)).copied().unwrap_or(0);
         // 0 is a priority without a VLAN.
         id == 0 || word & (1 << (id & 63)) != 0
     }
 
-    /// Whether a frame passes, with these features.
+    /// Whether the driver has chosen anything: if not, everything passes.
     #[inline]
-    pub fn passes(&self, frame: &[u8], features: Features) -> bool {
-        if self.modes.is_none() && self.vlans.is_none() {
-            return true;
-        }
-        self.passes_chosen(frame, features)
+    pub fn is_chosen(&self) -> bool {
+        self.modes.is_some() || self.vlans.is_some()
     }
 
-    fn passes_chosen(&self, frame: &[u8], features: Features) -> bool {
+    /// Whether a frame passes, with these features.
+    pub fn passes(&self, frame: &[u8], features: Features) -> bool {
         let modes = self.modes.unwrap_or(Modes {
             promiscuous: true,
             ..Modes::default()
@@ -130,7 +130,8 @@ impl Filter {
         if chosen && modes.promiscuous {
             return true;
         }
-        if features.contains(net::CTRL_VLAN) && vlan(frame).is_some_and(|id| !self.passes_vlan(id)) {
+        if features.contains(net::CTRL_VLAN) && vlan(frame).is_some_and(|id| !self.passes_vlan(id))
+        {
             return false;
         }
         if !chosen {
@@ -144,8 +145,7 @@ impl Filter {
         } else if to.is_multicast() {
             !modes.no_multicast && (modes.all_multicast || self.multicast.contains(to))
         } else {
-            !modes.no_unicast
-                && (modes.all_unicast || to == self.mac || self.unicast.contains(to))
+            !modes.no_unicast && (modes.all_unicast || to == self.mac || self.unicast.contains(to))
         }
     }
 }
@@ -188,12 +188,50 @@ mod tests {
         let none = Modes::default();
         let cases = [
             (none, [true, false, false, true]),
-            (Modes { promiscuous: true, no_unicast: true, ..none }, [true; 4]),
-            (Modes { all_multicast: true, ..none }, [true, false, true, true]),
-            (Modes { all_unicast: true, ..none }, [true, true, false, true]),
-            (Modes { no_multicast: true, all_multicast: true, ..none }, [true, false, false, true]),
-            (Modes { no_unicast: true, ..none }, [false, false, false, true]),
-            (Modes { no_broadcast: true, ..none }, [true, false, false, false]),
+            (
+                Modes {
+                    promiscuous: true,
+                    no_unicast: true,
+                    ..none
+                },
+                [true; 4],
+            ),
+            (
+                Modes {
+                    all_multicast: true,
+                    ..none
+                },
+                [true, false, true, true],
+            ),
+            (
+                Modes {
+                    all_unicast: true,
+                    ..none
+                },
+                [true, true, false, true],
+            ),
+            (
+                Modes {
+                    no_multicast: true,
+                    all_multicast: true,
+                    ..none
+                },
+                [true, false, false, true],
+            ),
+            (
+                Modes {
+                    no_unicast: true,
+                    ..none
+                },
+                [false, false, false, true],
+            ),
+            (
+                Modes {
+                    no_broadcast: true,
+                    ..none
+                },
+                [true, false, false, false],
+            ),
         ];
         for (modes, expected) in cases {
             assert_eq!(which(&with(modes)), expected, "{modes:?}");
@@ -218,12 +256,18 @@ mod tests {
         filter.set_vlan(5, true);
         assert!(filter.passes(&tagged(OTHER, 5), ALL));
         assert!(!filter.passes(&tagged(OTHER, 7), ALL));
-        assert!(filter.passes(&tagged(OTHER, 0), ALL), "a priority is no VLAN");
+        assert!(
+            filter.passes(&tagged(OTHER, 0), ALL),
+            "a priority is no VLAN"
+        );
         assert!(filter.passes(&to(OTHER), ALL));
         assert!(filter.passes(&tagged(OTHER, 7), ALL.without(net::CTRL_VLAN)));
         filter.set_vlan(5, false);
         assert!(!filter.passes(&tagged(OTHER, 5), ALL));
-        filter.modes = Some(Modes { promiscuous: true, ..Modes::default() });
+        filter.modes = Some(Modes {
+            promiscuous: true,
+            ..Modes::default()
+        });
         assert!(filter.passes(&tagged(OTHER, 5), ALL));
     }
 }

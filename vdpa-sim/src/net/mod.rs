@@ -73,8 +73,14 @@ impl Net {
 
     /// The number of the control queue: behind all pairs that there may be, virtio 1.4 §5.1.2.
     fn control_queue(&self, features: Features) -> Option<u16> {
-        let pairs = if features.contains(net::MQ) { self.shared.settings.pairs } else { 1 };
-        features.contains(net::CTRL_VQ).then_some(pairs.saturating_mul(2))
+        let pairs = if features.contains(net::MQ) {
+            self.shared.settings.pairs
+        } else {
+            1
+        };
+        features
+            .contains(net::CTRL_VQ)
+            .then_some(pairs.saturating_mul(2))
     }
 }
 
@@ -84,7 +90,11 @@ impl Class for Net {
     }
 
     fn queues(&self) -> u16 {
-        self.shared.settings.pairs.saturating_mul(2).saturating_add(1)
+        self.shared
+            .settings
+            .pairs
+            .saturating_mul(2)
+            .saturating_add(1)
     }
 
     fn max_size(&self) -> u16 {
@@ -110,7 +120,9 @@ impl Class for Net {
             return Box::new(Control::new(shared, Arc::clone(&self.port)));
         }
         if unit == 0 {
-            self.shared.presence.set_bells(&bells.iter().take(pairs).cloned().collect());
+            self.shared
+                .presence
+                .set_bells(&bells.iter().take(pairs).cloned().collect());
         }
         // Below the number of pairs, which fits.
         let pair = unit as u16;
@@ -138,7 +150,11 @@ impl Class for Net {
         let used = if features.contains(net::MQ) { pairs } else { 1 };
         // A frame may need every buffer of the queue.
         let merged = place == RECEIVE && features.contains(net::MRG_RXBUF);
-        let chains = if merged { usize::from(self.max_size()).max(BATCH_FRAMES) } else { BATCH_FRAMES };
+        let chains = if merged {
+            usize::from(self.max_size()).max(BATCH_FRAMES)
+        } else {
+            BATCH_FRAMES
+        };
         (unit < used).then_some(Role {
             unit,
             place,
@@ -151,7 +167,9 @@ impl Class for Net {
         // Whoever keeps the control queue to itself, as QEMU does over vhost-user, switches pairs on and off by
         // `QueueEnable` instead.
         let all = features.contains(net::MQ) && !features.contains(net::CTRL_VQ);
-        self.shared.presence.set_active(if all { self.shared.settings.pairs } else { 1 });
+        self.shared
+            .presence
+            .set_active(if all { self.shared.settings.pairs } else { 1 });
     }
 
     fn set_live(&self, live: bool) {
@@ -176,7 +194,11 @@ impl Class for Net {
 
     fn read_config(&self, at: u32, to: &mut [u8]) {
         let mac = self.shared.settled.filter().mac;
-        let space = self.shared.settings.space(mac, self.shared.presence.has_link()).to_bytes();
+        let space = self
+            .shared
+            .settings
+            .space(mac, self.shared.presence.has_link())
+            .to_bytes();
         let from = space.get(at as usize..).unwrap_or_default();
         for (to, from) in to.iter_mut().zip(from.iter().chain(std::iter::repeat(&0))) {
             *to = *from;
@@ -201,7 +223,11 @@ impl Class for Net {
 
     fn save(&self) -> Vec<u8> {
         let filter = self.shared.settled.filter();
-        saved::save(&filter, self.shared.presence.active(), self.shared.presence.has_link())
+        saved::save(
+            &filter,
+            self.shared.presence.active(),
+            self.shared.presence.has_link(),
+        )
     }
 
     fn restore(&self, from: &[u8]) -> Result<(), String> {
@@ -211,7 +237,11 @@ impl Class for Net {
             presence,
             ..
         } = &*self.shared;
-        let most = if settled.features().contains(net::MQ) { settings.pairs } else { 1 };
+        let most = if settled.features().contains(net::MQ) {
+            settings.pairs
+        } else {
+            1
+        };
         let state = saved::load(from, most)?;
         settled.set_filter(state.filter);
         presence.set_active(state.active);
@@ -223,11 +253,12 @@ impl Class for Net {
         for (pair, counters) in self.shared.counters.iter().enumerate() {
             let first = pair.saturating_mul(2);
             counters.receive.read(&format!("queue{first}"), to);
-            counters.transmit.read(&format!("queue{}", first.saturating_add(1)), to);
+            counters
+                .transmit
+                .read(&format!("queue{}", first.saturating_add(1)), to);
         }
-        if let Some(number) = self.control_queue(self.shared.settings.features) {
-            self.shared.control.read(&format!("queue{number}"), to);
-        }
+        // By its role: its number depends on the features.
+        self.shared.control.read("control", to);
     }
 }
 
@@ -258,7 +289,11 @@ impl Unit for Pair {
             worked |= transmitter.serve(queue, &mut **lane, shared, &counters.transmit, desk);
         }
         worked |= receiver.serve(receive, &mut **lane, shared, &counters.receive, desk);
-        if worked { Served::Work } else { Served::Nothing }
+        if worked {
+            Served::Work
+        } else {
+            Served::Nothing
+        }
     }
 
     fn arm(&mut self, queues: &mut Stations, desk: &mut Desk) -> bool {

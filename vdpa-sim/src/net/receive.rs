@@ -1,10 +1,12 @@
 //! From the port to a receive queue.
 
+use vdpa_core::Features;
 use vdpa_core::bits::net;
 use vdpa_mem::{Access, Hint, Iova, Section};
 use vdpa_ring::{Batch, Segment, Used};
 
 use super::NetShared;
+use super::config::Settings;
 use super::count::Rx;
 use super::filter::Filter;
 use super::settled::Watch;
@@ -25,13 +27,27 @@ pub(super) struct Receiver {
 
 /// What all frames of a batch have in common.
 struct Delivery<'a> {
-    shared: &'a NetShared,
+    settings: &'a Settings,
     counters: &'a Counters,
     /// `None`: everything passes.
     filter: Option<&'a Filter>,
-    features: vdpa_core::Features,
+    features: Features,
     merge: bool,
-    link: bool,
+    /// Bytes of the longest frame without tags.
+    plain: usize,
+}
+
+/// What came of the buffers of one take.
+#[derive(Default)]
+struct Round {
+    /// Chains that are given back.
+    next: usize,
+    packets: u64,
+    bytes: u64,
+    /// The first frame that is left needs more buffers.
+    short: bool,
+    /// The first address that could not be written.
+    fault: Option<Iova>,
 }
 
 /// Where a frame went.
@@ -46,6 +62,15 @@ enum Placed {
     BadBuffer,
     /// These many buffers are given back empty: one is in memory that may not be written.
     Fault(usize, Iova),
+}
+
+impl Round {
+    #[inline]
+    fn count(&mut self, packet: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        let frame = packet.saturating_sub(HEADER_BYTES);
+        self.bytes = self.bytes.wrapping_add(frame as u64);
+    }
 }
 
 impl Receiver {
@@ -63,6 +88,8 @@ impl Receiver {
         desk: &mut Desk,
     ) -> bool {
         let queue = match station {
+            // Nothing comes any more, and a capture waits.
+            _ if !shared.presence.has_link() => return false,
             Station::Running(queue) if queue.enabled => queue,
             Station::Running(_) => return discard(lane, counters, Rx::Off),
             Station::Stopped => return discard(lane, counters, Rx::Stopped),
@@ -74,12 +101,15 @@ impl Receiver {
         let (mut waiting, mut worked, mut lost) = (false, false, None);
         let (near, mut fault) = (&mut self.near, None);
         let delivery = Delivery {
-            shared,
+            settings: &shared.settings,
             counters,
-            filter: self.watch.filter(&shared.settled),
+            filter: self
+                .watch
+                .filter(&shared.settled)
+                .filter(|filter| filter.is_chosen()),
             features,
             merge: features.contains(net::MRG_RXBUF),
-            link: shared.presence.has_link(),
+            plain: shared.settings.plain(),
         };
         let again = lane.receive(&mut |frames| {
             if lost.is_some() {
@@ -151,42 +181,17 @@ impl Delivery<'_> {
         let mut enough = true;
         while !frames.is_empty() {
             let taken = queue.take(&mem, want)?;
-            let mut next = 0_usize;
-            let mut short = false;
-            while let Some(packet) = frames.first() {
-                if let Some(why) = self.refuses(packet) {
-                    self.counters.add(why as usize, 1);
-                    frames.pop();
-                    continue;
-                }
-                let frame = packet.len().saturating_sub(HEADER_BYTES) as u64;
-                match self.place(packet, &queue.batch, next, section, near) {
-                    Placed::Into(count) => {
-                        give_back(queue, next, count, packet.len());
-                        next = next.saturating_add(count);
-                        packets = packets.wrapping_add(1);
-                        bytes = bytes.wrapping_add(frame);
-                    }
-                    Placed::Short => {
-                        short = true;
-                        break;
-                    }
-                    Placed::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
-                    Placed::BadBuffer => {
-                        self.counters.add(Rx::BadBuffer as usize, 1);
-                        give_back(queue, next, 1, 0);
-                        next = next.saturating_add(1);
-                        continue;
-                    }
-                    Placed::Fault(count, at) => {
-                        self.counters.add(Rx::Fault as usize, 1);
-                        fault.get_or_insert(at);
-                        give_back(queue, next, count, 0);
-                        next = next.saturating_add(count);
-                    }
-                }
-                frames.pop();
-            }
+            let Queue { batch, used, .. } = &mut *queue;
+            let Round {
+                next,
+                packets: more,
+                bytes: longer,
+                short,
+                fault: first,
+            } = self.fill(frames, batch, used, section, near);
+            packets = packets.wrapping_add(more);
+            bytes = bytes.wrapping_add(longer);
+            *fault = fault.or(first);
             queue.rewind(taken.saturating_sub(next))?;
             // All buffers of a frame appear together, virtio 1.4 §5.1.9.4.1.
             queue.commit(&mem, Completeness::Partial)?;
@@ -212,23 +217,87 @@ impl Delivery<'_> {
         Ok(enough)
     }
 
+    /// Moves frames into the buffers of one take, as far as they go.
+    fn fill(
+        &self,
+        frames: &mut FrameBatch,
+        batch: &Batch,
+        used: &mut Vec<Used>,
+        section: &Section<'_>,
+        near: &mut Hint,
+    ) -> Round {
+        let mut round = Round::default();
+        while let Some(packet) = frames.first() {
+            if let Some(why) = self.refuses(packet) {
+                self.counters.add(why as usize, 1);
+                frames.pop();
+                continue;
+            }
+            let len = packet.len();
+            let Some(first) = batch.chain(round.next) else {
+                round.short = true;
+                break;
+            };
+            // Nearly all frames: one segment in one mapping.
+            if let [one] = *first.writable()
+                && one.len as usize >= len
+                && write_whole(packet, one.addr, section, near)
+            {
+                used.push(Used {
+                    token: first.token(),
+                    len: len as u32,
+                });
+                round.next = round.next.wrapping_add(1);
+                round.count(len);
+                frames.pop();
+                continue;
+            }
+            match self.place(packet, batch, round.next, section, near) {
+                Placed::Into(count) => {
+                    give_back(batch, used, round.next, count, len);
+                    round.next = round.next.wrapping_add(count);
+                    round.count(len);
+                }
+                Placed::Short => {
+                    round.short = true;
+                    break;
+                }
+                Placed::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
+                Placed::BadBuffer => {
+                    self.counters.add(Rx::BadBuffer as usize, 1);
+                    give_back(batch, used, round.next, 1, 0);
+                    round.next = round.next.wrapping_add(1);
+                    continue;
+                }
+                Placed::Fault(count, at) => {
+                    self.counters.add(Rx::Fault as usize, 1);
+                    round.fault.get_or_insert(at);
+                    give_back(batch, used, round.next, count, 0);
+                    round.next = round.next.wrapping_add(count);
+                }
+            }
+            frames.pop();
+        }
+        round
+    }
+
     /// Why a packet is not for this driver.
     #[inline]
     fn refuses(&self, packet: &[u8]) -> Option<Rx> {
         let frame = packet.get(HEADER_BYTES..).unwrap_or_default();
-        if !self.link {
-            Some(Rx::LinkDown)
-        } else if !self.shared.settings.fits(frame) {
+        if frame.len() > self.plain && !self.settings.fits(frame) {
             Some(Rx::OverMtu)
-        } else if self.filter.is_some_and(|filter| !filter.passes(frame, self.features)) {
+        } else if self
+            .filter
+            .is_some_and(|filter| !filter.passes(frame, self.features))
+        {
             Some(Rx::Filtered)
         } else {
             None
         }
     }
 
-    /// Writes a packet into buffers of the batch from `next` on.
-    #[inline]
+    /// Writes a packet into buffers of the batch from `next` on, whatever pieces these are in.
     fn place(
         &self,
         packet: &mut [u8],
@@ -258,21 +327,11 @@ impl Delivery<'_> {
                 count = count.saturating_add(1);
             }
         }
-        // virtio 1.4 §5.1.9.4.1: no offload is negotiated, so all is 0 but the number of buffers, which is 1 without
-        // MRG_RXBUF. A frame of 64 KiB has fewer buffers than 16 bits count: one for each of its bytes at most.
-        let buffers = (count.min(usize::from(u16::MAX)) as u16).to_le_bytes();
-        if let Some(header) = packet.first_chunk_mut::<HEADER_BYTES>() {
-            *header = [0; HEADER_BYTES];
-            let [.., low, high] = header;
-            [*low, *high] = buffers;
+        if let Some(room) = packet.first_chunk_mut() {
+            // The longest frame has fewer buffers than 16 bits count.
+            *room = header(count.min(usize::from(u16::MAX)) as u16);
         }
         let mut rest = &*packet;
-        if count == 1 {
-            return match scatter(section, first.writable(), &mut rest, near) {
-                Ok(()) => Placed::Into(1),
-                Err(at) => Placed::Fault(1, at),
-            };
-        }
         for chain in batch.iter().skip(next).take(count) {
             if let Err(at) = scatter(section, chain.writable(), &mut rest, near) {
                 return Placed::Fault(count, at);
@@ -282,15 +341,41 @@ impl Delivery<'_> {
     }
 }
 
+/// The header of a received packet, virtio 1.4 §5.1.9.4.1: no offload is negotiated, so all of it is 0 but the number of
+/// buffers, which is 1 without MRG_RXBUF.
+const fn header(buffers: u16) -> [u8; HEADER_BYTES] {
+    let [low, high] = buffers.to_le_bytes();
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
+}
+
+/// Writes a packet to one place. `false`: it has to be tried in pieces.
+#[inline]
+fn write_whole(packet: &[u8], at: Iova, section: &Section<'_>, near: &mut Hint) -> bool {
+    let len = packet.len();
+    match section.translate(at, len as u32, Access::DeviceWrites, near) {
+        Ok(bytes) if bytes.len() == len => {
+            // Apart from the frame: a header just stored in front of it would be read back by the copy at once.
+            bytes.write(0, &header(1));
+            bytes.write(HEADER_BYTES, packet.get(HEADER_BYTES..).unwrap_or_default());
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Gives `count` chains from `next` on back, with `len` bytes in them together.
 #[inline]
-fn give_back(queue: &mut Queue, next: usize, count: usize, len: usize) {
+fn give_back(batch: &Batch, used: &mut Vec<Used>, next: usize, count: usize, len: usize) {
     let mut left = len as u64;
-    for chain in (next..next.saturating_add(count)).filter_map(|i| queue.batch.chain(i)) {
+    for chain in (next..next.wrapping_add(count)).filter_map(|i| batch.chain(i)) {
         // All but the last are full.
-        let len = if count == 1 { left } else { left.min(chain.writable_len()) };
+        let len = if count == 1 {
+            left
+        } else {
+            left.min(chain.writable_len())
+        };
         left = left.saturating_sub(len);
-        queue.used.push(Used {
+        used.push(Used {
             token: chain.token(),
             len: u32::try_from(len).unwrap_or(u32::MAX),
         });
@@ -298,7 +383,6 @@ fn give_back(queue: &mut Queue, next: usize, count: usize, len: usize) {
 }
 
 /// Writes `rest` into the segments, and leaves of it what did not fit.
-#[inline]
 fn scatter(
     section: &Section<'_>,
     segments: &[Segment],

@@ -50,7 +50,10 @@ pub(super) fn save(filter: &Filter, active: u16, link: bool) -> Vec<u8> {
         (EVERY_MULTICAST, filter.multicast.list().is_none()),
         (VLANS, filter.vlans.is_some()),
     ];
-    let flags = flags.iter().filter(|(_, on)| *on).fold(0, |all, (flag, _)| all | flag);
+    let flags = flags
+        .iter()
+        .filter(|(_, on)| *on)
+        .fold(0, |all, (flag, _)| all | flag);
     let mut bytes = Vec::new();
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
@@ -88,13 +91,19 @@ impl Rest<'_> {
     fn table(&mut self, every: bool, what: &str) -> Result<Addresses, String> {
         let count = self.u16(what)?;
         if usize::from(count) > TABLE || (every && count != 0) {
-            return Err(format!("the {what} has {count} entries: {TABLE} are legal, none with its flag"));
+            return Err(format!(
+                "the {what} has {count} entries: {TABLE} are legal, none with its flag"
+            ));
         }
         let mut list = Vec::new();
         for _ in 0..count {
             list.push(Mac::new(self.take(what)?));
         }
-        Ok(if every { Addresses::all() } else { Addresses::new(list.into_iter()) })
+        Ok(if every {
+            Addresses::all()
+        } else {
+            Addresses::new(list.into_iter())
+        })
     }
 }
 
@@ -103,7 +112,9 @@ pub(super) fn load(from: &[u8], most: u16) -> Result<Saved, String> {
     let mut rest = Rest(from);
     let magic = rest.take::<4>("magic number")?;
     if magic != *MAGIC {
-        return Err(format!("it begins with {magic:02x?}, a network device's with {MAGIC:02x?}"));
+        return Err(format!(
+            "it begins with {magic:02x?}, a network device's with {MAGIC:02x?}"
+        ));
     }
     let version = rest.u16("version")?;
     if version != VERSION {
@@ -115,11 +126,15 @@ pub(super) fn load(from: &[u8], most: u16) -> Result<Saved, String> {
     }
     let flags = rest.u16("flags")?;
     if flags & !KNOWN != 0 {
-        return Err(format!("its flags {flags:#06x} have unknown ones: known are {KNOWN:#06x}"));
+        return Err(format!(
+            "its flags {flags:#06x} have unknown ones: known are {KNOWN:#06x}"
+        ));
     }
     let active = rest.u16("number of pairs")?;
     if !(1..=most).contains(&active) {
-        return Err(format!("it uses {active} queue pairs: 1 to {most} are legal with the features accepted"));
+        return Err(format!(
+            "it uses {active} queue pairs: 1 to {most} are legal with the features accepted"
+        ));
     }
     let has = |flag| flags & flag != 0;
     let modes = Modes {
@@ -198,7 +213,10 @@ mod tests {
         let state = full();
         let bytes = save(&state.filter, state.active, state.link);
         let why = load(&bytes, 2).unwrap_err();
-        assert_eq!(why, "it uses 3 queue pairs: 1 to 2 are legal with the features accepted");
+        assert_eq!(
+            why,
+            "it uses 3 queue pairs: 1 to 2 are legal with the features accepted"
+        );
         for len in 0..bytes.len() {
             assert!(load(&bytes[..len], 4).is_err(), "cut at {len}");
         }

@@ -53,27 +53,28 @@ impl Transmitter {
         counters: &Counters,
         desk: &mut Desk,
     ) -> bool {
-        let room = lane.room();
-        let nobody = if !queue.enabled {
-            Some(Tx::Off)
-        } else if !shared.presence.has_link() {
-            Some(Tx::LinkDown)
-        } else if room == Room::Nowhere {
-            Some(Tx::NoPeer)
-        } else {
-            None
-        };
-        self.full = room == Room::Full && nobody.is_none();
+        let verdict = self::verdict(queue.enabled, lane, shared);
+        self.full = verdict == Verdict::Wait;
         if self.full {
             return false;
         }
         let longest = self.longest;
-        let mut batch = self.spare.take().unwrap_or_else(|| FrameBatch::new(longest));
+        let mut batch = self
+            .spare
+            .take()
+            .unwrap_or_else(|| FrameBatch::new(longest));
         let done = {
             let section = desk.reader.enter();
-            match nobody {
-                None => self.fill(queue, &section, &mut batch, &shared.settings, counters),
-                Some(why) => discard(queue, &section, counters, why),
+            match verdict {
+                Verdict::Drop(why) => {
+                    // Looked at again once there is something to drop: the peer may have come before that was sent.
+                    let again =
+                        |enabled| self::verdict(enabled, lane, shared) == Verdict::Drop(why);
+                    discard(queue, &section, counters, why, again)
+                }
+                Verdict::Send | Verdict::Wait => {
+                    self.fill(queue, &section, &mut batch, &shared.settings, counters)
+                }
             }
         };
         let done = done.unwrap_or_else(|lost| {
@@ -86,7 +87,11 @@ impl Transmitter {
         if queue.call() {
             counters.add(Tx::Calls as usize, 1);
         }
-        self.spare = Some(if batch.is_empty() { batch } else { lane.send(batch) });
+        self.spare = Some(if batch.is_empty() {
+            batch
+        } else {
+            lane.send(batch)
+        });
         done.taken != 0
     }
 
@@ -159,16 +164,43 @@ impl Transmitter {
         // At most `longest`.
         let len = len as usize;
         let room = batch.room(len).ok_or(Refused::Full)?;
+        let whole = match *segments {
+            // Nearly all packets: one segment in one mapping.
+            [one] => {
+                let bytes = section
+                    .translate(one.addr, one.len, Access::DeviceReads, &mut self.near)
+                    .map_err(|_| Refused::Fault(one.addr))?;
+                bytes.read(0, room) == len
+            }
+            _ => false,
+        };
+        if !whole {
+            self.gather_pieces(section, segments, room)?;
+        }
+        let frame = len.saturating_sub(HEADER_BYTES);
+        if frame > settings.plain() && !settings.fits(room.get(HEADER_BYTES..).unwrap_or_default())
+        {
+            return Err(Refused::Drop(Tx::OverMtu));
+        }
+        batch.push(len);
+        Ok(frame)
+    }
+
+    /// The same for a packet in several pieces: of the driver's, or of this process's memory.
+    fn gather_pieces(
+        &mut self,
+        section: &Section<'_>,
+        segments: &[Segment],
+        room: &mut [u8],
+    ) -> Result<(), Refused> {
         let mut filled = 0_usize;
         for segment in segments {
             let (mut at, mut left) = (segment.addr, segment.len);
             while left != 0 {
-                let fault = |_| Refused::Fault(at);
                 let bytes = section
                     .translate(at, left, Access::DeviceReads, &mut self.near)
-                    .map_err(fault)?;
-                let to = room.get_mut(filled..).unwrap_or_default();
-                let read = bytes.read(0, to);
+                    .map_err(|_| Refused::Fault(at))?;
+                let read = bytes.read(0, room.get_mut(filled..).unwrap_or_default());
                 filled = filled.saturating_add(read);
                 left = left.saturating_sub(read as u32);
                 if read == 0 || left == 0 {
@@ -178,13 +210,7 @@ impl Transmitter {
                 at = at.checked_add(read as u64).ok_or(Refused::Fault(at))?;
             }
         }
-        let frame = room.get(HEADER_BYTES..).unwrap_or_default();
-        let frame_len = frame.len();
-        if !settings.fits(frame) {
-            return Err(Refused::Drop(Tx::OverMtu));
-        }
-        batch.push(len);
-        Ok(frame_len)
+        Ok(())
     }
 
     /// Asks for kicks. `true`: there is work already.
@@ -214,17 +240,48 @@ enum Refused {
     Fault(Iova),
 }
 
-/// Gives buffers back without looking at them.
+/// What is to be done with what the driver sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// Send it.
+    Send,
+    /// Leave it where it is until the port has room.
+    Wait,
+    /// Drop it.
+    Drop(Tx),
+}
+
+#[inline]
+fn verdict(enabled: bool, lane: &mut dyn Lane, shared: &NetShared) -> Verdict {
+    if !enabled {
+        return Verdict::Drop(Tx::Off);
+    }
+    if !shared.presence.has_link() {
+        return Verdict::Drop(Tx::LinkDown);
+    }
+    match lane.room() {
+        Room::Yes => Verdict::Send,
+        Room::Full => Verdict::Wait,
+        Room::Nowhere => Verdict::Drop(Tx::NoPeer),
+    }
+}
+
+/// Gives buffers back without looking at them, if they are to be dropped still.
 fn discard(
     queue: &mut Queue,
     section: &Section<'_>,
     counters: &Counters,
     why: Tx,
+    mut again: impl FnMut(bool) -> bool,
 ) -> Result<Outcome, Lost> {
     let mem = queue.open(section)?;
     let taken = queue.take(&mem, BATCH_FRAMES)?;
     if taken == 0 {
         return Ok(Outcome::default());
+    }
+    if !again(queue.enabled) {
+        queue.rewind(taken)?;
+        return Ok(Outcome { taken, fault: None });
     }
     queue.disarm(&mem);
     for chain in queue.batch.iter() {

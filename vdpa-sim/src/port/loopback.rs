@@ -36,7 +36,9 @@ impl Loopback {
 
 impl Port for Loopback {
     fn lane(&self, pair: u16) -> Box<dyn Lane> {
-        let mouth = lock(&self.mouths).get_mut(usize::from(pair)).and_then(Option::take);
+        let mouth = lock(&self.mouths)
+            .get_mut(usize::from(pair))
+            .and_then(Option::take);
         let own = Arc::clone(&self.own);
         let peer = Itself(Arc::clone(&own));
         Box::new(PipeLane::new(own, peer, pair, mouth, self.longest))

@@ -74,7 +74,7 @@ pub struct Presence {
     link: AtomicBool,
     /// How many pairs receive, at least 1.
     active: AtomicU16,
-    /// Counts resets. What was sent to the device before one does not arrive after it.
+    /// Counts resets and losses of the link. What was sent to the device before one does not arrive after it.
     epoch: AtomicU32,
     bells: OnceLock<Arc<[Arc<Bell>]>>,
 }
@@ -98,7 +98,11 @@ impl Presence {
 
     /// Has a pair served.
     pub(crate) fn ring(&self, pair: u16) {
-        if let Some(bell) = self.bells.get().and_then(|bells| bells.get(usize::from(pair))) {
+        if let Some(bell) = self
+            .bells
+            .get()
+            .and_then(|bells| bells.get(usize::from(pair)))
+        {
             bell.ring();
         }
     }
@@ -120,7 +124,12 @@ impl Presence {
     }
 
     pub(crate) fn set_link(&self, up: bool) -> bool {
-        self.link.swap(up, Ordering::AcqRel) != up
+        let changed = self.link.swap(up, Ordering::AcqRel) != up;
+        if changed && !up {
+            // As in `set_live`.
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        changed
     }
 
     pub(crate) fn set_active(&self, pairs: u16) {

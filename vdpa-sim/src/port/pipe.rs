@@ -222,7 +222,10 @@ impl<P: Peer> Lane for PipeLane<P> {
             to.presence.ring(reader(now));
         }
         // Made on demand: in the steady state there are as many as are under way.
-        mouth.empty.pop().unwrap_or_else(|_| FrameBatch::new(longest))
+        mouth
+            .empty
+            .pop()
+            .unwrap_or_else(|_| FrameBatch::new(longest))
     }
 
     fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool {

@@ -112,7 +112,9 @@ impl Drop for WirePort {
 
 impl Port for WirePort {
     fn lane(&self, pair: u16) -> Box<dyn Lane> {
-        let mouth = lock(&self.mouths).get_mut(usize::from(pair)).and_then(Option::take);
+        let mouth = lock(&self.mouths)
+            .get_mut(usize::from(pair))
+            .and_then(Option::take);
         let peer = Across {
             wire: Arc::clone(&self.wire),
             side: self.side,

@@ -21,7 +21,7 @@ use vdpa_sim::SimMgmt;
 /// Where the region is for the device.
 pub const BASE: u64 = 0x4000_0000;
 /// Bytes of the region.
-pub const REGION: u64 = 64 << 20;
+pub const REGION: u64 = 16 << 20;
 /// A packet's header.
 pub const HEADER: usize = 12;
 /// Anything ends within this.
@@ -87,16 +87,16 @@ impl Rig {
         IovaRange::new(Iova::new(BASE), REGION).unwrap()
     }
 
+    /// Maps the region, and nothing else.
     pub fn map(&self) {
-        self.dma
-            .map(vec![Mapping {
-                iova: Self::range(),
-                memory: self.memory.clone(),
-                offset: 0,
-                access: Access::Both,
-                dirty: None,
-            }])
-            .unwrap();
+        let mapping = Mapping {
+            iova: Self::range(),
+            memory: self.memory.clone(),
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        };
+        self.dma.replace(vec![mapping], soon()).unwrap();
     }
 
     pub fn unmap(&self) {
@@ -225,9 +225,16 @@ impl Q {
     pub fn new(rig: &Rig, q: u16, size: u16, state: Option<QueueState>) -> Self {
         let features = rig.device.negotiated();
         let packed = features.contains(bits::RING_PACKED);
-        let format = if packed { Format::Packed } else { Format::Split };
+        let format = if packed {
+            Format::Packed
+        } else {
+            Format::Split
+        };
         let mut ring = RingFeatures::empty();
-        ring.set(RingFeatures::INDIRECT_DESC, features.contains(bits::INDIRECT_DESC));
+        ring.set(
+            RingFeatures::INDIRECT_DESC,
+            features.contains(bits::INDIRECT_DESC),
+        );
         ring.set(RingFeatures::EVENT_IDX, features.contains(bits::EVENT_IDX));
         ring.set(RingFeatures::IN_ORDER, features.contains(bits::IN_ORDER));
         let placed = area_sizes(format, size, true).placed();
@@ -253,7 +260,12 @@ impl Q {
         let p = &self.placed;
         QueueConfig {
             state,
-            ..QueueConfig::new(self.size, iova(p.descriptor), iova(p.driver), iova(p.device))
+            ..QueueConfig::new(
+                self.size,
+                iova(p.descriptor),
+                iova(p.driver),
+                iova(p.device),
+            )
         }
     }
 
@@ -287,7 +299,8 @@ impl Q {
     ) -> DriverMem<Bytes<'a>> {
         let all = window.bytes();
         let from = |offset: u32, len: u32| {
-            all.slice(at as usize + offset as usize, len as usize).unwrap()
+            all.slice(at as usize + offset as usize, len as usize)
+                .unwrap()
         };
         DriverMem {
             areas: Areas {
@@ -483,11 +496,17 @@ impl Rx {
                 continue;
             }
             let mut bytes = vec![0; done.len as usize];
-            self.q.window.bytes().read(self.buffers[buffer] as usize, &mut bytes);
+            self.q
+                .window
+                .bytes()
+                .read(self.buffers[buffer] as usize, &mut bytes);
             if self.missing == 0 {
                 assert_eq!(bytes[..10], [0; 10], "no offload is negotiated");
                 let buffers = u16::from_le_bytes([bytes[10], bytes[11]]);
-                assert!(buffers >= 1 && (self.merge || buffers == 1), "{buffers} buffers");
+                assert!(
+                    buffers >= 1 && (self.merge || buffers == 1),
+                    "{buffers} buffers"
+                );
                 self.missing = buffers;
                 bytes.drain(..HEADER);
             }
@@ -543,7 +562,9 @@ impl Ctrl {
         memory.write(self.at as usize, bytes);
         let ack = self.at + 4000;
         memory.write(ack as usize, &[0xaa]);
-        self.q.add(&[(self.at, bytes.len() as u32)], &[(ack, 1)]).unwrap();
+        self.q
+            .add(&[(self.at, bytes.len() as u32)], &[(ack, 1)])
+            .unwrap();
         self.q.publish();
         let done = self.q.wait_used(1);
         assert_eq!(done[0].len, 1);
@@ -564,7 +585,11 @@ impl Card {
     pub fn new(rig: Rig, features: Features, size: u16, buffer: u32) -> Self {
         rig.negotiate(features);
         let mut rx = Rx::new(&rig, rig.queue(0, size), buffer);
-        let tx = Tx::new(&rig, rig.queue(1, size), 65_600.min(buffer.max(2048) as usize));
+        let tx = Tx::new(
+            &rig,
+            rig.queue(1, size),
+            65_600.min(buffer.max(2048) as usize),
+        );
         rx.post(size.into());
         rig.run();
         Self { rig, tx, rx }
@@ -595,5 +620,7 @@ pub fn frame(i: usize, len: usize) -> Vec<u8> {
 
 /// Frames of all lengths up to the MTU.
 pub fn frames(count: usize, longest: usize) -> Vec<Vec<u8>> {
-    (0..count).map(|i| frame(i, 14 + (i * 97) % (longest - 13))).collect()
+    (0..count)
+        .map(|i| frame(i, 14 + (i * 97) % (longest - 13)))
+        .collect()
 }

@@ -57,7 +57,10 @@ fn a_command_without_its_feature_is_refused() {
         (&[4, 0, 2, 0], net::MQ),
     ];
     for (command, feature) in cases {
-        assert!(!ok(&device(POSSIBLE.without(feature)), command), "{command:?}");
+        assert!(
+            !ok(&device(POSSIBLE.without(feature)), command),
+            "{command:?}"
+        );
         assert!(ok(&device(POSSIBLE), command), "{command:?}");
     }
 }

@@ -1,0 +1,70 @@
+//! What a device costs when it does nothing, and what it leaves behind: measured for the whole process, so this file
+//! has one test.
+
+mod rig;
+
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use rig::*;
+use vdpa_core::bits::net;
+
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let time =
+        |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+fn entries(dir: &str) -> usize {
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+#[test]
+fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
+    for workers in [1, 4] {
+        let rig = Lab::new().open(&format!("sim:net,queue_pairs=128,workers={workers}"));
+        rig.negotiate(with(&rig, false, false, true, false).with(net::MQ));
+        let mut queues: Vec<_> = (0..257).map(|q| rig.queue(q, 16)).collect();
+        rig.run();
+        let at = rig.alloc(2048);
+        // Each did something.
+        for q in (1..256).step_by(2) {
+            queues[q].add(&[(at, 100)], &[]).unwrap();
+            queues[q].publish();
+        }
+        for q in (1..256).step_by(2) {
+            queues[q].wait_used(1);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let before = cpu_time();
+        std::thread::sleep(Duration::from_secs(2));
+        let spent = cpu_time() - before;
+        assert!(
+            spent < Duration::from_millis(5),
+            "{spent:?} of CPU time in 2 s with {workers} workers"
+        );
+        // And it wakes up.
+        queues[1].add(&[(at, 100)], &[]).unwrap();
+        queues[1].publish();
+        queues[1].wait_used(1);
+        rig.close();
+    }
+
+    let lab = Lab::new();
+    let cycle = |i: usize| {
+        let port = ["loopback", "wire:a", "null"][i % 3];
+        let rig = lab.open(&format!("sim:net,workers=2,queue_pairs=2,port={port}"));
+        let features = with(&rig, i.is_multiple_of(2), false, true, false);
+        let mut card = Card::new(rig, features, 16, 2048);
+        card.tx.send(&frames(10, 100));
+        if i.is_multiple_of(2) {
+            card.rig.close();
+        }
+    };
+    (0..10).for_each(cycle);
+    let before = (entries("/proc/self/fd"), entries("/proc/self/task"));
+    (0..200).for_each(cycle);
+    let after = (entries("/proc/self/fd"), entries("/proc/self/task"));
+    assert_eq!(after, before, "file descriptors and threads");
+}

@@ -1,0 +1,144 @@
+//! Device strings, listings, opening and closing.
+
+mod rig;
+
+use rig::*;
+use vdpa_core::bits::{self, net};
+use vdpa_core::config::net::Duplex;
+use vdpa_core::{
+    Device, DeviceSpec, DeviceType, ErrorKind, Features, MgmtDevice, QueueIndex, Relay,
+};
+
+#[test]
+fn a_device_string_makes_what_it_says() {
+    let lab = Lab::new();
+    let rig = lab.open(
+        "sim:net,mac=52:54:00:00:00:07,mtu=9000,queue_pairs=4,queue_size=300,speed=25000,link=down,workers=2",
+    );
+    let config = rig.config();
+    assert_eq!(config.mac().to_string(), "52:54:00:00:00:07");
+    assert_eq!((config.mtu(), config.max_virtqueue_pairs()), (9000, 4));
+    assert_eq!(
+        (config.speed(), config.duplex()),
+        (Some(25_000), Duplex::Full)
+    );
+    assert!(config.status().is_empty());
+    let info = rig.device.info();
+    assert_eq!((info.device_type, info.queues), (DeviceType::Net, 9));
+    let max = |q| {
+        rig.device
+            .queue_limits(QueueIndex::new(q))
+            .unwrap()
+            .max_size
+    };
+    assert_eq!([0, 7, 8].map(max), [300; 3]);
+    rig.negotiate(plain(&rig));
+    // Without MQ: a pair and the control queue.
+    assert_eq!([0, 1, 2, 3, 8].map(max), [300, 300, 300, 0, 0]);
+    let names = rig.device.cap_names();
+    for name in [
+        "queue-reset",
+        "queue-pause",
+        "queue-enable",
+        "suspend",
+        "class-state",
+        "stats",
+    ] {
+        assert!(names.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn everything_legal_is_offered_and_features_can_be_taken_out() {
+    let lab = Lab::new();
+    let rig = lab.open("sim:net");
+    let offered = rig.device.offered();
+    vdpa_core::graph::check_offered(DeviceType::Net, offered).unwrap();
+    for bit in [
+        bits::VERSION_1,
+        bits::ACCESS_PLATFORM,
+        bits::RING_RESET,
+        net::CTRL_RX_EXTRA,
+    ] {
+        assert!(offered.contains(bit));
+    }
+    let few = lab
+        .open("sim:net,features=MRG_RXBUF+RING_PACKED")
+        .device
+        .offered();
+    let expected: Features = bits::VERSION_1 | net::MRG_RXBUF | bits::RING_PACKED;
+    assert_eq!(few, expected);
+    let less = lab.open("sim:net,features=-CTRL_VQ").device.offered();
+    assert!(!less.contains(net::CTRL_RX) && less.contains(net::MRG_RXBUF));
+}
+
+#[test]
+fn what_is_wrong_with_a_device_string_is_pointed_at() {
+    let lab = Lab::new();
+    for (spec, part, says) in [
+        ("sim:blk", "blk", "net"),
+        ("sim:net,mtu=67", "67", "68..=65535"),
+        ("sim:net,mtu=65536", "65536", "68..=65535"),
+        ("sim:net,queue_pairs=0", "0", "1..=128"),
+        ("sim:net,queue_pairs=129", "129", "1..=128"),
+        ("sim:net,queue_size=0", "0", "1..=32768"),
+        ("sim:net,queue_size=32769", "32769", "1..=32768"),
+        (
+            "sim:net,mac=01:00:00:00:00:00",
+            "01:00:00:00:00:00",
+            "52:54:00:00:00:01",
+        ),
+        ("sim:net,mac=x", "x", "52:54:00:00:00:01"),
+        ("sim:net,features=RSS", "RSS", "MRG_RXBUF"),
+        ("sim:net,features=CTRL_RX", "CTRL_RX", "CTRL_VQ"),
+        ("sim:net,port=tap:x", "tap:x", "loopback"),
+        ("sim:net,port=wire:", "wire:", "wire:NAME"),
+        ("sim:net,port=null:x", "null:x", "loopback"),
+        ("sim:net,port=pcap", "pcap", "IN[:OUT]"),
+        ("sim:net,workers=0", "0", "1..=129"),
+        ("sim:net,link=sideways", "sideways", "up"),
+        ("sim:net,frobnicate=1", "frobnicate", "queue_pairs"),
+    ] {
+        let error = lab.registry.open(spec).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse, "{spec}");
+        let vdpa_core::Error::Spec(error) = error else {
+            panic!("{spec}: {error:?}");
+        };
+        assert_eq!(error.part(), part, "{spec}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert!(lab.sim.devices().is_empty());
+}
+
+#[test]
+fn devices_are_listed_while_they_live_and_have_addresses_of_their_own() {
+    let lab = Lab::new();
+    let a = lab.open("sim:net");
+    let b = lab.open("sim:net,mtu=9000");
+    let names: Vec<_> = lab
+        .sim
+        .devices()
+        .into_iter()
+        .map(|entry| entry.spec)
+        .collect();
+    assert_eq!(names, ["sim:net", "sim:net,mtu=9000"]);
+    assert_ne!(a.config().mac(), b.config().mac());
+    assert!(a.config().mac().is_local() && a.config().mac().is_unicast());
+    a.close();
+    assert_eq!(lab.sim.devices().len(), 1);
+    let class = &lab.sim.classes()[0];
+    assert_eq!((class.what, class.max_queues), ("net", 257));
+}
+
+#[test]
+fn a_device_is_opened_once() {
+    let lab = Lab::new();
+    let parent = lab
+        .sim
+        .dev_add(&DeviceSpec::parse("sim:net").unwrap())
+        .unwrap();
+    let device = Device::new(parent.clone(), Relay::new()).unwrap();
+    let again = Device::new(parent, Relay::new()).unwrap_err();
+    assert!(again.to_string().contains("open already"), "{again}");
+    device.close(soon()).map_err(|(_, e)| e).unwrap();
+}
