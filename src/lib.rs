@@ -97,3 +97,8 @@ mod tests {
         assert!(error.contains("`sim`") && error.contains("none"), "{error}");
     }
 }
+
+/// The README's example, run as a test.
+#[cfg(all(doctest, feature = "sim"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
