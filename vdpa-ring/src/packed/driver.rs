@@ -13,8 +13,9 @@ use crate::{
     state::{Pos, QueueState, RingFeatures},
 };
 
-/// A chain in flight, kept under its id.
+/// A chain in flight, kept under its id. Aligned, so that none is in two cache lines.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(16))]
 struct Chain {
     /// Slots it takes; 0: not in flight.
     slots: u16,
@@ -357,7 +358,8 @@ impl PackedDriver {
         }
         let size = self.size;
         let chains = self.shown.wrapping_sub(self.done) as usize;
-        // Numbers of chains the device can't know yet; in nearly all takes there are none.
+        // Numbers of chains the device can't know yet: nearly always none, and then a chain's own
+        // need not be loaded.
         let (shown, hidden) = (self.shown, self.added.wrapping_sub(self.shown));
         let (mut at, mut free, mut first) = (self.used, self.free, self.id);
         let (mut taken, mut bad) = (0u16, None);
@@ -368,8 +370,9 @@ impl PackedDriver {
             };
             let id = packed::id(meta);
             let known = self.chains.get_mut(usize::from(id));
-            let seen =
-                |chain: &&mut Chain| chain.slots != 0 && chain.link.wrapping_sub(shown) >= hidden;
+            let seen = |chain: &&mut Chain| {
+                chain.slots != 0 && (hidden == 0 || chain.link.wrapping_sub(shown) >= hidden)
+            };
             let Some(chain) = known.filter(seen) else {
                 bad = Some(self.reproach(at, meta));
                 break;
