@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vdpa::core::{Asid, Call, Kick, QueueConfig, QueueIndex, Status, bits};
-use vdpa::mem::{Access, Deadline, Iova};
+use vdpa::mem::{Access, Deadline, DirtyPages, Iova};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::{Descriptor, VirtqUsedElem};
 use virtio_queue::mock::{AvailRing, DescriptorTable, UsedRing};
@@ -74,6 +74,9 @@ fn a_guest_in_vm_memory_sends_to_itself() {
     let device = vdpa::open("sim:net,port=loopback").unwrap();
     let dma = device.dma(Asid::new(0)).unwrap();
     dma.map_guest(&memory, Access::Both).unwrap();
+    let by = Deadline::after(Duration::from_secs(20));
+    let log = Arc::new(DirtyPages::new(12, 0x2000));
+    dma.set_dirty_log(Some(log.clone()), by).unwrap();
 
     // The guest's bytes, as they come.
     for bits in [0, 1, 1 | 2] {
@@ -116,6 +119,12 @@ fn a_guest_in_vm_memory_sends_to_itself() {
     memory.read_slice(&mut back, behind_header(room)).unwrap();
     assert_eq!(back, frame);
 
-    let by = Deadline::after(Duration::from_secs(20));
+    // What the device wrote, and nothing else: two used rings, and the buffer that it filled.
+    while u16::from_le(transmit.used.idx().load()) == 0 {
+        assert!(!by.expired(), "the sent buffer never came back");
+    }
+    let pages = [receive.first + 0x2000, transmit.first + 0x2000, room.0];
+    assert_eq!(log.take(), pages.map(|at| at >> 12));
+
     device.close(by).map_err(|(_, e)| e).unwrap();
 }
