@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+#[cfg(not(loom))]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use crate::Result;
@@ -13,6 +15,10 @@ use crate::sync::Mutex;
 ///
 /// A call is raised at a batch boundary, outside read sections and locks of the data path. A control call to a device
 /// from inside a closure is [`Misuse`](crate::ErrorKind::Misuse): the closure runs on the device's own thread.
+///
+/// A closure that panics takes nothing with it: the panic ends there, as the panic hook has told, and the closure is
+/// dropped by whoever holds it for the device, a [`CallCell`] or a [`Relay`](crate::Relay). From then on the call is
+/// [`None`](Call::None), until it is replaced.
 #[derive(Clone, Default)]
 pub enum Call {
     /// Nobody is called: the driver polls.
@@ -20,7 +26,7 @@ pub enum Call {
     None,
     /// 1 is added to an eventfd.
     EventFd(Arc<OwnedFd>),
-    /// A closure runs. It must be short and must not wait.
+    /// A closure runs. It must be short and must neither wait nor panic.
     Fn(Arc<dyn Fn() + Send + Sync>),
 }
 
@@ -55,14 +61,24 @@ impl Call {
         Self::Fn(Arc::new(closure))
     }
 
-    /// Calls. Never waits: an eventfd whose counter is full has been written already.
+    /// Calls. Never waits: an eventfd whose counter is full has been written already. Never panics: that of a closure
+    /// ends here.
     pub fn raise(&self) {
+        let _survived = self.survives();
+    }
+
+    /// Calls. `false` when the closure panicked and is to be dropped.
+    #[must_use]
+    pub(crate) fn survives(&self) -> bool {
         match self {
-            Call::None => {}
-            Call::EventFd(event) => fd::signal(event.as_fd()),
+            Call::None => true,
+            Call::EventFd(event) => {
+                fd::signal(event.as_fd());
+                true
+            }
             Call::Fn(closure) => {
                 let _inside = Inside::enter();
-                closure();
+                run(&**closure)
             }
         }
     }
@@ -74,6 +90,19 @@ impl Call {
             Call::None | Call::Fn(_) => Ok(()),
         }
     }
+}
+
+/// Whether `closure` ended without a panic.
+#[cfg(not(loom))]
+fn run(closure: &(dyn Fn() + Send + Sync)) -> bool {
+    catch_unwind(AssertUnwindSafe(closure)).is_ok()
+}
+
+/// A model fails by a panic, which has to come out.
+#[cfg(loom)]
+fn run(closure: &(dyn Fn() + Send + Sync)) -> bool {
+    closure();
+    true
 }
 
 impl fmt::Debug for Call {
@@ -105,7 +134,7 @@ impl CallCell {
 
     /// Raises the call of the moment.
     pub fn raise(&self) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(loom)]
         if crate::sync::model::is_removed(crate::sync::Guard::Raise) {
             let call = current.clone();
@@ -113,18 +142,28 @@ impl CallCell {
             return call.raise();
         }
         // Raised under the lock: who replaces the call waits here for the old one to end.
-        current.raise();
+        if !current.survives() {
+            let bad = std::mem::take(&mut *current);
+            drop(current);
+            // Still the device's thread: what the closure owns must not control the device from here either.
+            let _inside = Inside::enter();
+            drop(bad);
+        }
     }
 
     /// Replaces the call. On return the old one is unused, and `call` was raised once: the old one may have been raised
     /// to nobody's notice.
     pub fn replace(&self, call: Call) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, call.clone());
+        let old = std::mem::replace(&mut *current, call);
+        // Under the lock: who replaces this one in turn waits for it.
+        let bad = match current.survives() {
+            true => Call::None,
+            false => std::mem::take(&mut *current),
+        };
         drop(current);
-        // Dropped outside the lock: an old closure may own anything.
-        drop(old);
-        call.raise();
+        // Dropped outside the lock: a closure may own anything.
+        drop((old, bad));
     }
 }
 
@@ -162,10 +201,26 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_closure_leaves_the_thread_outside() {
-        let call = Call::from_fn(|| panic!("on purpose"));
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.raise()));
-        assert!(run.is_err());
-        assert!(!is_inside());
+    fn a_panicking_closure_kills_no_worker_and_is_dropped() {
+        let count = Arc::new(AtomicU32::new(0));
+        let bad = || {
+            let count = count.clone();
+            Call::from_fn(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                panic!("on purpose");
+            })
+        };
+        bad().raise();
+        assert!(!is_inside(), "the thread is outside again");
+        let cell = CallCell::new(bad());
+        cell.raise();
+        assert_eq!(Arc::strong_count(&count), 1, "the closure is gone");
+        cell.raise();
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        cell.replace(bad());
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+        assert_eq!(Arc::strong_count(&count), 1, "the new one as well");
+        cell.raise();
+        assert_eq!(count.load(Ordering::Relaxed), 3);
     }
 }

@@ -5,15 +5,16 @@
 //!   what takes time:  begin ─▶ unlock ─▶ sleep ─▶ lock, poll ─▶ ... until ready or the deadline
 //! ```
 //!
-//! Validation that does not depend on the parent is here, once; a parent receives only legal calls, one at a time. The
-//! lock is never held over a wait, so status can be read and a reset begun while something else is waited for.
+//! Validation that does not depend on the parent is here, once; a parent receives only legal calls, one at a time but for
+//! `replace_call`, which runs the user's closures. The lock is never held over those or over a wait, so status can be read
+//! and a reset begun while something else is waited for.
 
 mod checks;
 mod config;
 mod queues;
 mod status;
 mod suspend;
-mod wait;
+pub(crate) mod wait;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +24,8 @@ use vdpa_ring::Format;
 
 use crate::event::Channel;
 use crate::{
-    Asid, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueIndex, Relay, Relayed, Result,
-    Status, StatusMachine, VdpaDevice, bits, call, graph,
+    Asid, Call, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueIndex, Relay, Relayed,
+    Result, Status, StatusMachine, VdpaDevice, bits, call, graph,
 };
 
 /// A device, opened. The one handle to it: not `Clone`, shared by reference.
@@ -75,6 +76,8 @@ struct Slot {
     run: Run,
     kick: Option<Relayed>,
     call: Option<Relayed>,
+    /// Its call is being replaced, without the lock. Outlasts a reset: the parent is still at it.
+    replacing: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -88,10 +91,19 @@ enum Run {
     Void,
 }
 
-/// The control lock, held. What is to be dropped outside of it goes into `dead`, which is dropped after the lock.
+/// The control lock, held. What is to be dropped outside of it goes into `dead` and `calls`, which are dropped after it.
 struct Held<'d> {
     control: MutexGuard<'d, Control>,
     dead: Vec<Relayed>,
+    /// Closures own anything, and may be the last to.
+    calls: Vec<Call>,
+}
+
+/// When something was begun, for whoever waits for it.
+#[derive(Clone, Copy)]
+struct Begun {
+    what: &'static str,
+    epoch: u64,
 }
 
 impl Device {
@@ -118,7 +130,7 @@ impl Device {
             accepted: None,
             negotiated: Features::NONE,
             reset: Reset::Complete,
-            suspend: suspend::Suspension::Running,
+            suspend: suspend::Suspension::default(),
             slots: (0..info.queues).map(|_| Slot::default()).collect(),
             epoch: 0,
         };
@@ -214,11 +226,21 @@ impl Device {
 
     /// Begins a control call that is not legal while a reset is under way. One that is complete is noticed.
     fn enter_settled(&self, call: &'static str) -> Result<Held<'_>> {
+        self.enter_since(call, None)
+    }
+
+    /// Begins a look at what was begun; an error once a reset has cut it off.
+    fn enter_since(&self, call: &'static str, begun: Option<Begun>) -> Result<Held<'_>> {
         let mut held = self.enter(call)?;
-        self.settle(&mut held)?;
-        match held.control.reset {
-            Reset::Complete => Ok(held),
-            Reset::Begun => Err(Error::Busy { what: "a reset" }),
+        match begun {
+            Some(Begun { what, epoch }) if epoch != held.control.epoch => {
+                Err(Error::Interrupted { what })
+            }
+            _ => {
+                self.settle(&mut held)?;
+                held.check_settled()?;
+                Ok(held)
+            }
         }
     }
 
@@ -230,6 +252,7 @@ impl Device {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
             dead: Vec::new(),
+            calls: Vec::new(),
         }
     }
 
@@ -241,7 +264,29 @@ impl Device {
     }
 }
 
+impl Held<'_> {
+    /// For calls that are not legal while a reset is under way.
+    fn check_settled(&self) -> Result<()> {
+        match self.control.reset {
+            Reset::Complete => Ok(()),
+            Reset::Begun => Err(Error::Busy { what: "a reset" }),
+        }
+    }
+
+    /// What is begun now, for [`Device::enter_since`].
+    fn begun(&self, what: &'static str) -> Begun {
+        let epoch = self.control.epoch;
+        Begun { what, epoch }
+    }
+}
+
 impl Control {
+    /// Whether the driver has made the device live. While it has it suspended, that is the bit which shows it.
+    fn is_live(&self) -> bool {
+        let live = Status::DRIVER_OK | Status::SUSPEND;
+        self.machine.status().intersects(live)
+    }
+
     /// The error for a call that comes at the wrong time.
     fn wrong_state(&self, call: &'static str, need: &'static str) -> Error {
         Error::State {
@@ -290,6 +335,7 @@ impl Slot {
 
     /// For calls that are legal only while the queue runs.
     fn check_started(&self, q: QueueIndex) -> Result<()> {
+        self.check_call(q)?;
         match self.run {
             Run::Started => Ok(()),
             Run::Stopped | Run::Void => Err(Error::QueueNotStarted { queue: q }),
@@ -300,6 +346,17 @@ impl Slot {
             Run::Resetting => Err(Error::QueueBusy {
                 queue: q,
                 what: "a queue reset",
+            }),
+        }
+    }
+
+    /// For calls that are not legal while the parent replaces the call of the queue.
+    fn check_call(&self, q: QueueIndex) -> Result<()> {
+        match self.replacing {
+            false => Ok(()),
+            true => Err(Error::QueueBusy {
+                queue: q,
+                what: "a replacement of its call",
             }),
         }
     }

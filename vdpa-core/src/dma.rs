@@ -57,13 +57,17 @@ impl DmaHandle {
     }
 
     /// Unmaps the mappings in `range`, which has to hold them whole. On return the device does not touch them any more.
+    /// Legal also once the device is gone, so that its memory can be had back.
     ///
     /// # Errors
     /// When nothing is mapped there, or a mapping is cut. When the device still uses one at the deadline the memory is
     /// kept and the device is broken.
     pub fn unmap(&self, range: IovaRange, by: Deadline) -> Result<()> {
-        self.check_waiting("unmap")?;
-        self.settle(self.space.unmap(range, by))
+        match self.check_waiting("unmap") {
+            // A device that is gone may still have its last batch to end; the unmap waits for that.
+            Ok(()) | Err(Error::Gone) => self.settle(self.space.unmap(range, by)),
+            Err(e) => Err(e),
+        }
     }
 
     /// Replaces all mappings in one step. On return the device does not touch the old ones any more.

@@ -40,7 +40,8 @@ impl Doorbell {
         }
     }
 
-    /// The page of the doorbell's own that a guest can be given, if it has one. Software doorbells have none.
+    /// The page of the doorbell's own that a guest can be given, if it has one. Bells and eventfds have none, and there is
+    /// no other kind yet: it is `None` for every doorbell so far.
     pub fn page(&self) -> Option<Page<'_>> {
         match &self.0 {
             Kind::None | Kind::Bell(_) | Kind::EventFd(_) => None,

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! * **For parents**: [`VdpaDevice`] is what a device implements, and [`Caps`] what only some can do. Everything that
-//!   reaches it is legal, comes one at a time, and must not wait. [`Bell`] and [`Sleeper`] are the doorbell of a
-//!   software device, [`CallCell`] its replaceable call, [`MgmtDevice`] its factory.
+//!   reaches it is legal, comes one at a time (but for the replacement of a call), and must not wait. [`Bell`] and
+//!   [`Sleeper`] are the doorbell of a software device, [`CallCell`] its replaceable call, [`MgmtDevice`] its factory.
 //! * **For users**: [`Registry::open`] makes a device from a string, [`Session`] drives it; an end that shows it to
 //!   somebody else holds the [`Device`] itself.
 //! * **In between**: [`Features`] and their [`graph`], [`Status`] and its [`StatusMachine`], [`config`] layouts,

@@ -74,8 +74,9 @@ pub struct Host {
 /// A vDPA device, as its parent implements it.
 ///
 /// Called by [`Device`](crate::Device) alone: every call is legal (indices in range, features offered, areas mapped),
-/// control calls come one at a time, and none may wait. What takes time is begun, and polled by the core. DMA,
-/// statistics, doorbells and status come from several threads: hence `&self`.
+/// control calls come one at a time, and none may wait; [`replace_call`](Self::replace_call) alone runs beside others.
+/// What takes time is begun, and polled by the core. DMA, statistics, doorbells and status come from several threads:
+/// hence `&self`.
 ///
 /// What only some parents have is in [`caps`](Self::caps). There are no defaults that pretend success.
 pub trait VdpaDevice: Send + Sync {
@@ -240,6 +241,8 @@ pub trait VdpaDevice: Send + Sync {
     /// When the call cannot be made; the old one stays.
     ///
     /// # For parents
-    /// [`CallCell`](crate::CallCell) does it.
+    /// [`CallCell`](crate::CallCell) does it. Raises a closure of the user's, so no lock is held: other control calls come
+    /// meanwhile, also a reset, after which it is an error or without effect. Queue `q` is not
+    /// started, stopped or given yet another call before this has returned.
     fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()>;
 }

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
@@ -75,7 +74,8 @@ impl Relay {
 
     /// Rings `to` whenever `from` is written.
     ///
-    /// * `from`: an eventfd; it is not read, and may be written beyond this process
+    /// * `from`: an eventfd, which may be written beyond this process. It is not read, unless its counter is full:
+    ///   it is then made non-blocking and set back to 1, which relays once more than it was written
     /// * `data`: what the doorbell is rung with, since an eventfd carries none
     ///
     /// # Errors
@@ -194,9 +194,10 @@ impl Drop for Running {
 impl Shared {
     /// Watches `from`, or a duplicate of it where it is watched already: epoll takes a number once.
     fn watch(&self, from: Arc<OwnedFd>, token: u64) -> Result<Arc<OwnedFd>> {
-        // Edge-triggered: every write of an eventfd is an edge, so nothing has to be read, and a peer that reads or
-        // fills the counter stops nobody.
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token);
+        // Edge-triggered: every write of an eventfd is an edge, so nothing has to be read. Only a write that finds the
+        // counter full is none; EPOLLOUT is there to tell that, since it is missing from the events of a full one.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        let event = EpollEvent::new(flags, token);
         let fail = Error::io("relay a file descriptor");
         match self.epoll.add(&*from, event) {
             Ok(()) => Ok(from),
@@ -225,8 +226,15 @@ impl Shared {
                 .wait(&mut events, EpollTimeout::NONE)
                 .unwrap_or(0);
             for event in events.iter().take(count) {
+                // Writable alone: somebody has read it, or it is new.
+                if !event.events().contains(EpollFlags::EPOLLIN) {
+                    continue;
+                }
                 let route = lock(&self.routes).by_token.get(&event.data()).cloned();
                 if let Some(route) = route {
+                    if !event.events().contains(EpollFlags::EPOLLOUT) {
+                        route.make_room();
+                    }
                     route.run();
                 }
             }
@@ -236,16 +244,32 @@ impl Shared {
 
 impl Route {
     fn run(&self) {
-        let target = lock(&self.target);
-        match &*target {
+        let mut bad = Vec::new();
+        let mut target = lock(&self.target);
+        match &mut *target {
             None => {}
             Some(Target::Doorbell(doorbell, data)) => doorbell.ring(*data),
             Some(Target::Calls(calls)) => {
                 for call in calls {
-                    // A closure that panics has said so; the other routes go on.
-                    let _panicked = catch_unwind(AssertUnwindSafe(|| call.raise()));
+                    if !call.survives() {
+                        bad.push(std::mem::take(call));
+                    }
                 }
             }
+        }
+        drop(target);
+        // Dropped outside the lock: a closure may own anything, this route as well.
+        drop(bad);
+    }
+
+    /// Sets a full counter back, or whoever writes it next is not heard.
+    fn make_room(&self) {
+        let from = self.from.as_fd();
+        // The peer may read as well, and must not leave this thread waiting for its next write.
+        if fd::set_nonblocking(from).is_ok() {
+            fd::drain(from);
+            // Not to 0: another route of the same file may still have to find it readable.
+            fd::signal(from);
         }
     }
 }

@@ -18,6 +18,7 @@ mod control;
 mod pool;
 mod queue;
 mod setup;
+mod suspend;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -91,7 +92,8 @@ impl<S> Session<S> {
         self.core.device.read_config(at, to)
     }
 
-    /// Resets the device and gives it back; the memory of the session is unmapped.
+    /// Resets the device and gives it back; the memory of the session is unmapped. One that is broken or gone is let go
+    /// of.
     ///
     /// # Errors
     /// When the device does not let go in time.
@@ -236,12 +238,17 @@ impl Session<Running> {
         (Control::new(self.core, &queues), queues)
     }
 
-    /// Stops the device as a whole.
+    /// Stops the device as a whole: by the status byte where SUSPEND is negotiated, read back until it shows, and
+    /// otherwise by [`Device::suspend`].
     ///
     /// # Errors
-    /// As for [`Device::suspend`].
+    /// When the device cannot suspend, needs a reset, or is not stopped at the deadline; the stop then goes on and can
+    /// be waited for again.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.4.1.
     pub fn suspend(self, by: Deadline) -> Result<Session<Suspended>, (Self, Error)> {
-        match self.core.device.suspend(by) {
+        match self.core.suspend(by) {
             Ok(()) => Ok(Session::new(self.core)),
             Err(e) => Err((self, e)),
         }
@@ -257,12 +264,15 @@ impl Session<Suspended> {
         self.core.device.queue_state(q)
     }
 
-    /// Lets the device go on.
+    /// Lets the device go on, and waits until it does.
     ///
     /// # Errors
-    /// When it cannot.
-    pub fn resume(self) -> Result<Session<Running>, (Self, Error)> {
-        match self.core.device.resume() {
+    /// When it cannot, or does not say so in time; resuming again waits again.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.4.1.
+    pub fn resume(self, by: Deadline) -> Result<Session<Running>, (Self, Error)> {
+        match self.core.resume(by) {
             Ok(()) => Ok(Session::new(self.core)),
             Err(e) => Err((self, e)),
         }
@@ -280,8 +290,7 @@ impl Core {
                 .start_queue(queue.index(), config, Kick::Taken, call)?;
             queue.started(doorbell);
         }
-        let live = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::DRIVER_OK;
-        self.device.write_status(live.bits())
+        self.device.write_status(suspend::LIVE.bits())
     }
 
     fn close(mut self: Box<Self>, by: Deadline) -> Result<Device, (Box<Self>, Error)> {
@@ -293,10 +302,19 @@ impl Core {
 
     /// Resets the device, then unmaps: in this order nothing can be in use.
     fn let_go(&mut self, by: Deadline) -> Result<()> {
-        self.device.reset(by)?;
+        let lost = match self.device.reset(by) {
+            Ok(()) => false,
+            Err(Error::Broken | Error::Gone) => true,
+            Err(e) => return Err(e),
+        };
         self.queues.clear();
         while let Some(range) = self.mapped.last() {
-            self.dma.unmap(*range, by)?;
+            match self.dma.unmap(*range, by) {
+                Ok(()) => {}
+                // What a lost device does not let go of stays mapped, and alive, as long as the device.
+                Err(_) if lost => {}
+                Err(e) => return Err(e),
+            }
             self.mapped.pop();
         }
         Ok(())

@@ -24,11 +24,11 @@ bitflags! {
         const ACKNOWLEDGE = 0x01;
         /// The guest has a driver for the device.
         const DRIVER = 0x02;
-        /// The driver is set up: the device is live.
+        /// The driver is set up: the device is live. Reads 0 while SUSPEND reads 1.
         const DRIVER_OK = 0x04;
         /// Features are negotiated. The driver reads it back: the device may refuse.
         const FEATURES_OK = 0x08;
-        /// The device is suspended by the driver; known only where the feature SUSPEND is negotiated.
+        /// The device is suspended by the driver; known only where the feature SUSPEND is negotiated, virtio 1.4 §3.4.
         const SUSPEND = 0x10;
         /// The device is lost until it is reset. Set by the device alone.
         const DEVICE_NEEDS_RESET = 0x40;
@@ -63,9 +63,9 @@ pub enum Step {
     Negotiate,
     /// Go live.
     Start,
-    /// Stop processing, keep the state.
+    /// Stop processing, keep the state. The last step of its byte.
     Suspend,
-    /// Go on after a suspend.
+    /// Go on after a suspend. The last step of its byte.
     Resume,
     /// The byte asks for something that is not legal now. Nothing but ACKNOWLEDGE, DRIVER and FAILED was taken from it.
     Refused,
@@ -84,8 +84,8 @@ pub enum SuspendBit {
 /// Which step a status byte asks for. Total: any byte, in any order, from any state.
 ///
 /// [`write`](Self::write) only says what is due; [`done`](Self::done) records that it was carried out, and only then is
-/// the bit set. So a refused FEATURES_OK is never visible as accepted, and a bit is never cleared but by a reset (or,
-/// for SUSPEND, by a resume).
+/// the bit set. So a refused FEATURES_OK is never visible as accepted, and a bit is never cleared but by a reset. Only
+/// SUSPEND and DRIVER_OK take turns: one is set and the other is not, from a suspend to a resume.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct StatusMachine {
     status: Status,
@@ -117,10 +117,14 @@ impl StatusMachine {
     }
 
     /// The next step that `written` asks for. Write the same byte again after [`done`](Self::done): a byte can ask for
-    /// more than one step, and has asked for all of them when the answer is [`Step::None`] or [`Step::Refused`].
+    /// more than one step, and has asked for all of them after [`Step::Suspend`] or [`Step::Resume`], or when the answer
+    /// is [`Step::None`] or [`Step::Refused`]. A byte with a bit that is not legal now is refused before its first step.
+    ///
+    /// While suspended, DRIVER_OK resumes whether SUSPEND is in the same byte or not: it is the bit that reads 0 and is
+    /// set. A suspend may be asked for with DRIVER_OK or without; the byte without it can be written again at any time.
     ///
     /// # Spec
-    /// virtio 1.4 §2.1.1 (driver) and §2.1.2 (device); bits the driver left out stay set.
+    /// virtio 1.4 §2.1.1 (driver), §2.1.2 (device) and §3.4 (suspend); bits the driver left out stay set.
     pub fn write(&mut self, written: u8) -> Step {
         if written == 0 {
             return Step::Reset;
@@ -130,18 +134,37 @@ impl StatusMachine {
         self.status |= asked & (Status::ACKNOWLEDGE | Status::DRIVER | Status::FAILED);
         let fresh = asked - self.status;
 
+        // DEVICE_NEEDS_RESET is the device's: fresh here only if the driver made it up.
+        let foreign = fresh.contains(Status::DEVICE_NEEDS_RESET);
+        let unknown = Status::from_bits(written).is_none() || foreign;
         let dead = Status::FAILED | Status::DEVICE_NEEDS_RESET;
         if self.status.intersects(dead) {
-            return if fresh.is_empty() {
+            return if fresh.is_empty() && !unknown {
                 Step::None
             } else {
                 Step::Refused
             };
         }
+        let suspends = fresh.contains(Status::SUSPEND);
+        let resumes = self.status.contains(Status::SUSPEND) && asked.contains(Status::DRIVER_OK);
+        let mut cleared = (self.status & Status::DRIVERS) - asked;
+        // These two take turns: the one may be left out where the other is set.
+        cleared.remove(match (suspends, resumes) {
+            (true, _) => Status::DRIVER_OK,
+            (_, true) => Status::SUSPEND,
+            (false, false) => Status::empty(),
+        });
         let running = self.status.contains(Status::DRIVER_OK);
-        let suspended = self.status.contains(Status::SUSPEND);
+        let may_suspend = running && self.suspend == SuspendBit::Negotiated;
+        // Before any step: a byte that is refused must not have made the device live.
+        if unknown || !cleared.is_empty() || (suspends && !may_suspend) {
+            return Step::Refused;
+        }
         if fresh.contains(Status::FEATURES_OK) {
             return Step::Negotiate;
+        }
+        if resumes {
+            return Step::Resume;
         }
         if fresh.contains(Status::DRIVER_OK) {
             let negotiated = self.status.contains(Status::FEATURES_OK);
@@ -151,25 +174,7 @@ impl StatusMachine {
                 Step::Refused
             };
         }
-        if fresh.contains(Status::SUSPEND) {
-            let known = self.suspend == SuspendBit::Negotiated;
-            return if known && running {
-                Step::Suspend
-            } else {
-                Step::Refused
-            };
-        }
-        // DRIVER_OK written again without SUSPEND resumes.
-        if suspended && asked.contains(Status::DRIVER_OK) && !asked.contains(Status::SUSPEND) {
-            return Step::Resume;
-        }
-        let unknown = Status::from_bits(written).is_none();
-        let cleared = (self.status & Status::DRIVERS) - asked;
-        // DEVICE_NEEDS_RESET is the device's: fresh here only if the driver made it up.
-        if unknown || !cleared.is_empty() || !fresh.is_empty() {
-            return Step::Refused;
-        }
-        Step::None
+        if suspends { Step::Suspend } else { Step::None }
     }
 
     /// Records that `step` was carried out. Steps that were refused or failed are not recorded.
@@ -179,8 +184,14 @@ impl StatusMachine {
             Step::Reset => *self = Self::new(),
             Step::Negotiate => self.status |= Status::FEATURES_OK,
             Step::Start => self.status |= Status::DRIVER_OK,
-            Step::Suspend => self.status |= Status::SUSPEND,
-            Step::Resume => self.status -= Status::SUSPEND,
+            Step::Suspend => {
+                self.status.insert(Status::SUSPEND);
+                self.status.remove(Status::DRIVER_OK);
+            }
+            Step::Resume => {
+                self.status.remove(Status::SUSPEND);
+                self.status.insert(Status::DRIVER_OK);
+            }
         }
     }
 }

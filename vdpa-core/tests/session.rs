@@ -231,6 +231,24 @@ fn refused_chains_give_their_buffers_back() {
 }
 
 #[test]
+fn a_lease_of_another_sessions_queue_of_the_same_number_is_refused() {
+    let [mut queue, mut other] = [(); 2].map(|()| {
+        let (_control, mut queues) = run(open(), BASE, QueueSetup::default()).split();
+        queues.swap_remove(0)
+    });
+    assert_eq!(queue.index(), other.index());
+    let foreign = other.lease().unwrap();
+    assert_eq!(queue.write(&foreign, 0, b"x"), 0);
+    assert!(queue.bytes(&foreign).is_none());
+    let refused = queue.send(foreign, 1).unwrap_err();
+    assert_eq!(refused.why.kind(), ErrorKind::Misuse);
+    let refused = queue.receive(refused.lease).unwrap_err();
+    queue.put(refused.lease);
+    let all: Vec<_> = std::iter::from_fn(|| queue.lease()).collect();
+    assert_eq!(all.len(), 256, "what is put back is not its own");
+}
+
+#[test]
 fn a_device_serves_one_session_after_another() {
     let mut device = open();
     for features in formats() {
@@ -246,9 +264,15 @@ fn a_device_serves_one_session_after_another() {
 
 #[test]
 fn a_suspended_device_goes_on_where_it_stood() {
-    let session = run(open(), BASE, QueueSetup::default());
+    for features in [BASE, BASE | bits::SUSPEND.mask()] {
+        suspend_and_go_on(features);
+    }
+}
+
+fn suspend_and_go_on(features: Features) {
+    let session = run(open(), features, QueueSetup::default());
     let session = session.suspend(soon()).map_err(|(_, e)| e).unwrap();
-    let mut session = session.resume().map_err(|(_, e)| e).unwrap();
+    let mut session = session.resume(soon()).map_err(|(_, e)| e).unwrap();
     let queue = session.queue_mut(QueueIndex::new(0)).unwrap();
     let _lease = echo(queue, &mut Completions::new(1), b"awake");
 }

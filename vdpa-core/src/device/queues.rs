@@ -7,8 +7,7 @@ use std::task::Poll;
 use vdpa_mem::Deadline;
 use vdpa_ring::QueueState;
 
-use super::suspend::Suspension;
-use super::{Control, Device, Held, Run, checks, wait};
+use super::{Begun, Control, Device, Held, Run, checks, wait};
 use crate::{
     Call, CallKind, Doorbell, Error, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits,
     QueuePause, QueueReset, Relayed, Result, bits,
@@ -47,10 +46,16 @@ impl Device {
         call: Call,
     ) -> Result<Doorbell> {
         let mut held = self.enter_settled("start_queue")?;
-        let control = &mut *held.control;
-        let run = control.slot(q)?.run;
+        let Held {
+            control,
+            dead,
+            calls,
+        } = &mut held;
+        let slot = control.slot(q)?;
+        slot.check_call(q)?;
+        let run = slot.run;
         control.check_negotiated("start_queue")?;
-        if control.suspend != Suspension::Running {
+        if !control.suspend.is_running() {
             return Err(control.wrong_state("start_queue", "resume the device first"));
         }
         match run {
@@ -63,6 +68,8 @@ impl Device {
             return Err(Error::KickWithoutData { queue: q });
         }
 
+        // Kept for the error paths: the last one must not be dropped under the lock.
+        calls.push(call.clone());
         let (call, call_relay) = self.fit_call(call)?;
         let parent = &self.inner.parent;
         let (kick, relayed_kick) = match k {
@@ -71,7 +78,13 @@ impl Device {
             }
             kick => (kick, None),
         };
-        let doorbell = parent.start_queue(q, &c, kick, call)?;
+        let doorbell = match parent.start_queue(q, &c, kick, call) {
+            Ok(doorbell) => doorbell,
+            Err(e) => {
+                dead.extend(call_relay);
+                return Err(e);
+            }
+        };
         let slot = control.slot(q)?;
         slot.run = Run::Started;
         slot.call = call_relay;
@@ -90,16 +103,36 @@ impl Device {
 
     /// Replaces the call of a running queue. On return the old one is unused, and the new one was raised once.
     ///
+    /// Closures run meanwhile, so other control calls are not held up. Only those that start, stop or change this queue
+    /// answer that it is busy.
+    ///
     /// # Errors
-    /// When the queue does not run, or the call cannot be made; the old one then stays.
+    /// When the queue does not run, or the call cannot be made; the old one then stays. When a reset came in between.
     pub fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
         let mut held = self.enter_settled("replace_call")?;
-        held.control.slot(q)?.check_started(q)?;
-        let (call, relay) = self.fit_call(call)?;
-        self.inner.parent.replace_call(q, call)?;
-        let Held { control, dead } = &mut held;
+        let begun = held.begun("the replacement of a call");
+        let slot = held.control.slot(q)?;
+        slot.check_started(q)?;
+        slot.replacing = true;
+        drop(held);
+        // Without the lock: this runs one closure and waits for another, and they may wait for who wants the lock.
+        let outcome = self.fit_call(call).and_then(|(call, relay)| {
+            self.inner.parent.replace_call(q, call)?;
+            Ok(relay)
+        });
+
+        // Also where the device was lost meanwhile.
+        let mut held = self.lock();
+        let interrupted = held.control.epoch != begun.epoch;
+        let Held { control, dead, .. } = &mut held;
         let slot = control.slot(q)?;
-        dead.extend(std::mem::replace(&mut slot.call, relay));
+        slot.replacing = false;
+        if interrupted {
+            // Whatever the parent said: the queue is not the one that it was asked about.
+            dead.extend(outcome.ok().flatten());
+            return Err(Error::Interrupted { what: begun.what });
+        }
+        dead.extend(std::mem::replace(&mut slot.call, outcome?));
         Ok(())
     }
 
@@ -122,12 +155,8 @@ impl Device {
     /// When the device cannot pause queues, the queue does not run, or it is not drained at the deadline; the stop then
     /// goes on and can be waited for again.
     pub fn stop_queue(&self, q: QueueIndex, by: Deadline) -> Result<QueueState> {
-        self.begin_stop_queue(q)?;
-        let epoch = self.lock().control.epoch;
-        wait::until("the stop of a queue", by, || {
-            self.check_epoch(epoch, "the stop of a queue")?;
-            self.poll_stop_queue(q)
-        })
+        let begun = self.begin_stop(q)?;
+        wait::until(begun.what, by, || self.poll_stop(q, Some(begun)))
     }
 
     /// Begins to stop a queue. Once begun, beginning again changes nothing.
@@ -135,16 +164,20 @@ impl Device {
     /// # Errors
     /// As for [`stop_queue`](Self::stop_queue).
     pub fn begin_stop_queue(&self, q: QueueIndex) -> Result<()> {
+        self.begin_stop(q).map(drop)
+    }
+
+    fn begin_stop(&self, q: QueueIndex) -> Result<Begun> {
         let mut held = self.enter_settled("stop_queue")?;
+        let begun = held.begun("the stop of a queue");
         let slot = held.control.slot(q)?;
         let pause = self.pause_cap()?;
-        if slot.run == Run::Pausing {
-            return Ok(());
+        if slot.run != Run::Pausing {
+            slot.check_started(q)?;
+            pause.begin(q)?;
+            slot.run = Run::Pausing;
         }
-        slot.check_started(q)?;
-        pause.begin(q)?;
-        slot.run = Run::Pausing;
-        Ok(())
+        Ok(begun)
     }
 
     /// Whether the queue is stopped, and where it stands. Tells it once.
@@ -152,8 +185,12 @@ impl Device {
     /// # Errors
     /// When no stop was begun, or the queue cannot be drained.
     pub fn poll_stop_queue(&self, q: QueueIndex) -> Result<Poll<QueueState>> {
-        let mut held = self.enter_settled("stop_queue")?;
-        let Held { control, dead } = &mut held;
+        self.poll_stop(q, None)
+    }
+
+    fn poll_stop(&self, q: QueueIndex, begun: Option<Begun>) -> Result<Poll<QueueState>> {
+        let mut held = self.enter_since("stop_queue", begun)?;
+        let Held { control, dead, .. } = &mut held;
         let slot = control.slot(q)?;
         if slot.run != Run::Pausing {
             return Err(Error::QueueNotStarted { queue: q });
@@ -174,12 +211,8 @@ impl Device {
     /// # Spec
     /// virtio 1.4 §2.6.1.
     pub fn reset_queue(&self, q: QueueIndex, by: Deadline) -> Result<()> {
-        self.begin_reset_queue(q)?;
-        let epoch = self.lock().control.epoch;
-        wait::until("the reset of a queue", by, || {
-            self.check_epoch(epoch, "the reset of a queue")?;
-            self.poll_reset_queue(q)
-        })
+        let begun = self.begin_queue_reset(q)?;
+        wait::until(begun.what, by, || self.poll_queue_reset(q, Some(begun)))
     }
 
     /// Begins to reset a queue, without waiting: a guest's processor may be behind it. Once begun, beginning again
@@ -188,7 +221,12 @@ impl Device {
     /// # Errors
     /// As for [`reset_queue`](Self::reset_queue).
     pub fn begin_reset_queue(&self, q: QueueIndex) -> Result<()> {
+        self.begin_queue_reset(q).map(drop)
+    }
+
+    fn begin_queue_reset(&self, q: QueueIndex) -> Result<Begun> {
         let mut held = self.enter_settled("reset_queue")?;
+        let begun = held.begun("the reset of a queue");
         held.control.slot(q)?;
         if !held.control.negotiated.contains(bits::RING_RESET) {
             return Err(Error::NotNegotiated {
@@ -198,13 +236,12 @@ impl Device {
         }
         let reset = self.reset_cap()?;
         let slot = held.control.slot(q)?;
-        if slot.run == Run::Resetting {
-            return Ok(());
+        if slot.run != Run::Resetting {
+            slot.check_started(q)?;
+            reset.begin(q)?;
+            slot.run = Run::Resetting;
         }
-        slot.check_started(q)?;
-        reset.begin(q)?;
-        slot.run = Run::Resetting;
-        Ok(())
+        Ok(begun)
     }
 
     /// Whether the queue is reset. Tells it once.
@@ -212,8 +249,12 @@ impl Device {
     /// # Errors
     /// When no reset of the queue was begun, or it failed.
     pub fn poll_reset_queue(&self, q: QueueIndex) -> Result<Poll<()>> {
-        let mut held = self.enter_settled("reset_queue")?;
-        let Held { control, dead } = &mut held;
+        self.poll_queue_reset(q, None)
+    }
+
+    fn poll_queue_reset(&self, q: QueueIndex, begun: Option<Begun>) -> Result<Poll<()>> {
+        let mut held = self.enter_since("reset_queue", begun)?;
+        let Held { control, dead, .. } = &mut held;
         let slot = control.slot(q)?;
         if slot.run != Run::Resetting {
             return Err(Error::QueueNotStarted { queue: q });

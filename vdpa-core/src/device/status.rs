@@ -2,7 +2,7 @@
 
 use vdpa_mem::Deadline;
 
-use super::suspend::Suspension;
+use super::suspend::{Suspension, Who};
 use super::{Control, Device, Held, Reset, wait};
 use crate::{Error, Features, Result, Status, Step, SuspendBit, bits, graph};
 
@@ -54,6 +54,10 @@ impl Device {
     /// Writes the status byte, as a driver does: any byte, in any order. Never waits: a guest's processor may be behind
     /// it. A reset or a suspend that it begins is complete when [`status`](Self::status) says so.
     ///
+    /// A suspend of the driver's shows as SUSPEND without DRIVER_OK, and one of [`suspend`](Self::suspend) does not show:
+    /// the device runs when neither holds it. So a driver that resumes sees DRIVER_OK at once, while the other may still
+    /// hold.
+    ///
     /// # Errors
     /// When the byte asks for something that is not legal, or the device refuses; the driver sees it in the bits that
     /// are not set. While a reset is under way only 0 is legal.
@@ -66,9 +70,7 @@ impl Device {
             return self.begin_reset(&mut held);
         }
         self.settle(&mut held)?;
-        if held.control.reset == Reset::Begun {
-            return Err(Error::Busy { what: "a reset" });
-        }
+        held.check_settled()?;
         let control = &mut *held.control;
         loop {
             let before = control.machine.status();
@@ -78,7 +80,8 @@ impl Device {
                 self.inner.parent.add_status(recorded)?;
             }
             match step {
-                Step::None | Step::Reset => return Ok(()),
+                Step::None => return self.withdraw(control, written),
+                Step::Reset => return Ok(()),
                 Step::Refused => {
                     return Err(Error::StatusRefused {
                         written,
@@ -87,14 +90,9 @@ impl Device {
                 }
                 Step::Negotiate => self.negotiate(control)?,
                 Step::Start => self.inner.parent.add_status(Status::DRIVER_OK)?,
-                Step::Resume => self.resume_now(control)?,
-                Step::Suspend => {
-                    // Recorded when it is complete.
-                    if control.suspend == Suspension::Running {
-                        self.begin_suspend_now(control, Suspension::BegunByStatus)?;
-                    }
-                    return Ok(());
-                }
+                // Both end their byte, which may ask for the other one again. A suspend is recorded when it is complete.
+                Step::Suspend => return self.hold(control, Who::Driver),
+                Step::Resume => return self.release(control, Who::Driver),
             }
             control.machine.done(step);
         }
@@ -151,14 +149,14 @@ impl Device {
     /// status as the driver sees it.
     pub(super) fn settle(&self, held: &mut Held<'_>) -> Result<Status> {
         let own = self.inner.parent.status()?;
-        let Held { control, dead } = held;
+        let Held { control, dead, .. } = held;
         if control.reset == Reset::Begun {
             if own.is_empty() {
                 control.reset = Reset::Complete;
                 control.machine.done(Step::Reset);
                 control.accepted = None;
                 control.negotiated = Features::NONE;
-                control.suspend = Suspension::Running;
+                control.suspend = Suspension::default();
                 for slot in &mut control.slots {
                     slot.stop(dead);
                 }
@@ -171,6 +169,11 @@ impl Device {
         }
         self.settle_suspend(control)?;
         let shown = Status::SUSPEND | Status::DEVICE_NEEDS_RESET;
-        Ok(own | (control.machine.status() & shown))
+        let mut status = own | (control.machine.status() & shown);
+        if status.contains(Status::SUSPEND) {
+            // The device is still live in its own view; to the driver the two bits take turns, virtio 1.4 §3.4.
+            status.remove(Status::DRIVER_OK);
+        }
+        Ok(status)
     }
 }

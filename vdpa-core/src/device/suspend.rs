@@ -1,37 +1,78 @@
 //! Stop and resume of the whole device, and the state that can be moved then.
+//!
+//! ```text
+//!   Device::suspend ─▶ by_owner ───┐
+//!                                  ├─ either: begin, poll ─▶ Stopped      neither: resume ─▶ Running
+//!   status byte ─────▶ by_driver ──┘
+//! ```
 
 use std::task::Poll;
 
 use vdpa_mem::Deadline;
 use vdpa_ring::QueueState;
 
-use super::{Control, Device, wait};
+use super::{Begun, Control, Device, wait};
 use crate::{ClassState, Error, QueueIndex, Result, Status, Step, Suspend};
 
-/// Whether the device is stopped as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Suspension {
-    Running,
+/// Who wants the device stopped as a whole, and how far that is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Suspension {
+    phase: Phase,
     /// By [`Device::begin_suspend`].
-    Begun,
-    /// By the driver's status bit, which is set once it is complete.
-    BegunByStatus,
-    Suspended,
+    by_owner: bool,
+    /// By the status byte, where it shows once it is complete.
+    by_driver: bool,
+}
+
+/// What the device does. It is stopped while anybody holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Phase {
+    #[default]
+    Running,
+    Stopping,
+    Stopped,
+}
+
+/// Who can hold a device: two, who know nothing of each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Who {
+    Owner,
+    Driver,
+}
+
+impl Suspension {
+    pub(super) fn is_running(self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    fn is_stopped(self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    fn is_held_by(self, who: Who) -> bool {
+        match who {
+            Who::Owner => self.by_owner,
+            Who::Driver => self.by_driver,
+        }
+    }
+
+    fn set_held(&mut self, who: Who, held: bool) {
+        match who {
+            Who::Owner => self.by_owner = held,
+            Who::Driver => self.by_driver = held,
+        }
+    }
 }
 
 impl Device {
-    /// Stops the device as a whole: on return it touches nothing, and keeps everything.
+    /// Stops the device as a whole: on return it touches nothing, and keeps everything. The driver does not see it.
     ///
     /// # Errors
     /// When the device cannot suspend, does not run, or is not stopped at the deadline; the stop then goes on and can
     /// be waited for again.
     pub fn suspend(&self, by: Deadline) -> Result<()> {
-        self.begin_suspend()?;
-        let epoch = self.lock().control.epoch;
-        wait::until("the suspend", by, || {
-            self.check_epoch(epoch, "the suspend")?;
-            self.poll_suspend()
-        })
+        let begun = self.begin_hold()?;
+        wait::until(begun.what, by, || self.poll_hold(Some(begun)))
     }
 
     /// Begins to stop the device as a whole. Suspending twice changes nothing.
@@ -39,11 +80,7 @@ impl Device {
     /// # Errors
     /// When the device cannot suspend, or does not run.
     pub fn begin_suspend(&self) -> Result<()> {
-        let mut held = self.enter_settled("suspend")?;
-        match held.control.suspend {
-            Suspension::Running => self.begin_suspend_now(&mut held.control, Suspension::Begun),
-            _ => Ok(()),
-        }
+        self.begin_hold().map(drop)
     }
 
     /// Whether the device is stopped.
@@ -51,28 +88,36 @@ impl Device {
     /// # Errors
     /// When no suspend was begun.
     pub fn poll_suspend(&self) -> Result<Poll<()>> {
-        let held = self.enter_settled("suspend")?;
-        match held.control.suspend {
-            Suspension::Suspended => Ok(Poll::Ready(())),
-            Suspension::Begun | Suspension::BegunByStatus => Ok(Poll::Pending),
-            Suspension::Running => Err(held.control.wrong_state("suspend", "begin it first")),
-        }
+        self.poll_hold(None)
     }
 
-    /// Lets a suspended device go on where it stood.
+    fn begin_hold(&self) -> Result<Begun> {
+        let mut held = self.enter_settled("suspend")?;
+        self.hold(&mut held.control, Who::Owner)?;
+        Ok(held.begun("the suspend"))
+    }
+
+    fn poll_hold(&self, begun: Option<Begun>) -> Result<Poll<()>> {
+        let held = self.enter_since("suspend", begun)?;
+        if !held.control.suspend.is_held_by(Who::Owner) {
+            return Err(held.control.wrong_state("suspend", "begin it first"));
+        }
+        let stopped = held.control.suspend.is_stopped();
+        Ok(wait::ready(stopped.then_some(())))
+    }
+
+    /// Lets a suspended device go on where it stood, unless the driver has suspended it as well: then it goes on when
+    /// the driver resumes it.
     ///
     /// # Errors
-    /// When the device is not suspended, or cannot go on.
+    /// When the device is not suspended, is not stopped yet, or cannot go on.
     pub fn resume(&self) -> Result<()> {
         let mut held = self.enter_settled("resume")?;
-        if held.control.suspend != Suspension::Suspended {
-            return Err(held
-                .control
-                .wrong_state("resume", "suspend the device first"));
+        if !held.control.suspend.is_held_by(Who::Owner) {
+            let need = "suspend the device first";
+            return Err(held.control.wrong_state("resume", need));
         }
-        self.resume_now(&mut held.control)?;
-        held.control.machine.done(Step::Resume);
-        Ok(())
+        self.release(&mut held.control, Who::Owner)
     }
 
     /// Where queue `q` stands, while the device is suspended.
@@ -81,7 +126,7 @@ impl Device {
     /// When the device is not suspended, or the queue does not run.
     pub fn queue_state(&self, q: QueueIndex) -> Result<QueueState> {
         let mut held = self.enter_settled("queue_state")?;
-        if held.control.suspend != Suspension::Suspended {
+        if !held.control.suspend.is_stopped() {
             let need = "suspend the device first";
             return Err(held.control.wrong_state("queue_state", need));
         }
@@ -96,8 +141,7 @@ impl Device {
     pub fn save_class_state(&self) -> Result<Vec<u8>> {
         let held = self.enter_settled("save_class_state")?;
         let class = self.class_state_cap()?;
-        let running = held.control.machine.status().contains(Status::DRIVER_OK);
-        if running && held.control.suspend != Suspension::Suspended {
+        if held.control.is_live() && !held.control.suspend.is_stopped() {
             let need = "suspend the device first";
             return Err(held.control.wrong_state("save_class_state", need));
         }
@@ -114,53 +158,78 @@ impl Device {
         let held = self.enter_settled("restore_class_state")?;
         let class = self.class_state_cap()?;
         held.control.check_negotiated("restore_class_state")?;
-        if held.control.machine.status().contains(Status::DRIVER_OK) {
+        if held.control.is_live() {
             let need = "reset the device first";
             return Err(held.control.wrong_state("restore_class_state", need));
         }
         class.restore(from)
     }
 
-    pub(super) fn begin_suspend_now(&self, control: &mut Control, how: Suspension) -> Result<()> {
-        let suspend = self.suspend_cap()?;
-        control.check_negotiated("suspend")?;
-        if !control.machine.status().contains(Status::DRIVER_OK) {
-            return Err(control.wrong_state("suspend", "start the device first"));
+    /// `who` holds the device from here on. Holding twice changes nothing.
+    pub(super) fn hold(&self, control: &mut Control, who: Who) -> Result<()> {
+        if !control.suspend.is_held_by(who) {
+            let suspend = self.suspend_cap()?;
+            control.check_negotiated("suspend")?;
+            if !control.is_live() {
+                return Err(control.wrong_state("suspend", "start the device first"));
+            }
+            if control.suspend.is_running() {
+                suspend.begin()?;
+                control.suspend.phase = Phase::Stopping;
+            }
+            control.suspend.set_held(who, true);
         }
-        suspend.begin()?;
-        control.suspend = how;
         self.settle_suspend(control)
     }
 
-    pub(super) fn resume_now(&self, control: &mut Control) -> Result<()> {
-        self.suspend_cap()?.resume()?;
-        control.suspend = Suspension::Running;
+    /// `who` holds the device no more. It goes on when nobody does.
+    pub(super) fn release(&self, control: &mut Control, who: Who) -> Result<()> {
+        let other = match who {
+            Who::Owner => Who::Driver,
+            Who::Driver => Who::Owner,
+        };
+        if !control.suspend.is_held_by(other) {
+            match control.suspend.phase {
+                Phase::Running => {}
+                // It can be told to go on only once it has stopped.
+                Phase::Stopping => {
+                    return Err(Error::Busy {
+                        what: "the suspend",
+                    });
+                }
+                Phase::Stopped => self.suspend_cap()?.resume()?,
+            }
+            control.suspend.phase = Phase::Running;
+        }
+        control.suspend.set_held(who, false);
+        if who == Who::Driver && control.machine.status().contains(Status::SUSPEND) {
+            control.machine.done(Step::Resume);
+        }
+        Ok(())
+    }
+
+    /// A byte that asks for no step takes back a suspend of the driver's that is not complete, if it says so.
+    pub(super) fn withdraw(&self, control: &mut Control, written: u8) -> Result<()> {
+        let asked = Status::from_bits_truncate(written);
+        let pending = control.suspend.is_held_by(Who::Driver) && !control.suspend.is_stopped();
+        let lost = Status::FAILED | Status::DEVICE_NEEDS_RESET;
+        if pending && !asked.contains(Status::SUSPEND) && !control.machine.status().intersects(lost)
+        {
+            return self.release(control, Who::Driver);
+        }
         Ok(())
     }
 
     /// Notices that a suspend is complete.
     pub(super) fn settle_suspend(&self, control: &mut Control) -> Result<()> {
-        let by_status = match control.suspend {
-            Suspension::Begun => false,
-            Suspension::BegunByStatus => true,
-            Suspension::Running | Suspension::Suspended => return Ok(()),
-        };
-        if self.suspend_cap()?.poll()?.is_ready() {
-            control.suspend = Suspension::Suspended;
-            if by_status {
-                control.machine.done(Step::Suspend);
-            }
+        let stopping = control.suspend.phase == Phase::Stopping;
+        if stopping && self.suspend_cap()?.poll()?.is_ready() {
+            control.suspend.phase = Phase::Stopped;
+        }
+        if control.suspend.is_stopped() && control.suspend.is_held_by(Who::Driver) {
+            control.machine.done(Step::Suspend);
         }
         Ok(())
-    }
-
-    /// Whoever waits learns that a reset came in between.
-    pub(super) fn check_epoch(&self, epoch: u64, what: &'static str) -> Result<()> {
-        if self.lock().control.epoch == epoch {
-            Ok(())
-        } else {
-            Err(Error::Interrupted { what })
-        }
     }
 
     fn suspend_cap(&self) -> Result<&dyn Suspend> {

@@ -13,7 +13,7 @@ const AT_ONCE: u32 = 64;
 const SLEEP: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
 
 /// Polls until it is ready, at least once.
-pub(super) fn until<T>(
+pub(crate) fn until<T>(
     what: &'static str,
     by: Deadline,
     mut poll: impl FnMut() -> Result<Poll<T>>,
@@ -37,6 +37,6 @@ pub(super) fn until<T>(
 }
 
 /// Ready with what is there.
-pub(super) fn ready<T>(done: Option<T>) -> Poll<T> {
+pub(crate) fn ready<T>(done: Option<T>) -> Poll<T> {
     done.map_or(Poll::Pending, Poll::Ready)
 }

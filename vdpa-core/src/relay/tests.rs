@@ -114,6 +114,49 @@ fn one_fd_feeds_two_routes_until_each_is_dropped() {
 }
 
 #[test]
+fn a_kick_fd_that_was_filled_up_relays_the_next_kick() {
+    let relay = Relay::new();
+    let sleeper = Sleeper::new().unwrap();
+    let bells = [Bell::new(&sleeper), Bell::new(&sleeper)];
+    let from = event();
+    let _routes = [&bells[0], &bells[1]]
+        .map(|bell| relay.kick(from.clone(), bell.clone().into(), 0).unwrap());
+    let write = |by: u64| nix::unistd::write(&*from, &by.to_ne_bytes());
+    for _ in 0..3 {
+        // The first eventfd value that leaves no room for another 1.
+        let mut left = 0xffff_ffff_ffff_fffe;
+        while write(left).is_err() {
+            left -= 1;
+        }
+        bells.iter().for_each(|bell| until(|| bell.take()));
+        // Once more for each, perhaps, since the counter was set back.
+        std::thread::sleep(Duration::from_millis(20));
+        for bell in &bells {
+            let _spare = bell.take();
+        }
+        write(1).unwrap();
+        bells.iter().for_each(|bell| until(|| bell.take()));
+    }
+}
+
+#[test]
+fn a_closure_that_panicked_is_raised_no_more() {
+    let relay = Relay::new();
+    let count = Arc::new(AtomicU32::new(0));
+    let bad = Call::from_fn({
+        let count = count.clone();
+        move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            panic!("on purpose");
+        }
+    });
+    let (from, _relayed) = relay.call_fd(bad).unwrap();
+    fd::signal(from.as_fd());
+    until(|| Arc::strong_count(&count) == 1);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn what_cannot_be_polled_is_refused() {
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     let refused = Relay::new()

@@ -82,7 +82,7 @@ impl Control {
     }
 
     /// Resets the device and gives it back; the memory of the session is unmapped. Queues that are still elsewhere are
-    /// of no use any more.
+    /// of no use any more. A device that is broken or gone is let go of.
     ///
     /// # Errors
     /// When the device does not let go in time.

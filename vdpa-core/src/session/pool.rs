@@ -1,5 +1,7 @@
 //! Buffers of one size, leased to whoever fills or reads them.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use vdpa_mem::{Bytes, Iova, Window};
 use vdpa_ring::{Completion, Segment};
 
@@ -13,7 +15,8 @@ use crate::{Error, QueueIndex, Result};
 #[derive(PartialEq, Eq, Debug)]
 pub struct Lease {
     pub(super) buffer: u32,
-    pub(super) queue: QueueIndex,
+    /// Which pool it is of: queues of other sessions have the same numbers.
+    pool: u32,
 }
 
 impl Lease {
@@ -120,10 +123,15 @@ const CHAINED: u32 = 1 << 31;
 /// The most buffers there can be.
 pub(super) const MOST: u32 = CHAINED - 1;
 
+/// Numbers pools. Nobody keeps a lease while four billion more are made.
+static POOLS: AtomicU32 = AtomicU32::new(0);
+
 /// The buffers of a queue, which of them are free, and which are chained in flight. All of it is private: nothing here
 /// is read back from memory that the device can write.
 pub(super) struct Pool {
     queue: QueueIndex,
+    /// Told apart from every other pool of the process.
+    id: u32,
     window: Window,
     base: Iova,
     stride: u32,
@@ -156,6 +164,8 @@ impl Pool {
         };
         Self {
             queue,
+            // Relaxed: only the number counts.
+            id: POOLS.fetch_add(1, Ordering::Relaxed),
             window,
             base,
             stride,
@@ -175,7 +185,7 @@ impl Pool {
         let buffer = self.free.pop()?;
         Some(Lease {
             buffer,
-            queue: self.queue,
+            pool: self.id,
         })
     }
 
@@ -190,7 +200,7 @@ impl Pool {
 
     #[inline]
     pub(super) fn owns(&self, lease: &Lease) -> bool {
-        lease.queue == self.queue && (lease.buffer as usize) < self.flight.len()
+        lease.pool == self.id && (lease.buffer as usize) < self.flight.len()
     }
 
     /// Where a buffer begins in the window. Inside it for every lease of this queue.
@@ -201,7 +211,7 @@ impl Pool {
 
     #[inline]
     pub(super) fn bytes(&self, lease: &Lease) -> Option<Bytes<'_>> {
-        if lease.queue != self.queue {
+        if lease.pool != self.id {
             return None;
         }
         let bytes = self.window.bytes();
@@ -274,7 +284,7 @@ impl Pool {
         done.push(Done {
             lease: Lease {
                 buffer,
-                queue: self.queue,
+                pool: self.id,
             },
             len: completion.len,
             last: true,
@@ -290,7 +300,7 @@ impl Pool {
             done.push(Done {
                 lease: Lease {
                     buffer,
-                    queue: self.queue,
+                    pool: self.id,
                 },
                 len,
                 last: flight.next == END,

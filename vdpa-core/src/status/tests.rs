@@ -9,7 +9,8 @@ fn write_all(machine: &mut StatusMachine, byte: u8) -> Vec<Step> {
         let step = machine.write(byte);
         steps.push(step);
         machine.done(step);
-        if matches!(step, Step::None | Step::Refused | Step::Reset) {
+        let last = Step::Suspend == step || Step::Resume == step;
+        if last || matches!(step, Step::None | Step::Refused | Step::Reset) {
             return steps;
         }
         assert!(steps.len() < 8, "{byte:#x} never settles: {steps:?}");
@@ -59,7 +60,8 @@ fn every_byte_from_every_state_keeps_the_invariants() {
             let new = m.status();
             match step {
                 Step::Reset => assert!(byte == 0 && new.is_empty()),
-                Step::Resume => assert_eq!(new, taken - Status::SUSPEND),
+                Step::Resume => assert_eq!(new, (taken - Status::SUSPEND) | Status::DRIVER_OK),
+                Step::Suspend => assert_eq!(new, (taken - Status::DRIVER_OK) | Status::SUSPEND),
                 _ => assert!(new.contains(old), "{old} lost bits by {byte:#x}"),
             }
             if new.contains(Status::DRIVER_OK) {
@@ -69,7 +71,11 @@ fn every_byte_from_every_state_keeps_the_invariants() {
                 );
             }
             if new.contains(Status::SUSPEND) {
-                assert!(new.contains(Status::DRIVER_OK) && suspend == SuspendBit::Negotiated);
+                assert!(new.contains(Status::FEATURES_OK) && suspend == SuspendBit::Negotiated);
+                assert!(
+                    !new.contains(Status::DRIVER_OK),
+                    "suspended and live: {new}"
+                );
             }
             let dead = Status::FAILED | Status::DEVICE_NEEDS_RESET;
             if taken.intersects(dead) {
@@ -114,14 +120,10 @@ fn suspend_is_refused_where_it_is_not_negotiated() {
     write_all(&mut m, 0x0f);
     assert_eq!(m.write(0x1f), Step::Refused);
     m.set_suspend_bit(SuspendBit::Negotiated);
-    assert_eq!(write_all(&mut m, 0x1f), [Step::Suspend, Step::None]);
-    assert_eq!(
-        m.write(0x1f),
-        Step::None,
-        "suspending twice changes nothing"
-    );
+    assert_eq!(write_all(&mut m, 0x1f), [Step::Suspend]);
     assert_eq!(m.write(0x0b), Step::Refused, "cleared bits do not resume");
-    assert_eq!(write_all(&mut m, 0x0f), [Step::Resume, Step::None]);
+    assert_eq!(write_all(&mut m, 0x0f), [Step::Resume]);
+    assert_eq!(write_all(&mut m, 0x0f), [Step::None]);
     assert_eq!(write_all(&mut m, 0), [Step::Reset]);
     write_all(&mut m, 0x0f);
     assert_eq!(m.write(0x1f), Step::Refused, "a reset forgets the feature");
@@ -143,4 +145,38 @@ fn undefined_bits_are_refused() {
     let mut m = StatusMachine::new();
     assert_eq!(m.write(0x21), Step::Refused);
     assert_eq!(m.status(), Status::ACKNOWLEDGE);
+}
+
+#[test]
+fn a_refused_byte_does_not_make_the_device_live() {
+    // An unknown bit, SUSPEND before the end of initialisation, the device's own bit.
+    for byte in [0x2f, 0x1f, 0x4f] {
+        let mut m = StatusMachine::new();
+        m.set_suspend_bit(SuspendBit::Negotiated);
+        assert_eq!(write_all(&mut m, byte), [Step::Refused], "{byte:#x}");
+        assert_eq!(m.status(), Status::ACKNOWLEDGE | Status::DRIVER);
+    }
+    let mut m = StatusMachine::new();
+    write_all(&mut m, 0x0b);
+    assert_eq!(write_all(&mut m, 0x04), [Step::Refused], "bits left out");
+    assert!(!m.status().contains(Status::DRIVER_OK));
+}
+
+#[test]
+fn a_suspended_device_reads_suspend_without_driver_ok_and_takes_the_byte_again() {
+    let mut m = StatusMachine::new();
+    write_all(&mut m, 0x0f);
+    m.set_suspend_bit(SuspendBit::Negotiated);
+    for suspend in [0x1b, 0x1f] {
+        assert_eq!(write_all(&mut m, suspend), [Step::Suspend]);
+        assert_eq!(m.status().bits(), 0x1b);
+        assert_eq!(
+            m.write(0x1b),
+            Step::None,
+            "suspending twice changes nothing"
+        );
+        // What a driver writes that adds DRIVER_OK to what it reads.
+        assert_eq!(write_all(&mut m, 0x1f), [Step::Resume]);
+        assert_eq!(m.status().bits(), 0x0f);
+    }
 }

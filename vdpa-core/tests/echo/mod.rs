@@ -21,6 +21,7 @@ pub const OFFERED: Features = Features::of(&[
     bits::RING_PACKED,
     bits::IN_ORDER,
     bits::NOTIFICATION_DATA,
+    bits::SUSPEND,
 ]);
 
 pub struct Echo {

@@ -1,7 +1,7 @@
 //! A parent without a data path: it keeps what it is told, and can be slow on purpose.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub struct Tiny {
     pub left: AtomicU32,
     /// Bumped by every config read while positive.
     pub restless: AtomicU32,
+    /// Whether it refuses to start queues.
+    pub refuses: AtomicBool,
 }
 
 #[derive(Default)]
@@ -40,7 +42,7 @@ pub struct Kept {
     pub features: Features,
     pub config: [u8; 8],
     pub generation: u32,
-    pub calls: Vec<Option<CallCell>>,
+    pub calls: Vec<Option<Arc<CallCell>>>,
     pub log: Vec<String>,
 }
 
@@ -68,6 +70,7 @@ impl Default for Tiny {
             slow: AtomicU32::new(0),
             left: AtomicU32::new(0),
             restless: AtomicU32::new(0),
+            refuses: AtomicBool::new(false),
         }
     }
 }
@@ -78,8 +81,8 @@ impl Tiny {
     }
 
     pub fn raise(&self, q: usize) {
-        let kept = self.kept.lock().unwrap();
-        if let Some(call) = &kept.calls[q] {
+        let call = self.kept.lock().unwrap().calls[q].clone();
+        if let Some(call) = call {
             call.raise();
         }
     }
@@ -187,13 +190,19 @@ impl VdpaDevice for Tiny {
     ) -> Result<Doorbell> {
         assert!(matches!(kick, Kick::Taken), "not what the info says");
         self.note(format!("start {q} size {}", c.size));
-        self.kept.lock().unwrap().calls[q.place()] = Some(CallCell::new(call));
+        if self.refuses.load(Ordering::SeqCst) {
+            let why = "on purpose".into();
+            return Err(Error::ClassState { why });
+        }
+        self.kept.lock().unwrap().calls[q.place()] = Some(Arc::new(CallCell::new(call)));
         let sleeper = Sleeper::new()?;
         Ok(Bell::new(&sleeper).into())
     }
     fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
-        let kept = self.kept.lock().unwrap();
-        kept.calls[q.place()].as_ref().unwrap().replace(call);
+        // A reset may have come in between.
+        let cell = self.kept.lock().unwrap().calls[q.place()].clone();
+        cell.ok_or(Error::QueueNotStarted { queue: q })?
+            .replace(call);
         Ok(())
     }
 }
