@@ -76,17 +76,18 @@ pub trait Class: Send + Sync {
     /// Writes configuration space; fields that are the device's own stay as they are.
     fn write_config(&self, at: u32, from: &[u8]);
 
-    /// Changes the carrier. Answers whether it changed; `None` for a device that has none.
+    /// Changes the carrier. Answers whether that changed what the driver sees; `None` for a device that has none.
     fn set_link(&self, up: bool) -> Option<bool>;
 
     /// The state besides the queues.
     fn save(&self) -> Vec<u8>;
 
-    /// Takes over a saved state. The bytes are hostile.
+    /// Takes over a saved state. The bytes are hostile. Answers whether the driver will find another configuration than
+    /// where the state was saved.
     ///
     /// # Errors
     /// With what is wrong; nothing is taken over then.
-    fn restore(&self, from: &[u8]) -> Result<(), String>;
+    fn restore(&self, from: &[u8]) -> Result<bool, String>;
 
     /// Calls `to` for each counter.
     fn stats(&self, to: &mut dyn FnMut(&str, u64));
@@ -167,7 +168,10 @@ impl Desk {
     /// Queue `queue` cannot go on: the worker takes it away, and the device needs a reset.
     #[cold]
     pub fn lose(&mut self, queue: QueueIndex, why: Lost) {
-        self.lost.push((queue, why));
+        // A pass may come upon it twice, serving and asking for kicks: the first reason counts.
+        if self.lost.iter().all(|(lost, _)| *lost != queue) {
+            self.lost.push((queue, why));
+        }
     }
 
     /// A buffer is at an address that may not be used so. The first of a pass is reported.

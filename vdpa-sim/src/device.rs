@@ -2,14 +2,12 @@
 
 mod caps;
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vdpa_core::{
     Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Doorbell, Error, Event, Features, GroupIndex,
     Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result, Sleeper, Status,
@@ -20,10 +18,11 @@ use vdpa_ring::QueueState;
 
 use crate::class::{Class, Desk, Role};
 use crate::error::SimError;
+use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
 use crate::rounds::Rounds;
-use crate::shared::{Shared, lock};
+use crate::shared::{Reset, Shared, lock};
 use crate::worker::{Command, Joint, Seat, Stop, Worker};
 
 /// The vendor of simulated devices, as virtio's own PCI vendor id.
@@ -54,6 +53,7 @@ struct Crew {
 /// A worker, from outside.
 struct Hand {
     mailbox: Arc<Mailbox<Command>>,
+    kicks: Arc<Kicks>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -104,8 +104,15 @@ impl SimDevice {
             suspension.link = Some(up);
             return Ok(());
         }
+        self.change_link(up, suspension)
+    }
+
+    /// Changes the carrier of a device that is not suspended, and is not before this is done: the lock says so.
+    fn change_link(&self, up: bool, suspension: MutexGuard<'_, Suspension>) -> Result<()> {
+        let changed = self.shared.class.set_link(up);
+        // The owner may do anything when it is told.
         drop(suspension);
-        match self.shared.class.set_link(up) {
+        match changed {
             Some(true) => self.shared.raise(Event::Config),
             Some(false) => {}
             None => {
@@ -172,13 +179,22 @@ impl SimDevice {
                 own.push((class.unit(unit, &bells), Arc::clone(bell)));
             }
         }
-        for ((number, sleeper), units) in sleepers.into_iter().enumerate().zip(made) {
+        let kicks = sleepers
+            .iter()
+            .enumerate()
+            .map(|(worker, sleeper)| {
+                let kicks = Kicks::new(Arc::clone(sleeper));
+                kicks.map(Arc::new).map_err(failed(worker))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let outfits = sleepers.into_iter().zip(kicks).enumerate().zip(made);
+        for ((number, (sleeper, kicks)), units) in outfits {
             let mailbox = Arc::new(Mailbox::new(&sleeper));
             let worker = Worker::new(
                 Arc::clone(&self.shared),
                 number,
                 Arc::clone(&mailbox),
-                sleeper,
+                Arc::clone(&kicks),
                 units,
                 Desk::new(space.reader(), Arc::clone(&rounds), number),
                 self.patience,
@@ -189,6 +205,7 @@ impl SimDevice {
             match spawned {
                 Ok(thread) => crew.hands.push(Hand {
                     mailbox,
+                    kicks,
                     thread: Some(thread),
                 }),
                 Err(e) => {
@@ -319,23 +336,22 @@ impl VdpaDevice for SimDevice {
     }
 
     fn begin_reset(&self) -> Result<()> {
-        if !self.shared.begin_reset() {
+        let reset = self.shared.begin_reset();
+        if reset == Reset::UnderWay {
             return Ok(());
         }
         let mut suspension = lock(&self.suspension);
         suspension.joint = None;
         let link = suspension.link.take();
-        drop(suspension);
-        if let Some(up) = link {
-            self.set_link(up)?;
-        }
+        let changed = link.map_or(Ok(()), |up| self.change_link(up, suspension));
         // In reset already, or closed: no worker is at anything.
-        if self.shared.status().is_empty() || lock(&self.crew).is_none() {
+        if reset == Reset::Idle || lock(&self.crew).is_none() {
             self.shared.finish_reset();
-            return Ok(());
+            return changed;
         }
         let all = Joint::new(self.workers);
-        self.tell_all(|| Command::Reset(Arc::clone(&all)))
+        self.tell_all(|| Command::Reset(Arc::clone(&all)))?;
+        changed
     }
 
     fn config_generation(&self) -> Result<Option<u32>> {
@@ -369,10 +385,6 @@ impl VdpaDevice for SimDevice {
         call: Call,
     ) -> Result<Doorbell> {
         let (role, (at, worker)) = self.seat(q)?;
-        let kick = match kick {
-            Kick::Taken => None,
-            Kick::Given(event) => Some(nonblocking(q, event)?),
-        };
         let call = Arc::new(CallCell::new(call));
         let features = self.shared.accepted().unwrap_or(Features::NONE);
         let mut queue = Queue::new(q, c, features, Arc::clone(&call), role.chains)
@@ -381,11 +393,21 @@ impl VdpaDevice for SimDevice {
             queue
                 .check(&crew.reader.enter())
                 .map_err(|why| SimError::Area { queue: q, why })?;
+            let hand = crew.hands.get(worker);
+            // Here, where it can still be refused. A kick before the worker has the queue heats an empty seat; the
+            // queue is looked at when it starts.
+            let kick = match (kick, hand) {
+                (Kick::Given(event), Some(hand)) => {
+                    let watched = hand.kicks.watch(event, at.token());
+                    Some(watched.map_err(|source| SimError::Kick { queue: q, source })?)
+                }
+                (Kick::Given(_), None) | (Kick::Taken, _) => None,
+            };
             if let Some(mut record) = self.shared.record(q.place()) {
                 record.call = Some(call);
                 record.state = None;
             }
-            if let Some(hand) = crew.hands.get(worker) {
+            if let Some(hand) = hand {
                 let queue = Box::new(queue);
                 hand.mailbox.post(Command::Start { at, queue, kick });
             }
@@ -400,22 +422,6 @@ impl VdpaDevice for SimDevice {
         cell.ok_or(Error::QueueNotStarted { queue: q })?
             .replace(call);
         Ok(())
-    }
-}
-
-/// An eventfd from elsewhere, made safe to read: another reader may be faster.
-fn nonblocking(q: QueueIndex, event: Arc<OwnedFd>) -> Result<Arc<OwnedFd>, SimError> {
-    let set = || {
-        let flags = fcntl(event.as_fd(), FcntlArg::F_GETFL)?;
-        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-        fcntl(event.as_fd(), FcntlArg::F_SETFL(flags))
-    };
-    match set() {
-        Ok(_) => Ok(event),
-        Err(e) => Err(SimError::Kick {
-            queue: q,
-            source: e.into(),
-        }),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct FrameBatch {
     /// Bytes in use.
     filled: usize,
     /// Who it is for: see [`Presence`](crate::port::Presence).
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
 }
 
 impl FrameBatch {

@@ -19,7 +19,7 @@
 //! * Ring areas have to be mapped in one piece of this process's memory; buffers may be in as many as they like.
 //!
 //! # Reading order
-//! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker` and `mailbox` (threads), [`queue`] (a ring
+//! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker`, `mailbox` and `kicks` (threads), [`queue`] (a ring
 //! and its areas), [`class`] (what a kind of device brings), [`net`] with its parts, [`port`], [`frames`]; [`pcap`]
 //! stands alone.
 #![deny(
@@ -44,6 +44,7 @@ pub mod class;
 mod device;
 mod error;
 pub mod frames;
+mod kicks;
 mod mailbox;
 mod mgmt;
 pub mod net;

@@ -41,6 +41,15 @@ impl<C> Mailbox<C> {
         self.bell.ring();
     }
 
+    /// Gives the worker a command in place of those that wait and that it makes `stale`: a flood of them waits as one.
+    pub(crate) fn post_instead(&self, command: C, mut stale: impl FnMut(&C) -> bool) {
+        let mut list = self.list();
+        list.retain(|waiting| !stale(waiting));
+        list.push(command);
+        drop(list);
+        self.bell.ring();
+    }
+
     /// Whether there may be commands. One load.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
@@ -60,5 +69,22 @@ impl<C> Mailbox<C> {
         self.commands
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_commands_that_replace_each_other_waits_as_one() {
+        let mailbox = Mailbox::new(&Sleeper::new().unwrap());
+        mailbox.post((1, 0));
+        for i in 0..100_000 {
+            let queue = 2 + i % 2;
+            mailbox.post_instead((queue, i), |(waiting, _)| *waiting == queue);
+        }
+        assert_eq!(mailbox.take(), [(1, 0), (2, 99_998), (3, 99_999)]);
+        assert!(mailbox.take().is_empty());
     }
 }

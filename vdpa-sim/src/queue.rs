@@ -12,8 +12,8 @@ use std::sync::Arc;
 use vdpa_core::{Area, CallCell, Features, QueueConfig, QueueIndex, bits};
 use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section};
 use vdpa_ring::{
-    Areas, Batch, DeviceMem, DeviceRing, Format, QueueState, RingError, RingFeatures, SetupError,
-    Used, area_sizes,
+    Areas, Batch, ChainToken, DeviceMem, DeviceRing, Format, QueueState, RingError, RingFeatures,
+    SetupError, Used, area_sizes,
 };
 
 /// Why a queue cannot go on before the device is reset.
@@ -331,6 +331,28 @@ impl Queue {
         self.used.clear();
         self.call_due |= call?;
         Ok(())
+    }
+
+    /// How many descriptors of the ring a chain of the batch takes. The driver may have rewritten them by now, to its
+    /// own loss: nothing but an estimate is made of them.
+    #[cold]
+    pub(crate) fn descriptors(&self, mem: &QueueMem<'_>, token: ChainToken) -> usize {
+        if matches!(self.ring, DeviceRing::Packed(_)) {
+            return usize::from(token.slots());
+        }
+        let (mut index, mut count) = (token.id(), 0_u16);
+        while count < self.size() {
+            count = count.saturating_add(1);
+            // virtio 1.4 §2.7.5: address, length, flags, next.
+            let at = u32::from(index).wrapping_mul(16).wrapping_add(8);
+            let word = mem.areas.descriptor.load_u64(at);
+            // NEXT
+            if word >> 32 & 1 == 0 {
+                break;
+            }
+            index = (word >> 48) as u16;
+        }
+        usize::from(count)
     }
 
     /// Asks for kicks. `true`: there is work already.

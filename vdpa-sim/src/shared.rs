@@ -1,6 +1,6 @@
 //! What control calls and workers share: the status byte, the class, and how what was begun came out.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vdpa_core::{CallCell, Event, EventSink, Features, Status};
@@ -19,11 +19,26 @@ pub(crate) struct Record {
     pub(crate) stopping: bool,
 }
 
+/// Above the status byte: a reset was begun and is not over.
+const RESETTING: u16 = 1 << 8;
+
+/// What a reset that is asked for comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reset {
+    /// One is under way already.
+    UnderWay,
+    /// The status was 0 already: no worker has to be told.
+    Idle,
+    /// Workers have to be told.
+    Begun,
+}
+
 /// Shared by the device and its workers.
 pub(crate) struct Shared {
     pub(crate) class: Box<dyn Class>,
-    status: AtomicU8,
-    resetting: AtomicBool,
+    /// The status byte and [`RESETTING`]. One word: a reset that ends leaves no moment in which it is over by one of the
+    /// two and not by the other, when another one could begin.
+    status: AtomicU16,
     events: OnceLock<Arc<dyn EventSink>>,
     accepted: Mutex<Option<Features>>,
     records: Box<[Mutex<Record>]>,
@@ -39,8 +54,7 @@ impl Shared {
         let records = (0..class.queues()).map(|_| Mutex::default()).collect();
         Arc::new(Self {
             class,
-            status: AtomicU8::new(0),
-            resetting: AtomicBool::new(false),
+            status: AtomicU16::new(0),
             events: OnceLock::new(),
             accepted: Mutex::new(None),
             records,
@@ -61,11 +75,12 @@ impl Shared {
 
     pub(crate) fn status(&self) -> Status {
         // Acquire pairs with the release in `finish_reset`: at 0 the workers have let go.
-        Status::from_bits_retain(self.status.load(Ordering::Acquire))
+        let [status, _resetting] = self.status.load(Ordering::Acquire).to_le_bytes();
+        Status::from_bits_retain(status)
     }
 
     pub(crate) fn add_status(&self, bits: Status) {
-        self.status.fetch_or(bits.bits(), Ordering::AcqRel);
+        self.status.fetch_or(bits.bits().into(), Ordering::AcqRel);
     }
 
     pub(crate) fn accepted(&self) -> Option<Features> {
@@ -81,13 +96,19 @@ impl Shared {
         self.records.get(queue).map(lock)
     }
 
-    /// A reset begins. `false`: one is under way already.
-    pub(crate) fn begin_reset(&self) -> bool {
-        let begun = !self.resetting.swap(true, Ordering::AcqRel);
-        if begun {
-            self.class.set_live(false);
+    /// A reset begins, unless one is under way.
+    pub(crate) fn begin_reset(&self) -> Reset {
+        // What it comes to is decided by the word that was there, and by nothing read later.
+        let before = self.status.fetch_or(RESETTING, Ordering::AcqRel);
+        if before & RESETTING != 0 {
+            return Reset::UnderWay;
         }
-        begun
+        self.class.set_live(false);
+        if before == 0 {
+            Reset::Idle
+        } else {
+            Reset::Begun
+        }
     }
 
     /// No worker is at a queue any more: everything goes back to the beginning.
@@ -99,20 +120,19 @@ impl Shared {
         }
         *lock(&self.accepted) = None;
         self.class.reset();
-        self.resetting.store(false, Ordering::Release);
-        // Last, and release: whoever reads 0 finds everything reset.
+        // Last, both at once, and release: whoever reads 0 finds everything reset.
         self.status.store(0, Ordering::Release);
     }
 
     /// A queue has stopped, and stands here.
     pub(crate) fn stopped(&self, queue: usize, state: Option<QueueState>) {
+        let call = self.record(queue).and_then(|mut record| record.call.take());
+        // Outside of the lock, and before the stop is over: then the call's owner may rely on its being gone.
+        drop(call);
         if let Some(mut record) = self.record(queue) {
             // One that was lost before left its state behind.
             record.state = state.or(record.state);
             record.stopping = false;
-            let call = record.call.take();
-            drop(record);
-            drop(call);
         }
     }
 
@@ -121,5 +141,65 @@ impl Shared {
         if let Some(mut record) = self.record(queue) {
             record.state = Some(state);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Net, POSSIBLE, Settings};
+    use crate::port::{Null, Presence};
+    use std::sync::atomic::AtomicBool;
+    use vdpa_core::config::Mac;
+
+    #[test]
+    fn a_reset_asked_for_at_the_moment_one_ends_does_not_come_late() {
+        let settings = Settings {
+            mac: Mac::new([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            pairs: 1,
+            queue_size: 256,
+            features: POSSIBLE,
+            speed: None,
+            link: true,
+        };
+        let net = Net::new(settings, Presence::new(true), Arc::new(Null));
+        let shared = Shared::new(Box::new(net));
+        let (told, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|s| {
+            // The worker.
+            s.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if told.swap(false, Ordering::Acquire) {
+                        shared.finish_reset();
+                    } else {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut late = 0;
+            for _ in 0..20_000 {
+                shared.add_status(Status::ACKNOWLEDGE);
+                let mut begun = 0;
+                // As a guest does that writes 0 until it reads 0.
+                while !shared.status().is_empty() {
+                    match shared.begin_reset() {
+                        Reset::UnderWay => {}
+                        Reset::Idle => shared.finish_reset(),
+                        Reset::Begun => {
+                            begun += 1;
+                            told.store(true, Ordering::Release);
+                        }
+                    }
+                }
+                late += begun - 1;
+                // One that was told twice is over before the next round.
+                while told.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(late, 0, "resets begun when the one asked for was over");
+        });
     }
 }

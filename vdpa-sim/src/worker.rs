@@ -11,16 +11,16 @@
 //! rings are looked at in every pass. A worker without a hot unit sleeps, and costs nothing. Nothing is locked,
 //! allocated or asked of the system for a batch, but for calls and for kicks to workers that sleep.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use vdpa_core::{Asid, Bell, Event, Sleeper, Status};
-use vdpa_mem::Deadline;
+use vdpa_core::{Asid, Bell, Event, Status};
 use vdpa_ring::QueueState;
 
 use crate::class::{Desk, Served, Station, Stations, Unit};
+use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
 use crate::shared::Shared;
@@ -28,9 +28,13 @@ use crate::shared::Shared;
 /// In how many passes a busy worker looks once at the eventfds it was given.
 const PASSES_A_LOOK: u32 = 64;
 
+/// After how many passes in a row without work a worker that polls lets others run: whoever it polls for may be waiting
+/// for this very CPU. So many take a few microseconds, within which a peer that runs elsewhere answers.
+const PASSES_A_YIELD: u32 = 64;
+
 /// What a worker is told.
 pub(crate) enum Command {
-    /// A queue runs from here on.
+    /// A queue runs from here on; its `kick` is watched.
     Start {
         at: Seat,
         queue: Box<Queue>,
@@ -59,6 +63,13 @@ pub(crate) enum Stop {
     Reset,
 }
 
+impl Command {
+    /// Whether it switches the queue at `seat` on or off.
+    pub(crate) fn enables(&self, seat: Seat) -> bool {
+        matches!(self, Self::Enable { at, .. } if *at == seat)
+    }
+}
+
 /// Where a queue sits at its worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Seat {
@@ -68,6 +79,13 @@ pub(crate) struct Seat {
     pub(crate) unit: usize,
     /// Its place in the unit.
     pub(crate) place: usize,
+}
+
+impl Seat {
+    /// What its kicks are reported with: the place in the unit in bit 0, the unit above.
+    pub(crate) fn token(self) -> u64 {
+        (self.unit as u64) << 1 | self.place as u64
+    }
 }
 
 /// Something that all workers do; the last one says that it is done.
@@ -113,13 +131,15 @@ pub(crate) struct Worker {
     core: Arc<Shared>,
     number: usize,
     mailbox: Arc<Mailbox<Command>>,
-    sleeper: Arc<Sleeper>,
+    kicks: Arc<Kicks>,
     posts: Vec<Post>,
     desk: Desk,
     patience: Duration,
     live: bool,
     suspended: bool,
     watched: usize,
+    /// Passes without work since there was some.
+    empty: u32,
 }
 
 impl Worker {
@@ -127,7 +147,7 @@ impl Worker {
         core: Arc<Shared>,
         number: usize,
         mailbox: Arc<Mailbox<Command>>,
-        sleeper: Arc<Sleeper>,
+        kicks: Arc<Kicks>,
         units: Vec<(Box<dyn Unit>, Arc<Bell>)>,
         desk: Desk,
         patience: Duration,
@@ -145,13 +165,14 @@ impl Worker {
             core,
             number,
             mailbox,
-            sleeper,
+            kicks,
             posts: units.into_iter().map(post).collect(),
             desk,
             patience,
             live: false,
             suspended: false,
             watched: 0,
+            empty: 0,
         }
     }
 
@@ -159,6 +180,8 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let rounds = Arc::clone(&self.desk.rounds);
         let mut passes = 0_u32;
+        // Until here it counted as asleep.
+        rounds.wake(self.number);
         loop {
             rounds.begin(self.number);
             if self.mailbox.is_pending() {
@@ -173,12 +196,12 @@ impl Worker {
             let busy = self.live && !self.suspended && self.pass();
             if !busy {
                 rounds.rest(self.number);
-                self.sleep(None);
+                self.sleep();
                 rounds.wake(self.number);
             } else if self.watched != 0 {
                 passes = passes.wrapping_add(1);
                 if passes.is_multiple_of(PASSES_A_LOOK) {
-                    self.sleep(Some(Deadline::at(Instant::now())));
+                    self.look();
                 }
             }
         }
@@ -191,6 +214,7 @@ impl Worker {
             posts,
             desk,
             patience,
+            empty,
             ..
         } = self;
         let mut hot = false;
@@ -223,59 +247,52 @@ impl Worker {
             }
             hot |= post.hot;
         }
+        *empty = if worked { 0 } else { empty.wrapping_add(1) };
         if hot && !worked {
-            std::hint::spin_loop();
+            if empty.is_multiple_of(PASSES_A_YIELD) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
         }
         hot
     }
 
-    /// Sleeps until there is something to do, or just looks at the eventfds.
-    fn sleep(&mut self, by: Option<Deadline>) {
+    /// Sleeps until there is something to do.
+    fn sleep(&mut self) {
         let Self {
             posts,
             mailbox,
-            sleeper,
+            kicks,
             ..
         } = self;
         let awake = self.live && !self.suspended;
         let bells = posts.as_slice();
-        let mut kicked = [u64::MAX; 16];
-        let mut count = 0_usize;
-        let slept = sleeper.sleep_unless(
-            || {
-                let rung = awake && by.is_none() && bells.iter().any(|post| post.bell.is_pending());
-                rung || mailbox.is_pending()
-            },
-            by,
-            |token| {
-                if let Some(place) = kicked.get_mut(count) {
-                    *place = token;
-                    count = count.saturating_add(1);
-                }
-            },
-        );
-        for token in kicked.iter().take(count) {
-            // The queue's place in bit 0, its unit above.
-            let place = (*token & 1) as usize;
-            let post = usize::try_from(*token >> 1)
-                .ok()
-                .and_then(|unit| posts.get_mut(unit));
-            if let Some(post) = post {
-                if let Some(Some(kick)) = post.kicks.get(place) {
-                    let mut count = [0; 8];
-                    // At 0 another reader was faster; there is nothing else that could go wrong.
-                    let _empty = nix::unistd::read(kick.as_fd(), &mut count);
-                }
+        let slept = kicks.sleep_unless(|| {
+            (awake && bells.iter().any(|post| post.bell.is_pending())) || mailbox.is_pending()
+        });
+        match slept {
+            Ok(true) => self.look(),
+            Ok(false) => {}
+            Err(e) => {
+                let why = format!("worker {}: {e}", self.number);
+                self.core.raise(Event::Broken { why });
+                // Not a busy loop on top of it.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Looks at the eventfds. What is kicked before it may be served is hot from then on.
+    fn look(&mut self) {
+        let Self { kicks, posts, .. } = self;
+        kicks.take(|token| {
+            let unit = usize::try_from(token >> 1).ok();
+            if let Some(post) = unit.and_then(|unit| posts.get_mut(unit)) {
                 post.hot = true;
                 post.quiet = None;
             }
-        }
-        if let Err(e) = slept {
-            let why = format!("worker {}: {e}", self.number);
-            self.core.raise(Event::Broken { why });
-            // Not a busy loop on top of it.
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        });
     }
 
     fn obey(&mut self, command: Command) {
@@ -344,18 +361,9 @@ impl Worker {
         ) else {
             return;
         };
-        if let Some(kick) = kick {
-            let token = (at.unit as u64) << 1 | at.place as u64;
-            match self.sleeper.watch(kick.as_fd(), token) {
-                Ok(()) => {
-                    *place = Some(kick);
-                    self.watched = self.watched.saturating_add(1);
-                }
-                Err(e) => {
-                    let why = format!("queue {}: its kick cannot be watched: {e}", at.queue);
-                    self.core.raise(Event::Broken { why });
-                }
-            }
+        if kick.is_some() {
+            *place = kick;
+            self.watched = self.watched.saturating_add(1);
         }
         *number = at.queue;
         *station = Station::Running(queue);
@@ -366,13 +374,14 @@ impl Worker {
     /// Takes a queue away. Between passes nothing of it is in flight: it is drained.
     fn stop(&mut self, at: Seat, how: Stop) -> Option<QueueState> {
         let post = self.posts.get_mut(at.unit)?;
-        let after = match how {
-            Stop::Pause => Station::Paused,
-            Stop::Reset => Station::Stopped,
-        };
         let kick = post.kicks.get_mut(at.place)?.take();
-        self.watched = self.watched.saturating_sub(unwatch(&self.sleeper, kick));
-        let before = std::mem::replace(post.queues.get_mut(at.place)?, after);
+        self.watched = self.watched.saturating_sub(unwatch(&self.kicks, kick));
+        let station = post.queues.get_mut(at.place)?;
+        let before = std::mem::take(station);
+        // One that was lost or reset before does not go on: nothing waits for it.
+        if how == Stop::Pause && !matches!(before, Station::Stopped) {
+            *station = Station::Paused;
+        }
         match before {
             Station::Running(queue) => Some(queue.state()),
             Station::Stopped | Station::Paused => None,
@@ -385,7 +394,7 @@ impl Worker {
         for post in &mut self.posts {
             post.queues = Stations::default();
             for kick in &mut post.kicks {
-                unwatch(&self.sleeper, kick.take());
+                unwatch(&self.kicks, kick.take());
             }
             post.unit.reset();
             post.hot = false;
@@ -395,11 +404,10 @@ impl Worker {
     }
 }
 
-/// Takes an eventfd out of the sleeper. Answers how many that were.
-fn unwatch(sleeper: &Sleeper, kick: Option<Arc<OwnedFd>>) -> usize {
+/// Takes an eventfd out. Answers how many that were.
+fn unwatch(kicks: &Kicks, kick: Option<Arc<OwnedFd>>) -> usize {
     let Some(kick) = kick else { return 0 };
-    // It was watched: that is why it is here.
-    let _watched = sleeper.unwatch(kick.as_fd());
+    kicks.unwatch(&kick);
     1
 }
 

@@ -297,6 +297,133 @@ fn kicks_by_an_eventfd_are_served_and_none_is_lost_while_another_queue_is_busy()
 }
 
 #[test]
+fn one_eventfd_kicks_the_queues_of_several_workers_and_a_file_is_refused() {
+    let rig = Lab::new().open("sim:net,queue_pairs=3,workers=2,port=null,poll_us=0");
+    rig.negotiate(with(&rig, false, false, false, false).with(net::MQ) - bits::NOTIFICATION_DATA);
+    let events = rig.device.events().unwrap();
+    let kick: Arc<OwnedFd> = Arc::new(nix::sys::eventfd::EventFd::new().unwrap().into());
+    let mut queues: Vec<_> = [1, 3, 5]
+        .map(|q| {
+            let queue = Q::new(&rig, q, 8, None);
+            let kick = Kick::Given(kick.clone());
+            rig.device
+                .start_queue(queue.index, queue.config(None), kick, queue.call())
+                .unwrap();
+            queue
+        })
+        .into();
+    let file = Arc::new(tempfile::tempfile().unwrap().into());
+    let bad = Q::new(&rig, 0, 8, None);
+    let refused =
+        rig.device
+            .start_queue(bad.index, bad.config(None), Kick::Given(file), bad.call());
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("queue 0"), "{why}");
+    rig.run();
+    let at = rig.alloc(128);
+    for round in 0..100 {
+        for queue in &mut queues {
+            queue.add(&[(at, 64)], &[]).unwrap();
+            queue.publish();
+        }
+        if round % 2 == 0 {
+            // Asleep.
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        nix::unistd::write(&*kick, &1u64.to_ne_bytes()).unwrap();
+        for queue in &mut queues {
+            queue.wait_used(1);
+        }
+    }
+    assert_eq!(events.try_next(), None);
+    rig.reset();
+    assert_eq!(Arc::strong_count(&kick), 1, "the eventfd is let go of");
+}
+
+#[test]
+fn the_configuration_of_a_suspended_device_does_not_change_whatever_the_link_does() {
+    let lab = Lab::new();
+    let card = card(&lab, "sim:net", false);
+    let name = card.rig.device.info().name.clone();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for link in [LinkState::Down, LinkState::Up] {
+                    lab.sim.dev_set(&name, Attr::Link(link)).unwrap();
+                }
+            }
+        });
+        let mut changed = 0;
+        for _ in 0..300 {
+            let device = &card.rig.device;
+            device.suspend(soon()).unwrap();
+            let before = device.config_generation().unwrap();
+            std::thread::sleep(Duration::from_micros(50));
+            changed += u32::from(device.config_generation().unwrap() != before);
+            device.resume().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(changed, 0);
+    });
+    lab.sim.dev_set(&name, Attr::Link(LinkState::Up)).unwrap();
+    assert!(!card.rig.config().status().is_empty());
+}
+
+#[test]
+fn a_driver_that_cannot_see_the_link_is_not_told_of_it() {
+    let lab = Lab::new();
+    let rig = lab.open("sim:net");
+    let features = with(&rig, false, false, false, false) - net::STATUS;
+    let card = Card::new(rig, features, 64, 2048);
+    let events = card.rig.device.events().unwrap();
+    let name = card.rig.device.info().name.clone();
+    let generation = card.rig.device.config_generation().unwrap();
+    lab.sim.dev_set(&name, Attr::Link(LinkState::Down)).unwrap();
+    assert_eq!(events.try_next(), None);
+    assert_eq!(card.rig.device.config_generation().unwrap(), generation);
+}
+
+#[test]
+fn a_restored_state_leaves_the_carrier_alone_and_a_driver_that_saw_another_is_told() {
+    let lab = Lab::new();
+    let card = card(&lab, "sim:net", false);
+    card.rig.device.suspend(soon()).unwrap();
+    let state = card.rig.device.save_class_state().unwrap();
+    let rig = lab.open("sim:net,link=down");
+    let events = rig.device.events().unwrap();
+    rig.negotiate(with(&rig, false, false, true, false));
+    rig.device.restore_class_state(&state).unwrap();
+    assert!(rig.config().status().is_empty(), "still down");
+    assert_eq!(events.try_next(), Some(Event::Config));
+}
+
+#[test]
+fn what_a_call_owns_is_gone_when_the_stop_of_its_queue_is_over() {
+    struct Slow(Arc<AtomicBool>);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let rig = Lab::new().open("sim:net");
+    rig.negotiate(plain(&rig));
+    rig.run();
+    let q = Q::new(&rig, 1, 8, None);
+    let gone = Arc::new(AtomicBool::new(false));
+    let slow = Slow(gone.clone());
+    let call = Call::from_fn(move || {
+        let _held = &slow;
+    });
+    rig.device
+        .start_queue(q.index, q.config(None), Kick::Taken, call)
+        .unwrap();
+    rig.device.stop_queue(q.index, soon()).unwrap();
+    assert!(gone.load(Ordering::SeqCst));
+}
+
+#[test]
 fn unmapping_under_traffic_faults_and_memory_is_never_touched_afterwards() {
     for packed in [false, true] {
         let lab = Lab::new();

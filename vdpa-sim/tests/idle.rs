@@ -51,6 +51,21 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
         rig.close();
     }
 
+    // The side that stays is not served meanwhile.
+    let lab = Lab::new();
+    let stays = lab.open("sim:net,port=wire:a");
+    stays.negotiate(with(&stays, false, false, false, false));
+    let _tx = stays.queue(1, 64);
+    stays.run();
+    std::thread::sleep(Duration::from_millis(10));
+    let before = entries("/proc/self/fd");
+    let goes = lab.open("sim:net,port=wire:a,workers=2");
+    std::thread::sleep(Duration::from_millis(10));
+    stays.reset();
+    drop(goes);
+    assert_eq!(entries("/proc/self/fd"), before, "of a peer that is gone");
+    stays.close();
+
     let lab = Lab::new();
     let cycle = |i: usize| {
         let port = ["loopback", "wire:a", "null"][i % 3];

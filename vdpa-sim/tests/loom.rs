@@ -16,6 +16,7 @@ use vdpa_core::{Bell, Sleeper};
 use mailbox::Mailbox;
 
 #[path = "../src/mailbox.rs"]
+#[allow(dead_code, reason = "the model uses a part of it")]
 mod mailbox;
 
 /// What the worker of the model is told.

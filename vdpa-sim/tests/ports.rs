@@ -118,6 +118,37 @@ fn what_is_sent_to_nobody_is_discarded_and_a_peer_that_goes_away_blocks_nobody()
 }
 
 #[test]
+fn frames_sent_to_a_device_that_is_gone_do_not_reach_the_next_one_on_the_wire() {
+    let lab = Lab::new();
+    let open = || {
+        let rig = lab.open("sim:net,port=wire:a");
+        rig.negotiate(with(&rig, false, false, false, false));
+        rig
+    };
+    let a = open();
+    let mut tx = Tx::new(&a, a.queue(1, 64), 2048);
+    a.run();
+    let b = open();
+    // Without a buffer: the frames wait on the way.
+    let _rx = b.queue(0, 64);
+    b.run();
+    tx.send(&frames(10, 100));
+    until("sending", || tx.reap() == 10 || tx.in_flight() == 0);
+    assert_eq!(a.stat("queue1.packets"), 10);
+    drop(b);
+    let c = open();
+    let mut rx = Rx::new(&c, c.queue(0, 64), 2048);
+    rx.post(64);
+    c.run();
+    rx.quiet();
+    assert!(rx.got.is_empty(), "{} frames of another's", rx.got.len());
+    let own = frames(10, 200);
+    tx.send(&own);
+    rx.wait(10);
+    assert_eq!(rx.got, own);
+}
+
+#[test]
 fn a_wire_has_two_ends_and_one_that_is_closed_is_free_again() {
     let lab = Lab::new();
     let a = lab.open("sim:net,port=wire:a");

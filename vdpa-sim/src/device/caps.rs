@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use vdpa_core::{
-    ClassState, Error, QueueEnable, QueueIndex, QueuePause, QueueReset, Result, Stats, Suspend,
+    ClassState, Error, Event, QueueEnable, QueueIndex, QueuePause, QueueReset, Result, Stats,
+    Suspend,
 };
 use vdpa_ring::QueueState;
 
@@ -39,13 +40,22 @@ impl QueuePause for SimDevice {
 
 impl QueueEnable for SimDevice {
     fn set(&self, q: QueueIndex, on: bool) -> Result<()> {
-        self.tell(q, |at| Command::Enable { at, on })
+        let (seat, worker) = self.seat(q)?.1;
+        self.with_crew(|crew| {
+            if let Some(hand) = crew.hands.get(worker) {
+                let command = Command::Enable { at: seat, on };
+                hand.mailbox
+                    .post_instead(command, |waiting| waiting.enables(seat));
+            }
+            Ok(())
+        })
     }
 }
 
 impl Suspend for SimDevice {
     fn begin(&self) -> Result<()> {
         let all = Joint::new(self.workers);
+        // Waits for a change of the carrier that is under way.
         lock(&self.suspension).joint = Some(Arc::clone(&all));
         self.tell_all(|| Command::Suspend(Arc::clone(&all)))
     }
@@ -70,9 +80,8 @@ impl Suspend for SimDevice {
         let mut suspension = lock(&self.suspension);
         suspension.joint = None;
         let link = suspension.link.take();
-        drop(suspension);
         self.tell_all(|| Command::Resume)?;
-        link.map_or(Ok(()), |up| self.set_link(up))
+        link.map_or(Ok(()), |up| self.change_link(up, suspension))
     }
 }
 
@@ -83,7 +92,10 @@ impl ClassState for SimDevice {
 
     fn restore(&self, from: &[u8]) -> Result<()> {
         let restored = self.shared.class.restore(from);
-        restored.map_err(|why| Error::ClassState { why })
+        if restored.map_err(|why| Error::ClassState { why })? {
+            self.shared.raise(Event::Config);
+        }
+        Ok(())
     }
 }
 

@@ -66,10 +66,6 @@ impl Unit for Control {
         let Some(queue) = station.running() else {
             return Served::Nothing;
         };
-        // Off, it takes commands and does nothing: they would have effects.
-        if !queue.enabled {
-            return Served::Nothing;
-        }
         let served = self.batch(queue, desk);
         if queue.call() {
             self.shared.control.add(CALLS, 1);
@@ -115,6 +111,8 @@ impl Control {
             self.shared.control.add(COMMANDS, 1);
             let mut changed = false;
             let ack = match self.read(&section, chain.readable(), chain.readable_len()) {
+                // Off, it has no effects, and a driver that waits for its command waits for no answer in vain.
+                _ if !queue.enabled => ERR,
                 Ok(len) => {
                     let command = self.command.get(..len).unwrap_or_default();
                     let done = carry_out(&self.shared, command);

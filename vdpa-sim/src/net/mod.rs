@@ -82,6 +82,17 @@ impl Net {
             .contains(net::CTRL_VQ)
             .then_some(pairs.saturating_mul(2))
     }
+
+    /// Whether the driver can see the carrier: virtio 1.4 §5.1.4.
+    fn shows_link(&self) -> bool {
+        let accepted = self.shared.settled.features();
+        let features = if accepted == Features::NONE {
+            self.shared.settings.features
+        } else {
+            accepted
+        };
+        features.contains(net::STATUS)
+    }
 }
 
 impl Class for Net {
@@ -212,13 +223,16 @@ impl Class for Net {
 
     fn set_link(&self, up: bool) -> Option<bool> {
         let changed = self.shared.presence.set_link(up);
-        if changed {
+        let seen = changed && self.shows_link();
+        if seen {
             self.shared.settled.changed();
+        }
+        if changed {
             self.port.changed();
             // Frames may wait in the transmit queues.
             self.shared.presence.ring_all();
         }
-        Some(changed)
+        Some(seen)
     }
 
     fn save(&self) -> Vec<u8> {
@@ -230,7 +244,7 @@ impl Class for Net {
         )
     }
 
-    fn restore(&self, from: &[u8]) -> Result<(), String> {
+    fn restore(&self, from: &[u8]) -> Result<bool, String> {
         let NetShared {
             settled,
             settings,
@@ -245,8 +259,12 @@ impl Class for Net {
         let state = saved::load(from, most)?;
         settled.set_filter(state.filter);
         presence.set_active(state.active);
-        self.set_link(state.link);
-        Ok(())
+        // The carrier is this device's own, whatever it was there; a driver that saw the other one is told.
+        let differs = state.link != presence.has_link() && self.shows_link();
+        if differs {
+            settled.changed();
+        }
+        Ok(differs)
     }
 
     fn stats(&self, to: &mut dyn FnMut(&str, u64)) {

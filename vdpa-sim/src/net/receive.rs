@@ -11,9 +11,9 @@ use super::count::Rx;
 use super::filter::Filter;
 use super::settled::Watch;
 use crate::class::{Desk, Station};
-use crate::frames::{FrameBatch, HEADER_BYTES};
+use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::port::Lane;
-use crate::queue::{Completeness, Lost, Queue};
+use crate::queue::{Completeness, Lost, Queue, QueueMem};
 use crate::stats::Counters;
 
 /// The receiving half of a pair.
@@ -23,6 +23,16 @@ pub(super) struct Receiver {
     near: Hint,
     /// Frames wait for buffers: kicks are of use.
     waiting: bool,
+    lack: Lack,
+}
+
+/// What there is for a frame that waits for more buffers: it takes none of them before it has all that it needs.
+#[derive(Default)]
+struct Lack {
+    /// So many buffers were too few.
+    have: usize,
+    /// So many cannot be more in one take, though there are more: a batch holds a bounded number of segments.
+    most: Option<usize>,
 }
 
 /// What all frames of a batch have in common.
@@ -44,6 +54,8 @@ struct Round {
     next: usize,
     packets: u64,
     bytes: u64,
+    /// Chains of these that are of no use.
+    bad: usize,
     /// The first frame that is left needs more buffers.
     short: bool,
     /// The first address that could not be written.
@@ -76,6 +88,7 @@ impl Round {
 impl Receiver {
     pub(super) fn reset(&mut self) {
         self.waiting = false;
+        self.lack = Lack::default();
     }
 
     /// Gives the driver what has come. Answers whether something was done.
@@ -99,7 +112,7 @@ impl Receiver {
         let features = shared.settled.features();
         let was_waiting = self.waiting;
         let (mut waiting, mut worked, mut lost) = (false, false, None);
-        let (near, mut fault) = (&mut self.near, None);
+        let (near, lack, mut fault) = (&mut self.near, &mut self.lack, None);
         let delivery = Delivery {
             settings: &shared.settings,
             counters,
@@ -117,8 +130,11 @@ impl Receiver {
             }
             let before = frames.len();
             let section = desk.reader.enter();
-            match delivery.deliver(queue, &section, frames, near, &mut fault) {
-                Ok(enough) => waiting |= !enough,
+            match delivery.deliver(queue, &section, frames, near, lack, &mut fault) {
+                Ok(Delivered { enough, given }) => {
+                    waiting |= !enough;
+                    worked |= given;
+                }
                 Err(why) => lost = Some(why),
             }
             worked |= frames.len() != before;
@@ -144,15 +160,33 @@ impl Receiver {
         if !self.waiting {
             return false;
         }
+        let lack = &mut self.lack;
         let armed = {
             let section = desk.reader.enter();
-            queue.open(&section).and_then(|mem| queue.arm(&mem))
+            queue
+                .open(&section)
+                .and_then(|mem| arm_behind(queue, &mem, lack))
         };
         armed.unwrap_or_else(|lost| {
             desk.lose(queue.index(), lost);
             false
         })
     }
+}
+
+/// Asks for the kick behind the buffers that were too few: their being there is no news. `true`: there are others.
+fn arm_behind(queue: &mut Queue, mem: &QueueMem<'_>, lack: &mut Lack) -> Result<bool, Lost> {
+    let taken = queue.take(mem, usize::MAX)?;
+    if taken > lack.have {
+        queue.rewind(taken)?;
+        return Ok(true);
+    }
+    // Where the ring stands now is what kicks and the last look go by.
+    let more = queue.arm(mem)?;
+    queue.rewind(taken)?;
+    // Another take finds them, or finds as many as this one.
+    lack.most = more.then_some(taken);
+    Ok(more)
 }
 
 /// Throws away what has come.
@@ -162,23 +196,34 @@ fn discard(lane: &mut dyn Lane, counters: &Counters, why: Rx) -> bool {
     frames != 0
 }
 
+/// What came of the frames of one batch.
+struct Delivered {
+    /// There were enough buffers.
+    enough: bool,
+    /// Buffers were given back.
+    given: bool,
+}
+
 impl Delivery<'_> {
-    /// Moves frames into buffers. Answers whether there were enough buffers.
+    /// Moves frames into buffers, as far as these go, and as long as not too many are of no use: what a driver posts
+    /// meanwhile keeps no section open.
     fn deliver(
         &self,
         queue: &mut Queue,
         section: &Section<'_>,
         frames: &mut FrameBatch,
         near: &mut Hint,
+        lack: &mut Lack,
         fault: &mut Option<Iova>,
-    ) -> Result<bool, Lost> {
+    ) -> Result<Delivered, Lost> {
         let mem = queue.open(section)?;
         queue.disarm(&mem);
         let most = queue.batch.capacity();
         // A buffer for each frame; more where one frame turns out to need more.
         let mut want = frames.len().min(most);
         let (mut packets, mut bytes) = (0_u64, 0_u64);
-        let mut enough = true;
+        let (mut enough, mut given, mut bad) = (true, 0_usize, 0_usize);
+        let wedged = lack.most.take();
         while !frames.is_empty() {
             let taken = queue.take(&mem, want)?;
             let Queue { batch, used, .. } = &mut *queue;
@@ -186,25 +231,32 @@ impl Delivery<'_> {
                 next,
                 packets: more,
                 bytes: longer,
+                bad: useless,
                 short,
                 fault: first,
-            } = self.fill(frames, batch, used, section, near);
+            } = self.fill(frames, batch, used, section, near, bad);
             packets = packets.wrapping_add(more);
             bytes = bytes.wrapping_add(longer);
+            given = given.wrapping_add(next);
+            bad = bad.wrapping_add(useless);
             *fault = fault.or(first);
-            queue.rewind(taken.saturating_sub(next))?;
+            let left = taken.saturating_sub(next);
+            let all = short && next == 0 && leaves_no_room(queue, &mem);
+            queue.rewind(left)?;
             // All buffers of a frame appear together, virtio 1.4 §5.1.9.4.1.
             queue.commit(&mem, Completeness::Partial)?;
             if !short {
                 break;
             }
             let exhausted = taken < want;
-            if next == 0 && (taken >= usize::from(queue.size()) || taken >= most) {
-                // All buffers that there can be are too few.
+            let full = exhausted && wedged == Some(taken);
+            if all || (next == 0 && (taken >= most || full)) {
+                // All buffers that there can be are too few, or all that can be taken at once.
                 self.counters.add(Rx::NoRoom as usize, 1);
                 frames.pop();
             } else if exhausted {
                 enough = false;
+                lack.have = left;
                 break;
             } else if next == 0 {
                 want = want.saturating_mul(2).min(most);
@@ -214,10 +266,15 @@ impl Delivery<'_> {
         }
         self.counters.add(Rx::Packets as usize, packets);
         self.counters.add(Rx::Bytes as usize, bytes);
-        Ok(enough)
+        let given = given != 0;
+        if enough && given {
+            // What is left is other than what was too few for a frame before.
+            lack.have = 0;
+        }
+        Ok(Delivered { enough, given })
     }
 
-    /// Moves frames into the buffers of one take, as far as they go.
+    /// Moves frames into the buffers of one take, as far as they go. `bad`: how many were of no use before.
     fn fill(
         &self,
         frames: &mut FrameBatch,
@@ -225,6 +282,7 @@ impl Delivery<'_> {
         used: &mut Vec<Used>,
         section: &Section<'_>,
         near: &mut Hint,
+        bad: usize,
     ) -> Round {
         let mut round = Round::default();
         while let Some(packet) = frames.first() {
@@ -267,6 +325,10 @@ impl Delivery<'_> {
                     self.counters.add(Rx::BadBuffer as usize, 1);
                     give_back(batch, used, round.next, 1, 0);
                     round.next = round.next.wrapping_add(1);
+                    round.bad = round.bad.wrapping_add(1);
+                    if bad.wrapping_add(round.bad) >= BATCH_FRAMES {
+                        break;
+                    }
                     continue;
                 }
                 Placed::Fault(count, at) => {
@@ -361,6 +423,21 @@ fn write_whole(packet: &[u8], at: Iova, section: &Section<'_>, near: &mut Hint) 
         }
         _ => false,
     }
+}
+
+/// Whether the chains of the batch leave the driver no descriptors for one more like the last.
+fn leaves_no_room(queue: &Queue, mem: &QueueMem<'_>) -> bool {
+    let size = usize::from(queue.size());
+    let mut all = 0_usize;
+    let mut chains = queue.batch.iter().peekable();
+    while let Some(chain) = chains.next() {
+        let own = queue.descriptors(mem, chain.token());
+        all = all.saturating_add(own);
+        if all >= size || (chains.peek().is_none() && all.saturating_add(own) > size) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Gives `count` chains from `next` on back, with `len` bytes in them together.

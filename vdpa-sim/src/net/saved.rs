@@ -14,6 +14,7 @@ const MAGIC: &[u8; 4] = b"vnet";
 const VERSION: u16 = 1;
 
 // The flags.
+/// The carrier that the driver saw. It is compared, and not restored: the carrier is the device's.
 const LINK: u16 = 1;
 const MODES: u16 = 1 << 1;
 const PROMISCUOUS: u16 = 1 << 2;

@@ -16,8 +16,10 @@ pub struct Loopback {
 struct Itself(Arc<End>);
 
 impl Peer for Itself {
+    type Held<'a> = &'a End;
+
     #[inline]
-    fn end(&mut self) -> Option<&Arc<End>> {
+    fn end(&mut self) -> Option<&End> {
         Some(&self.0)
     }
 }

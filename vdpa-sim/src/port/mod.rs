@@ -20,7 +20,7 @@ mod pcap;
 mod pipe;
 mod wire;
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use vdpa_core::Bell;
@@ -68,14 +68,22 @@ pub trait Lane: Send {
     fn discard(&mut self) -> u64;
 }
 
+/// The epoch that begins next, of whatever device: no two have one in common, so what is left on the way to a device
+/// that is gone is never taken for the next one's at its place. 0 is nobody's.
+static EPOCHS: AtomicU64 = AtomicU64::new(1);
+
+fn fresh_epoch() -> u64 {
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// What a device lets others know of it.
 pub struct Presence {
     live: AtomicBool,
     link: AtomicBool,
     /// How many pairs receive, at least 1.
     active: AtomicU16,
-    /// Counts resets and losses of the link. What was sent to the device before one does not arrive after it.
-    epoch: AtomicU32,
+    /// Another one after each reset and loss of the link. What was sent to the device before does not arrive after it.
+    epoch: AtomicU64,
     bells: OnceLock<Arc<[Arc<Bell>]>>,
 }
 
@@ -86,7 +94,7 @@ impl Presence {
             live: AtomicBool::new(false),
             link: AtomicBool::new(link),
             active: AtomicU16::new(1),
-            epoch: AtomicU32::new(0),
+            epoch: AtomicU64::new(fresh_epoch()),
             bells: OnceLock::new(),
         })
     }
@@ -119,7 +127,7 @@ impl Presence {
         self.live.store(live, Ordering::Release);
         if !live {
             // After `live`: who reads the new epoch and then `live` does not find the device there.
-            self.epoch.fetch_add(1, Ordering::AcqRel);
+            self.epoch.store(fresh_epoch(), Ordering::Release);
         }
     }
 
@@ -127,7 +135,7 @@ impl Presence {
         let changed = self.link.swap(up, Ordering::AcqRel) != up;
         if changed && !up {
             // As in `set_live`.
-            self.epoch.fetch_add(1, Ordering::AcqRel);
+            self.epoch.store(fresh_epoch(), Ordering::Release);
         }
         changed
     }
@@ -155,7 +163,7 @@ impl Presence {
     }
 
     #[inline]
-    pub(crate) fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 }

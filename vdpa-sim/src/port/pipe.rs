@@ -9,6 +9,7 @@
 //! The receiver reads pipe `i` with pair `i` modulo the pairs it uses; the receiving end is behind a lock that is tried
 //! once a batch and is free but while that number changes.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
@@ -74,8 +75,13 @@ impl End {
 
 /// Who is at the other end.
 pub(super) trait Peer: Send {
+    /// How the end is held while it is used: no longer than that, since a device that is gone lets go of everything.
+    type Held<'a>: Deref<Target = End>
+    where
+        Self: 'a;
+
     /// The end of the moment; `None` if nobody is there.
-    fn end(&mut self) -> Option<&Arc<End>>;
+    fn end(&mut self) -> Option<Self::Held<'_>>;
 }
 
 /// The lane of a pair through pipes.
@@ -85,7 +91,7 @@ pub(super) struct PipeLane<P> {
     pair: u16,
     mouth: Option<Mouth>,
     /// The epoch of the peer when there was room.
-    epoch: u32,
+    epoch: u64,
     longest: usize,
 }
 
@@ -109,7 +115,7 @@ impl<P: Peer> PipeLane<P> {
     }
 
     /// Runs `with` for the inbox of each pipe that this pair reads. Answers whether one was busy.
-    fn inboxes(&mut self, mut with: impl FnMut(&mut Inbox, u32)) -> bool {
+    fn inboxes(&mut self, mut with: impl FnMut(&mut Inbox, u64)) -> bool {
         let Self {
             own, peer, pair, ..
         } = self;
@@ -145,17 +151,18 @@ impl<P: Peer> PipeLane<P> {
 impl Inbox {
     /// The batch to go on with: one that is open, or the next that was sent since the last reset.
     #[inline]
-    fn next(&mut self, epoch: u32) -> Option<&mut Box<FrameBatch>> {
-        if self.open.as_ref().is_some_and(|batch| batch.epoch != epoch) {
-            self.recycle();
-        }
-        while self.open.is_none() {
-            self.open = Some(self.full.pop().ok()?);
+    fn next(&mut self, epoch: u64) -> Option<&mut Box<FrameBatch>> {
+        // No more than what was there at first: for what a fast sender adds meanwhile it rings again.
+        for _ in 0..=DEPTH {
             if self.open.as_ref().is_some_and(|batch| batch.epoch != epoch) {
                 self.recycle();
             }
+            if self.open.is_some() {
+                break;
+            }
+            self.open = Some(self.full.pop().ok()?);
         }
-        self.open.as_mut()
+        self.open.as_mut().filter(|batch| batch.epoch == epoch)
     }
 
     /// Gives the open batch back.
@@ -242,7 +249,11 @@ impl<P: Peer> Lane for PipeLane<P> {
     fn discard(&mut self) -> u64 {
         let mut frames = 0_u64;
         self.inboxes(|inbox, epoch| {
-            while let Some(batch) = inbox.next(epoch) {
+            // As in `next`.
+            for _ in 0..=DEPTH {
+                let Some(batch) = inbox.next(epoch) else {
+                    break;
+                };
                 frames = frames.saturating_add(batch.len() as u64);
                 inbox.recycle();
             }

@@ -119,7 +119,7 @@ impl Port for WirePort {
             wire: Arc::clone(&self.wire),
             side: self.side,
             seen: 0,
-            end: None,
+            end: Weak::new(),
         };
         let own = Arc::clone(&self.own);
         Box::new(PipeLane::new(own, peer, pair, mouth, self.longest))
@@ -136,19 +136,24 @@ struct Across {
     wire: Arc<Wire>,
     side: usize,
     seen: u64,
-    end: Option<Arc<End>>,
+    /// Weak: this side may not be served for long, and a device that is gone keeps nothing open.
+    end: Weak<End>,
 }
 
 impl Peer for Across {
+    type Held<'a> = Arc<End>;
+
     #[inline]
-    fn end(&mut self) -> Option<&Arc<End>> {
+    fn end(&mut self) -> Option<Arc<End>> {
         // Acquire pairs with the release in `Wire::set`.
         let version = self.wire.version.load(Ordering::Acquire);
         if version != self.seen {
             self.seen = version;
             let other = 1_usize.saturating_sub(self.side);
-            self.end = lock(&self.wire.ends).get(other).cloned().flatten();
+            let ends = lock(&self.wire.ends);
+            let end = ends.get(other).and_then(Option::as_ref);
+            self.end = end.map(Arc::downgrade).unwrap_or_default();
         }
-        self.end.as_ref()
+        self.end.upgrade()
     }
 }

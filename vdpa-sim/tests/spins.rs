@@ -1,0 +1,99 @@
+//! What must not keep a worker busy: measured for the whole process, so the tests of this file take turns.
+
+mod rig;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use rig::*;
+use vdpa_core::{Kick, bits};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let time =
+        |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+/// Asserts that the next 300 ms cost nearly nothing.
+fn assert_quiet(what: &str) {
+    std::thread::sleep(Duration::from_millis(20));
+    let before = cpu_time();
+    std::thread::sleep(Duration::from_millis(300));
+    let spent = cpu_time() - before;
+    assert!(
+        spent < Duration::from_millis(20),
+        "{what}: {spent:?} of CPU time in 300 ms"
+    );
+}
+
+#[test]
+fn a_merged_frame_that_waits_for_buffers_costs_nothing_and_the_last_one_it_needs_gets_it() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for case in 0..8 {
+        let on = |bit: u32| case & (1 << bit) != 0;
+        let rig = Lab::new().open("sim:net");
+        rig.negotiate(with(&rig, on(0), true, on(1), on(2)));
+        let mut rx = Rx::new(&rig, rig.queue(0, 64), 100);
+        let mut tx = Tx::new(&rig, rig.queue(1, 8), 2048);
+        rx.post(1);
+        rig.run();
+        // 11 buffers.
+        let sent = [frame(0, 1000), frame(1, 60)];
+        tx.send(&sent);
+        assert_quiet(&format!("case {case}, one buffer"));
+        for i in 1..10 {
+            rx.post(1);
+            std::thread::sleep(Duration::from_micros(200 * i));
+            assert!(rx.q.used().is_empty(), "a frame needs all of its buffers");
+        }
+        assert_quiet(&format!("case {case}, ten buffers"));
+        rx.post(1);
+        rx.wait(1);
+        rx.wait(2);
+        assert_eq!(rx.got, sent);
+        // And it goes on so.
+        tx.send(&sent);
+        rx.wait(4);
+    }
+}
+
+#[test]
+fn small_frames_behind_one_that_waits_come_as_soon_as_there_are_buffers() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for packed in [false, true] {
+        let rig = Lab::new().open("sim:net");
+        rig.negotiate(with(&rig, packed, true, true, false));
+        let mut rx = Rx::new(&rig, rig.queue(0, 64), 100);
+        let mut tx = Tx::new(&rig, rig.queue(1, 64), 2048);
+        rig.run();
+        let sent = frames(50, 1000);
+        tx.send(&sent);
+        while rx.got.len() < sent.len() {
+            rx.post(1);
+            std::thread::sleep(Duration::from_micros(100));
+            rx.poll();
+        }
+        assert_eq!(rx.got, sent);
+    }
+}
+
+#[test]
+fn a_kick_whose_other_end_is_gone_costs_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let rig = Lab::new().open("sim:net");
+    rig.negotiate(plain(&rig) - bits::NOTIFICATION_DATA);
+    let (kick, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(other);
+    let q = Q::new(&rig, 1, 8, None);
+    let kick = Kick::Given(Arc::new(kick.into()));
+    rig.device
+        .start_queue(q.index, q.config(None), kick, q.call())
+        .unwrap();
+    assert_quiet("before the driver is ready");
+    rig.run();
+    assert_quiet("while it runs");
+}
