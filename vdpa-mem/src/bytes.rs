@@ -4,10 +4,12 @@
     reason = "the one place where shared memory is touched: raw copies and atomic cells"
 )]
 
+use alloc::sync::Arc;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use crate::copy::{copy_in, copy_out};
 use crate::{DirtyLog, Gpa};
 
 /// A span of memory shared with a peer: an address and a length, never a reference.
@@ -25,10 +27,40 @@ use crate::{DirtyLog, Gpa};
 pub struct Bytes<'a> {
     base: NonNull<u8>,
     len: usize,
-    /// Bytes that may be written: all of them, or none.
+    /// Bytes that may be written and need not be logged: all of them, or none. So one check finds out all that a
+    /// store has to know, and what has to be logged is found behind it.
     room: usize,
-    log: Option<(&'a dyn DirtyLog, Gpa)>,
+    /// Where writes are logged; none in a span that may not be written.
+    log: Option<&'a Logged>,
     owner: PhantomData<&'a ()>,
+}
+
+/// Memory whose writes are logged: which log, and where the memory is there.
+pub(crate) struct Logged {
+    to: Arc<dyn DirtyLog>,
+    host: NonNull<u8>,
+    gpa: Gpa,
+}
+
+// SAFETY: the pointer is only measured from, never followed.
+unsafe impl Send for Logged {}
+// SAFETY: as above.
+unsafe impl Sync for Logged {}
+
+impl Logged {
+    /// The memory from `host` on, which the log knows from `gpa` on.
+    #[cfg(feature = "std")]
+    pub(crate) fn new(to: Arc<dyn DirtyLog>, host: NonNull<u8>, gpa: Gpa) -> Self {
+        Self { to, host, gpa }
+    }
+
+    /// `len` bytes were written at `at`, which is in the memory.
+    fn mark(&self, at: *mut u8, len: usize) {
+        let offset = at.addr().wrapping_sub(self.host.as_ptr().addr());
+        if let Some(gpa) = self.gpa.checked_add(offset as u64) {
+            self.to.mark(gpa, len as u64);
+        }
+    }
 }
 
 impl<'a> Bytes<'a> {
@@ -40,12 +72,13 @@ impl<'a> Bytes<'a> {
         base: NonNull<u8>,
         len: usize,
         writable: bool,
-        log: Option<(&'a dyn DirtyLog, Gpa)>,
+        log: Option<&'a Logged>,
     ) -> Self {
+        let log = if writable { log } else { None };
         Self {
             base,
             len,
-            room: if writable { len } else { 0 },
+            room: if writable && log.is_none() { len } else { 0 },
             log,
             owner: PhantomData,
         }
@@ -66,7 +99,7 @@ impl<'a> Bytes<'a> {
     /// Whether it may be written through.
     #[inline]
     pub const fn is_writable(&self) -> bool {
-        self.room == self.len
+        self.room == self.len || self.log.is_some()
     }
 
     /// The address of the first byte in this process. A number, for diagnostics and for handing to the system.
@@ -80,14 +113,14 @@ impl<'a> Bytes<'a> {
         if at.checked_add(len)? > self.len {
             return None;
         }
-        let log = match self.log {
-            Some((log, gpa)) => Some((log, gpa.checked_add(at as u64)?)),
-            None => None,
-        };
         // SAFETY: `at` is inside the span or one past it, so the pointer stays inside the allocation.
         let base = unsafe { self.base.add(at) };
-        // SAFETY: a part of a valid span is one.
-        Some(unsafe { Bytes::new(base, len, self.is_writable(), log) })
+        Some(Bytes {
+            base,
+            len,
+            room: len.min(self.room),
+            ..*self
+        })
     }
 
     /// Asks for the first bytes (two cache lines) to be brought near, for reading soon: a hint, which changes nothing
@@ -133,8 +166,18 @@ impl<'a> Bytes<'a> {
             let to = unsafe { self.base.add(at) };
             // SAFETY: `len` is bounded by both sides; no reference into the span exists, so `from` is elsewhere.
             unsafe { copy_in(from.as_ptr(), to.as_ptr(), len) };
-            self.mark(at, len);
+            return len;
         }
+        match self.log {
+            Some(_) => self.write_logged(at, from),
+            None => 0,
+        }
+    }
+
+    #[cold]
+    fn write_logged(&self, at: usize, from: &[u8]) -> usize {
+        let len = self.unlogged().write(at, from);
+        self.mark(at, len);
         len
     }
 
@@ -152,33 +195,48 @@ impl<'a> Bytes<'a> {
         done
     }
 
-    #[inline]
+    /// A span that may be written and is logged, as one that is not logged: who writes through it tells the log.
+    fn unlogged(&self) -> Self {
+        let (room, log) = (self.len, None);
+        Self { room, log, ..*self }
+    }
+
+    /// Tells the log of `len` bytes that were written at `at`.
     fn mark(&self, at: usize, len: usize) {
-        if let Some((log, gpa)) = self.log {
-            mark_slow(log, gpa, at, len);
+        if let Some(log) = self.log
+            && len != 0
+        {
+            log.mark(self.base.as_ptr().wrapping_add(at), len);
         }
     }
 
-    /// The `N` cells of type `T` from `at` on, if they are in the first `len` bytes and aligned in host memory.
+    /// The `N` cells of type `T` from `at` on, if they are in the first `len` bytes, and `at` and the span are aligned.
     #[inline(always)]
     fn cells<T, const N: usize>(&self, at: u32, len: usize) -> Option<NonNull<[T; N]>> {
         let at = at as usize;
         if at.checked_add(size_of::<[T; N]>())? > len {
             return None;
         }
+        // Apart, so that the compiler looks at the span once for a whole ring, and at `at` not at all where it knows.
+        let off = |address: usize| address & (size_of::<T>() - 1) != 0;
+        if off(at) || off(self.base.as_ptr() as usize) {
+            return None;
+        }
         // SAFETY: `at` and the bytes of the cells behind it are inside, checked above.
-        let first = unsafe { self.base.add(at) };
-        let aligned = first.as_ptr() as usize & (size_of::<T>() - 1) == 0;
-        aligned.then_some(first.cast())
+        Some(unsafe { self.base.add(at) }.cast())
     }
 }
 
 /// Defines one width of ring cell, and two such cells side by side.
 macro_rules! cell {
-    ($load:ident, $store:ident, $load_pair:ident, $store_pair:ident, $int:ty, $atomic:ty) => {
+    (
+        $load:ident, $store:ident, $logged:ident, $load_pair:ident, $store_pair:ident, $logged_pair:ident,
+        $int:ty, $atomic:ty
+    ) => {
         #[doc = concat!("The little-endian `", stringify!($int), "` cell at byte `at`: a relaxed atomic load.")]
         ///
-        /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere the answer is 0.
+        /// The span and `at` are aligned, and the cell is inside: whoever set the ring up checked it. Elsewhere the
+        /// answer is 0.
         #[inline(always)]
         pub fn $load(&self, at: u32) -> $int {
             match self.cells::<$atomic, 1>(at, self.len) {
@@ -190,13 +248,27 @@ macro_rules! cell {
 
         #[doc = concat!("Stores a little-endian `", stringify!($int), "` to the cell at byte `at`: a relaxed atomic store.")]
         ///
-        /// `at` is inside the span and aligned: whoever set the ring up checked it. Elsewhere nothing happens.
+        /// The span and `at` are aligned, and the cell is inside: whoever set the ring up checked it. Elsewhere
+        /// nothing happens.
         #[inline(always)]
         pub fn $store(&self, at: u32, value: $int) {
-            if let Some(cell) = self.cells::<$atomic, 1>(at, self.room) {
-                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
-                let [cell] = unsafe { cell.as_ref() };
-                cell.store(value.to_le(), Ordering::Relaxed);
+            match self.cells::<$atomic, 1>(at, self.room) {
+                Some(cell) => {
+                    // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race
+                    // with.
+                    let [cell] = unsafe { cell.as_ref() };
+                    cell.store(value.to_le(), Ordering::Relaxed);
+                }
+                None => self.$logged(at, value),
+            }
+        }
+
+        /// What a store does that found no room: it may have to be logged.
+        #[cold]
+        #[inline(never)]
+        fn $logged(&self, at: u32, value: $int) {
+            if self.log.is_some() && self.cells::<$atomic, 1>(at, self.len).is_some() {
+                self.unlogged().$store(at, value);
                 self.mark(at as usize, size_of::<$int>());
             }
         }
@@ -215,12 +287,24 @@ macro_rules! cell {
 
         #[doc = concat!("Stores to the two `", stringify!($int), "` cells from byte `at` on: two stores, found with one check.")]
         #[inline(always)]
-        pub fn $store_pair(&self, at: u32, values: [$int; 2]) {
-            if let Some(pair) = self.cells::<$atomic, 2>(at, self.room) {
-                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
-                let [first, second] = unsafe { pair.as_ref() };
-                first.store(values[0].to_le(), Ordering::Relaxed);
-                second.store(values[1].to_le(), Ordering::Relaxed);
+        pub fn $store_pair(&self, at: u32, [first, second]: [$int; 2]) {
+            match self.cells::<$atomic, 2>(at, self.room) {
+                Some(pair) => {
+                    // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race
+                    // with.
+                    let pair = unsafe { pair.as_ref() };
+                    pair[0].store(first.to_le(), Ordering::Relaxed);
+                    pair[1].store(second.to_le(), Ordering::Relaxed);
+                }
+                None => self.$logged_pair(at, first, second),
+            }
+        }
+
+        #[cold]
+        #[inline(never)]
+        fn $logged_pair(&self, at: u32, first: $int, second: $int) {
+            if self.log.is_some() && self.cells::<$atomic, 2>(at, self.len).is_some() {
+                self.unlogged().$store_pair(at, [first, second]);
                 self.mark(at as usize, 2 * size_of::<$int>());
             }
         }
@@ -231,33 +315,62 @@ impl Bytes<'_> {
     cell!(
         load_u16,
         store_u16,
+        logged_u16,
         load_u16_pair,
         store_u16_pair,
+        logged_u16_pair,
         u16,
         AtomicU16
     );
     cell!(
         load_u32,
         store_u32,
+        logged_u32,
         load_u32_pair,
         store_u32_pair,
+        logged_u32_pair,
         u32,
         AtomicU32
     );
     cell!(
         load_u64,
         store_u64,
+        logged_u64,
         load_u64_pair,
         store_u64_pair,
+        logged_u64_pair,
         u64,
         AtomicU64
     );
-}
 
-#[cold]
-fn mark_slow(log: &dyn DirtyLog, gpa: Gpa, at: usize, len: usize) {
-    if let Some(gpa) = gpa.checked_add(at as u64) {
-        log.mark(gpa, len as u64);
+    /// The first or the second (`second`) of the two `u64` cells from byte `at` on: one load, found with the check of
+    /// both, which a look at the other need not make again.
+    #[inline(always)]
+    pub fn load_u64_of_pair(&self, at: u32, second: bool) -> u64 {
+        match self.cells::<AtomicU64, 2>(at, self.len) {
+            Some(pair) => {
+                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
+                let [first, other] = unsafe { pair.as_ref() };
+                let cell = if second { other } else { first };
+                u64::from_le(cell.load(Ordering::Relaxed))
+            }
+            None => 0,
+        }
+    }
+
+    /// Stores to the first or the second (`second`) of the two `u64` cells from byte `at` on, found with the check of
+    /// both.
+    #[inline(always)]
+    pub fn store_u64_of_pair(&self, at: u32, second: bool, value: u64) {
+        match self.cells::<AtomicU64, 2>(at, self.room) {
+            Some(pair) => {
+                // SAFETY: inside the span and aligned, and no reference to it but atomics, which a peer may race with.
+                let [first, other] = unsafe { pair.as_ref() };
+                let cell = if second { other } else { first };
+                cell.store(value.to_le(), Ordering::Relaxed);
+            }
+            None => self.logged_u64(if second { at.saturating_add(8) } else { at }, value),
+        }
     }
 }
 
@@ -265,92 +378,6 @@ impl core::fmt::Debug for Bytes<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Bytes({:p}, {:#x} bytes)", self.base, self.len)
     }
-}
-
-/// Copies out of shared memory.
-///
-/// # Safety
-/// Both pointers are valid for `len` bytes and do not overlap.
-#[inline]
-unsafe fn copy_out(from: *const u8, to: *mut u8, len: usize) {
-    #[cfg(not(any(miri, loom)))]
-    // SAFETY: as promised by the caller. The peer may write meanwhile: the copy then holds old or new bytes, and only
-    // the copy is ever looked at.
-    unsafe {
-        copy(from, to, len);
-    }
-    // The same, said so that a checker of data races understands it.
-    #[cfg(any(miri, loom))]
-    for i in 0..len {
-        // SAFETY: inside both ranges, as promised by the caller.
-        let byte = unsafe { &*from.add(i).cast::<core::sync::atomic::AtomicU8>() };
-        let byte = byte.load(Ordering::Relaxed);
-        // SAFETY: inside both ranges, as promised by the caller.
-        unsafe { to.add(i).write(byte) };
-    }
-}
-
-/// Copies into shared memory.
-///
-/// # Safety
-/// Both pointers are valid for `len` bytes and do not overlap.
-#[inline]
-unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
-    #[cfg(not(any(miri, loom)))]
-    // SAFETY: as promised by the caller. A peer that reads meanwhile sees old or new bytes; the ring tells it when
-    // they are its own.
-    unsafe {
-        copy(from, to, len);
-    }
-    #[cfg(any(miri, loom))]
-    for i in 0..len {
-        // SAFETY: inside both ranges, as promised by the caller.
-        let value = unsafe { from.add(i).read() };
-        // SAFETY: inside both ranges, as promised by the caller.
-        let byte = unsafe { &*to.add(i).cast::<core::sync::atomic::AtomicU8>() };
-        byte.store(value, Ordering::Relaxed);
-    }
-}
-
-/// Copies; a header or a small packet without a call.
-///
-/// # Safety
-/// Both pointers are valid for `len` bytes and do not overlap.
-#[cfg(not(any(miri, loom)))]
-#[inline(always)]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    match len {
-        // SAFETY: as promised by the caller; `len` is in the range.
-        8..=16 => unsafe { ends::<8>(from, to, len) },
-        // SAFETY: as above.
-        17..=32 => unsafe { ends::<16>(from, to, len) },
-        // SAFETY: as above.
-        33..=64 => unsafe { ends::<32>(from, to, len) },
-        // SAFETY: as above.
-        65..=128 => unsafe { ends::<64>(from, to, len) },
-        // SAFETY: as promised by the caller.
-        _ => unsafe { core::ptr::copy_nonoverlapping(from, to, len) },
-    }
-}
-
-/// Copies `len` bytes, `N` to 2 `N`, as the first and the last `N`, which meet or overlap.
-///
-/// # Safety
-/// Both pointers are valid for `len` bytes and do not overlap; `len` is at least `N` and at most 2 `N`.
-#[cfg(not(any(miri, loom)))]
-#[inline(always)]
-unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-    let (first, to_first) = (from.cast::<[u8; N]>(), to.cast::<[u8; N]>());
-    let last = from.wrapping_add(len - N).cast::<[u8; N]>();
-    let to_last = to.wrapping_add(len - N).cast::<[u8; N]>();
-    // SAFETY: the first `N <= len` bytes.
-    let head = unsafe { first.read() };
-    // SAFETY: the last `N <= len` bytes.
-    let tail = unsafe { last.read() };
-    // SAFETY: the first `N <= len` bytes.
-    unsafe { to_first.write(head) };
-    // SAFETY: the last `N <= len` bytes.
-    unsafe { to_last.write(tail) };
 }
 
 #[cfg(test)]

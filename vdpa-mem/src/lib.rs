@@ -29,6 +29,7 @@ extern crate alloc;
 
 mod address;
 mod bytes;
+mod copy;
 mod dirty;
 mod error;
 mod mapping;
@@ -41,6 +42,8 @@ mod deadline;
 mod grace;
 #[cfg(feature = "vm-memory")]
 mod guest;
+#[cfg(feature = "std")]
+mod index;
 #[cfg(feature = "std")]
 mod space;
 #[cfg(feature = "std")]

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::bytes::Logged;
 use crate::grace::{Grace, Readers, Slot, wait};
 use crate::mapping::Mapping;
 use crate::sync::{AtomicPtr, Mutex};
@@ -180,6 +181,10 @@ impl AddressSpace {
         // Dropped outside the lock: memory may be anybody's, and do anything when it goes.
         let over: Vec<Retired> = retired.extract_if(.., |old| old.grace.is_over()).collect();
         drop(retired);
+        // A model without a fence does look at what is gone: it is to say so itself, and not crash.
+        #[cfg(loom)]
+        over.iter()
+            .for_each(|old| std::mem::forget(Arc::clone(&old._table)));
         drop(over);
         let Some(by) = by else { return Ok(()) };
         if !left {
@@ -318,11 +323,14 @@ impl Section<'_> {
         let log = self.table().log();
         entry.holds.add();
         log.holds.add();
+        let host = NonNull::new(entry.mapping.host()).unwrap_or(NonNull::dangling());
+        let logged = log.to.clone().zip(entry.mapping.dirty);
         Ok(Hold {
             entry: Arc::clone(entry),
             offset,
             len,
             writable: want.allows(Access::DeviceWrites),
+            logged: logged.map(|(to, gpa)| Logged::new(to, host, gpa)),
             log: Arc::clone(log),
         })
     }
@@ -341,6 +349,7 @@ pub struct Hold {
     offset: u64,
     len: u64,
     writable: bool,
+    logged: Option<Logged>,
     log: Arc<Log>,
 }
 
@@ -349,11 +358,7 @@ impl Hold {
     pub fn bytes(&self) -> Bytes<'_> {
         let mapping = &self.entry.mapping;
         let host = mapping.host().wrapping_add(self.offset as usize);
-        let log = self
-            .log
-            .to
-            .as_deref()
-            .zip(mapping.dirty.and_then(|gpa| gpa.checked_add(self.offset)));
+        let log = self.logged.as_ref();
         let base = NonNull::new(host).unwrap_or(NonNull::dangling());
         // SAFETY: inside the mapping, whose memory the entry keeps alive, with the access that was asked for.
         unsafe { Bytes::new(base, self.len as usize, self.writable, log) }

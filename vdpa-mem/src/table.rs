@@ -8,8 +8,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::bytes::Logged;
+use crate::index::Index;
 use crate::mapping::Mapping;
-use crate::{Access, Bytes, DirtyLog, Fault, Gpa, Iova, MemError};
+use crate::{Access, Bytes, DirtyLog, Fault, Iova, MemError};
 
 /// Which extent matched last: a guess that makes the next translation one subtraction and one comparison. Keep one for
 /// each kind of access of each queue. A wrong or stale hint costs a search, never a wrong answer.
@@ -55,20 +57,22 @@ impl Holds {
     }
 }
 
-/// A run of mappings that is contiguous on both sides with one permission: what translation looks at.
+/// A run of mappings that is contiguous on both sides with one permission: what translation looks at, in one cache
+/// line.
+#[repr(align(64))]
 struct Extent {
     first: u64,
     len: u64,
     host: NonNull<u8>,
     access: Access,
-    dirty: Option<Gpa>,
+    log: Option<Logged>,
 }
 
 /// One publication. Immutable.
 pub(crate) struct Table {
     extents: Vec<Extent>,
-    /// The first address of each extent: what a search runs through, eight to a cache line.
-    firsts: Vec<u64>,
+    /// Finds the extent of an address by the extents' first ones.
+    index: Index,
     entries: Vec<Arc<Entry>>,
     log: Arc<Log>,
 }
@@ -99,22 +103,24 @@ impl Table {
                 (Some(last), Some(before)) if last.continues_with(before, mapping) => {
                     last.len += mapping.iova.len();
                 }
-                _ => extents.push(Extent {
-                    first: mapping.iova.first().get(),
-                    len: mapping.iova.len(),
-                    host: NonNull::new(mapping.host()).unwrap_or(NonNull::dangling()),
-                    access: mapping.access,
-                    dirty: mapping.dirty,
-                }),
+                _ => {
+                    let host = NonNull::new(mapping.host()).unwrap_or(NonNull::dangling());
+                    // Where nobody listens, there is nothing to look up for each span.
+                    let log = log.to.clone().zip(mapping.dirty);
+                    extents.push(Extent {
+                        first: mapping.iova.first().get(),
+                        len: mapping.iova.len(),
+                        host,
+                        access: mapping.access,
+                        log: log.map(|(to, gpa)| Logged::new(to, host, gpa)),
+                    });
+                }
             }
             before = Some(mapping);
         }
-        // Where nobody listens, there is nothing to look up for each span.
-        if log.to.is_none() {
-            extents.iter_mut().for_each(|extent| extent.dirty = None);
-        }
+        let firsts: Vec<u64> = extents.iter().map(|extent| extent.first).collect();
         Ok(Self {
-            firsts: extents.iter().map(|extent| extent.first).collect(),
+            index: Index::new(firsts),
             extents,
             entries,
             log,
@@ -142,14 +148,13 @@ impl Table {
             Some(extent) if extent.offset_of(at) < extent.len => extent,
             _ => self.search(at, near).ok_or(Fault::Miss)?,
         };
-        extent.span(at, len, want, &self.log.to)
+        extent.span(at, len, want)
     }
 
     /// The extent that `at` is in, and its index for the next time.
     #[inline(never)]
     fn search(&self, at: Iova, near: &mut Hint) -> Option<&Extent> {
-        let after = self.firsts.partition_point(|&first| first <= at.get());
-        let index = after.checked_sub(1)?;
+        let index = self.index.find(at.get())?;
         let extent = self.extents.get(index)?;
         if extent.offset_of(at) >= extent.len {
             return None;
@@ -174,9 +179,9 @@ impl Extent {
         let same_memory = Arc::ptr_eq(&last.memory, &next.memory);
         let adjoins = last.iova.last().checked_add(1) == Some(next.iova.first())
             && last.offset.checked_add(last.iova.len()) == Some(next.offset);
-        let same_log = match (self.dirty, next.dirty) {
+        let same_log = match (last.dirty, next.dirty) {
             (None, None) => true,
-            (Some(first), Some(next)) => first.checked_add(self.len) == Some(next),
+            (Some(last_gpa), Some(next)) => last_gpa.checked_add(last.iova.len()) == Some(next),
             _ => false,
         };
         same_memory
@@ -194,27 +199,17 @@ impl Extent {
 
     /// The span at `at`, which is inside.
     #[inline]
-    fn span<'s>(
-        &'s self,
-        at: Iova,
-        len: u32,
-        want: Access,
-        log: &'s Option<Arc<dyn DirtyLog>>,
-    ) -> Result<Bytes<'s>, Fault> {
+    fn span<'s>(&'s self, at: Iova, len: u32, want: Access) -> Result<Bytes<'s>, Fault> {
         if !self.access.allows(want) {
             return Err(Fault::Denied);
         }
         let offset = self.offset_of(at);
         let len = u64::from(len).min(self.len - offset);
-        let log = match self.dirty {
-            None => None,
-            Some(gpa) => log.as_deref().zip(gpa.checked_add(offset)),
-        };
         // SAFETY: `offset < self.len`, which `Mapping::check` found to be inside the memory.
         let base = unsafe { self.host.add(offset as usize) };
         let writable = want.allows(Access::DeviceWrites);
         // SAFETY: inside a mapping whose memory the table's entries keep alive as long as `'s`, and writable if the
         // mapping allows the device to write, which `Mapping::check` saw to.
-        Ok(unsafe { Bytes::new(base, len as usize, writable, log) })
+        Ok(unsafe { Bytes::new(base, len as usize, writable, self.log.as_ref()) })
     }
 }

@@ -26,6 +26,26 @@ pub trait RingMem {
     fn load_u64(&self, at: u32) -> u64;
     /// Stores the eight bytes at `at`.
     fn store_u64(&self, at: u32, value: u64);
+    /// Loads the address word of the descriptor at `at`, which is a multiple of 16.
+    #[inline(always)]
+    fn load_address(&self, at: u32) -> u64 {
+        self.load_u64(at)
+    }
+    /// Stores the address word of the descriptor at `at`.
+    #[inline(always)]
+    fn store_address(&self, at: u32, value: u64) {
+        self.store_u64(at, value);
+    }
+    /// Loads the meta word (all but the address) of the descriptor at `at`.
+    #[inline(always)]
+    fn load_meta(&self, at: u32) -> u64 {
+        self.load_u64(at | 8)
+    }
+    /// Stores the meta word of the descriptor at `at`.
+    #[inline(always)]
+    fn store_meta(&self, at: u32, value: u64) {
+        self.store_u64(at | 8, value);
+    }
     /// Loads the two words of the descriptor at `at`: two cells, each loaded once.
     #[inline(always)]
     fn load_descriptor(&self, at: u32) -> [u64; 2] {
@@ -82,6 +102,22 @@ impl RingMem for Bytes<'_> {
         Bytes::store_u64(self, at, value);
     }
     #[inline(always)]
+    fn load_address(&self, at: u32) -> u64 {
+        self.load_u64_of_pair(at, false)
+    }
+    #[inline(always)]
+    fn store_address(&self, at: u32, value: u64) {
+        self.store_u64_of_pair(at, false, value);
+    }
+    #[inline(always)]
+    fn load_meta(&self, at: u32) -> u64 {
+        self.load_u64_of_pair(at, true)
+    }
+    #[inline(always)]
+    fn store_meta(&self, at: u32, value: u64) {
+        self.store_u64_of_pair(at, true, value);
+    }
+    #[inline(always)]
     fn load_descriptor(&self, at: u32) -> [u64; 2] {
         self.load_u64_pair(at)
     }
@@ -135,6 +171,22 @@ impl<M: RingMem + ?Sized> RingMem for &M {
     #[inline(always)]
     fn store_u64(&self, at: u32, value: u64) {
         (**self).store_u64(at, value);
+    }
+    #[inline(always)]
+    fn load_address(&self, at: u32) -> u64 {
+        (**self).load_address(at)
+    }
+    #[inline(always)]
+    fn store_address(&self, at: u32, value: u64) {
+        (**self).store_address(at, value);
+    }
+    #[inline(always)]
+    fn load_meta(&self, at: u32) -> u64 {
+        (**self).load_meta(at)
+    }
+    #[inline(always)]
+    fn store_meta(&self, at: u32, value: u64) {
+        (**self).store_meta(at, value);
     }
     #[inline(always)]
     fn load_descriptor(&self, at: u32) -> [u64; 2] {

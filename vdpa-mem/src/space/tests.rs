@@ -368,3 +368,45 @@ fn readers_race_unmap_and_never_see_freed_memory() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn stores_to_cells_are_logged_where_they_land_and_nowhere_else() {
+    let space = AddressSpace::new();
+    let m = memory(0x4000);
+    space.map(vec![mapping(&m, 0, 0, 0x4000)]).unwrap();
+    let log = Arc::new(DirtyPages::new(12, 0x200));
+    space.set_dirty_log(Some(log.clone()), soon()).unwrap();
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let mut near = Hint::default();
+    let all = section.translate(Iova::new(0x800), 0x3000, Access::Both, &mut near);
+    let part = all.unwrap().slice(0x800, 0x2000).unwrap();
+    assert!(part.is_writable());
+    part.store_u16(0x10, 1);
+    assert_eq!(log.take(), [0x101]);
+    part.store_u64_pair(0x1000, [2, 3]);
+    assert_eq!(log.take(), [0x102]);
+    part.store_u64_of_pair(0xff8, true, 4);
+    assert_eq!(log.take(), [0x102]);
+    part.store_u64_of_pair(0xff0, false, 5);
+    assert_eq!(log.take(), [0x101]);
+    part.store_u32_pair(0xffc, [6, 7]);
+    assert_eq!(log.take(), [0x101, 0x102]);
+    assert_eq!(part.write(0x1ffe, &[8; 4]), 2);
+    assert_eq!(log.take(), [0x102]);
+    assert_eq!(part.load_u16(0x10), 1);
+    assert_eq!(part.load_u64_pair(0x1000), [7, 3]);
+    assert_eq!(part.load_u64_of_pair(0xff0, false), 5);
+    // Outside, half outside, misaligned, empty: nothing is stored, and nothing logged.
+    part.store_u32(0x2000, 9);
+    part.store_u64_pair(0x1ff8, [9, 9]);
+    part.store_u32(0x12, 9);
+    part.write(0x100, &[]);
+    assert!(log.take().is_empty());
+    // What was translated for reading is not written, logged or not.
+    let read = section.translate(Iova::new(0), 8, Access::DeviceReads, &mut near);
+    let read = read.unwrap();
+    read.store_u64(0, 1);
+    assert_eq!((read.write(0, &[1]), read.is_writable()), (0, false));
+    assert!(log.take().is_empty());
+}

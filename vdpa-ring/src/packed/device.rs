@@ -130,7 +130,9 @@ impl PackedDevice {
         // Slots behind the room hold chains in flight: nothing can be available there.
         let goal = limit.min(batch.capacity());
         while batch.len() < goal && self.in_flight < self.size {
-            let room = usize::from(self.size.wrapping_sub(self.in_flight));
+            // Nor does a run go round the ring's end: it has one wrap counter.
+            let room = self.size.wrapping_sub(self.in_flight);
+            let room = usize::from(room.min(self.size.wrapping_sub(self.avail.index)));
             let upto = goal.min(batch.len().wrapping_add(room));
             let stopped = match self.take_singles(&areas.descriptor, batch, upto) {
                 End::Empty => break,
@@ -147,16 +149,18 @@ impl PackedDevice {
         Ok(batch.len())
     }
 
-    /// Takes chains of one descriptor as long as they come, up to `goal` chains in the batch.
-    #[inline(always)]
+    /// Takes chains of one descriptor as long as they come, up to `goal` chains in the batch and not
+    /// round the end of the ring.
+    ///
+    /// Kept apart: inlined into what its callers do with the batch, it runs out of registers.
+    #[inline(never)]
     fn take_singles<M: RingMem>(&mut self, ring: &M, batch: &mut Batch, goal: usize) -> End {
-        let size = self.size;
-        let mut at = self.avail;
+        let (size, at) = (self.size, self.avail);
         let mut slots = 0u16;
         let mut end = End::Full;
-        for place in batch.places(goal) {
+        for (place, index) in batch.places(goal).zip(at.index..) {
             // The whole word: flags never without their length and id.
-            let meta = ring.load_u64(layout::descriptor_meta(at.index));
+            let meta = ring.load_meta(layout::descriptor(index));
             let flags = packed::flags(meta);
             if !packed::is_avail(flags, at.wrap) {
                 end = End::Empty;
@@ -170,7 +174,7 @@ impl PackedDevice {
             }
             let id = packed::id(meta);
             if id >= size {
-                let slot = at.index;
+                let slot = index;
                 end = End::Bad(RingError::IdOutOfRange { slot, id, size });
                 break;
             }
@@ -178,13 +182,12 @@ impl PackedDevice {
             // word: the address is visible once the flags were. A fence a descriptor costs
             // nothing where loads are ordered, and less than a second pass where they are not.
             ring.acquire();
-            let addr = ring.load_u64(layout::descriptor(at.index));
+            let addr = ring.load_address(layout::descriptor(index));
             place.fill(id, segment(addr, meta), flags & WRITE != 0);
-            at = at.advance(1, size);
             slots = slots.wrapping_add(1);
         }
         batch.grow(usize::from(slots));
-        self.avail = at;
+        self.avail = at.advance(slots, size);
         self.in_flight = self.in_flight.wrapping_add(slots);
         end
     }
@@ -217,7 +220,7 @@ impl PackedDevice {
             slots = slots.wrapping_add(1);
             let index = at.index;
             let flags = packed::flags(meta);
-            let addr = ring.load_u64(layout::descriptor(index));
+            let addr = ring.load_address(layout::descriptor(index));
             if flags & INDIRECT != 0 {
                 if !self.features.contains(RingFeatures::INDIRECT_DESC) {
                     return Err(RingError::IndirectNotNegotiated { head, index }.into());
@@ -247,7 +250,7 @@ impl PackedDevice {
             if slots == room {
                 continue;
             }
-            meta = ring.load_u64(layout::descriptor_meta(at.index));
+            meta = ring.load_meta(layout::descriptor(at.index));
             // virtio 1.4 §2.8.17: the first descriptor is published last.
             if !packed::is_avail(packed::flags(meta), at.wrap) {
                 let slot = at.index;
@@ -339,10 +342,11 @@ impl PackedDevice {
             return Ok(false);
         };
         let slots = self.covered(used)?;
-        let mut at = self.used.advance(first.token.slots(), self.size);
+        let size = self.size;
+        let mut at = self.used.past(first.token.slots(), size);
         for entry in rest {
             write_entry(&areas.descriptor, at, entry);
-            at = at.advance(entry.token.slots(), self.size);
+            at = at.past(entry.token.slots(), size);
         }
         self.rewindable = self.rewindable.saturating_sub(used.len());
         Ok(self.publish(areas, first, at, slots))
@@ -448,7 +452,7 @@ impl PackedDevice {
         }
         let meta = areas
             .descriptor
-            .load_u64(layout::descriptor_meta(self.avail.index));
+            .load_meta(layout::descriptor(self.avail.index));
         Ok(packed::is_avail(packed::flags(meta), self.avail.wrap))
     }
 
@@ -490,8 +494,8 @@ fn write_entry<M: RingMem>(ring: &M, at: Pos, entry: &Used) {
     // virtio 1.4 §2.8.4: WRITE in a used descriptor says that the length counts.
     let written = if entry.len == 0 { 0 } else { WRITE };
     let flags = packed::used(at.wrap) | written;
-    ring.store_u64(
-        layout::descriptor_meta(at.index),
+    ring.store_meta(
+        layout::descriptor(at.index),
         packed::meta(entry.len, entry.token.id(), flags),
     );
 }

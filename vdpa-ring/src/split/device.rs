@@ -174,7 +174,9 @@ impl SplitDevice {
 
     /// Takes chains of one descriptor as long as they come. `Some`: a longer chain's head and
     /// words, or why to stop.
-    #[inline(always)]
+    ///
+    /// Kept apart: inlined into what its callers do with the batch, it runs out of registers.
+    #[inline(never)]
     fn take_singles<M: RingMem>(
         &mut self,
         areas: &Areas<M>,
