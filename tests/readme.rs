@@ -69,3 +69,19 @@ fn device_strings_of_the_readme_open() {
     }
     assert!(opened >= 3, "README.md shows {opened} device strings");
 }
+
+#[test]
+fn keys_of_the_readme_are_those_of_the_device() {
+    let rows = table(&readme(), "`sim:net` key");
+    let registry = vdpa::registry();
+    let parent = registry.parent("sim").expect("sim is compiled in");
+    let net = parent.classes().iter().find(|class| class.what == "net");
+    let mut keys: Vec<_> = net.unwrap().keys.iter().map(|key| key.name).collect();
+    let mut told: Vec<_> = rows[1..]
+        .iter()
+        .map(|row| row[0].trim_matches('`'))
+        .collect();
+    keys.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, keys);
+}
