@@ -133,7 +133,8 @@ pub trait QueueEnable: Send + Sync {
     /// When the queue does not run.
     ///
     /// # For parents
-    /// Never waits. Takes effect at the next batch.
+    /// Never waits. Takes effect soon, between batches: one that is under way, or begins at the same moment, is
+    /// processed as before.
     fn set(&self, q: QueueIndex, on: bool) -> Result<()>;
 }
 
