@@ -167,5 +167,5 @@ minimum_rust() { awk -F '"' '/^rust-version *=/ { print $2; exit }' Cargo.toml; 
 # The manifests of the workspace: the root's, and each member's.
 packages() {
   echo Cargo.toml
-  sed -n '/^members *=/,/\]/p' Cargo.toml | grep -oE '"[^"]+"' | tr -d '"' | sed 's|$|/Cargo.toml|'
+  sed -n '/^members *=/{:more;/\]/!{N;b more};p}' Cargo.toml | grep -oE '"[^"]+"' | tr -d '"' | sed 's|$|/Cargo.toml|'
 }
