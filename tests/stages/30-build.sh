@@ -1,5 +1,5 @@
 # what: every library, binary, test, bench and example, debug; the binary and the examples, release
-# minutes: 4
+# minutes: 5
 # quick: yes
 # shellcheck shell=bash
 

@@ -1,5 +1,5 @@
 # what: Miri on guest memory and rings: undefined behaviour, races, provenance
-# minutes: 4
+# minutes: 5
 # quick: no
 # shellcheck shell=bash
 
