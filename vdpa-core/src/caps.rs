@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use vdpa_ring::QueueState;
 
-use crate::{QueueIndex, Result};
+use crate::{Asid, GroupIndex, QueueIndex, Result};
 
 /// The capabilities of a parent. They are constant while the device is open: using one that was not negotiated is an
 /// error, not a capability that vanishes.
@@ -15,6 +15,8 @@ use crate::{QueueIndex, Result};
 pub struct Caps<'a> {
     /// How the device reaches memory.
     pub dma: Dma,
+    /// Its queue groups can be put into its address spaces one by one.
+    pub spaces: Option<&'a dyn GroupSpaces>,
     /// One queue can be reset alone.
     pub queue_reset: Option<&'a dyn QueueReset>,
     /// A queue can be stopped and its state taken.
@@ -32,7 +34,8 @@ pub struct Caps<'a> {
 impl Caps<'_> {
     /// A software device that can do nothing special.
     pub const NONE: Caps<'static> = Caps {
-        dma: Dma::Software,
+        dma: Dma::Software { misses: false },
+        spaces: None,
         queue_reset: None,
         queue_pause: None,
         queue_enable: None,
@@ -45,6 +48,7 @@ impl Caps<'_> {
     pub fn names(&self) -> Vec<&'static str> {
         let Caps {
             dma,
+            spaces,
             queue_reset,
             queue_pause,
             queue_enable,
@@ -52,10 +56,11 @@ impl Caps<'_> {
             class_state,
             stats,
         } = self;
-        let dma = match dma {
-            Dma::Software => "dma-software",
-        };
+        let Dma::Software { misses } = dma;
         let named = [
+            ("dma-software", true),
+            ("page-requests", *misses),
+            ("group-spaces", spaces.is_some()),
             ("queue-reset", queue_reset.is_some()),
             ("queue-pause", queue_pause.is_some()),
             ("queue-enable", queue_enable.is_some()),
@@ -63,11 +68,11 @@ impl Caps<'_> {
             ("class-state", class_state.is_some()),
             ("stats", stats.is_some()),
         ];
-        let there = named
+        named
             .into_iter()
             .filter(|(_, is)| *is)
-            .map(|(name, _)| name);
-        std::iter::once(dma).chain(there).collect()
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 
@@ -76,7 +81,29 @@ impl Caps<'_> {
 #[non_exhaustive]
 pub enum Dma {
     /// It reads [`Host::spaces`](crate::Host::spaces) itself.
-    Software,
+    Software {
+        /// Whether it waits for an address that is not mapped: it reports [`Event::Miss`](crate::Event::Miss), and the
+        /// queue goes on once the address is mapped, while its siblings go on meanwhile. So nothing has to be mapped, or
+        /// be there, before it is used. Where it does not wait, such an address is a fault.
+        misses: bool,
+    },
+}
+
+/// Queue groups in different address spaces: a control queue that the owner serves itself, say, while the data queues
+/// are a guest's.
+pub trait GroupSpaces: Send + Sync {
+    /// Puts group `g` into address space `a`. A device begins with all groups in the first one, and so it is after
+    /// each reset.
+    ///
+    /// # Errors
+    /// When it cannot; the group stays where it was.
+    ///
+    /// # For parents
+    /// Called only while no queue of the group is started. Both numbers are in range.
+    ///
+    /// # Spec
+    /// `linux/vhost.h`, VHOST_VDPA_SET_GROUP_ASID.
+    fn assign(&self, g: GroupIndex, a: Asid) -> Result<()>;
 }
 
 /// Reset of one queue alone; its state is lost.

@@ -60,6 +60,8 @@ struct Control {
     reset: Reset,
     suspend: suspend::Suspension,
     slots: Vec<Slot>,
+    /// The address space of each queue group.
+    groups: Vec<Asid>,
     /// Counts resets, so that whoever waits knows that it was cut off.
     epoch: u64,
 }
@@ -132,6 +134,7 @@ impl Device {
             reset: Reset::Complete,
             suspend: suspend::Suspension::default(),
             slots: (0..info.queues).map(|_| Slot::default()).collect(),
+            groups: (0..info.groups.max(1)).map(|_| Asid::new(0)).collect(),
             epoch: 0,
         };
         Ok(Self {

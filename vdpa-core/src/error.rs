@@ -6,7 +6,7 @@ use vdpa_mem::{Iova, MemError};
 use vdpa_ring::{AddError, QueueState, RingError};
 
 use crate::graph::Refusal;
-use crate::{Area, Asid, QueueIndex, SpecError, Status};
+use crate::{Area, Asid, GroupIndex, QueueIndex, SpecError, Status};
 
 /// The result of a control call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -220,6 +220,22 @@ pub enum Error {
         /// How many there are.
         count: u32,
     },
+    /// A queue group that the device does not have.
+    #[error("queue group {group} does not exist: the device has {count}")]
+    GroupOutOfRange {
+        /// The number.
+        group: GroupIndex,
+        /// How many there are.
+        count: u32,
+    },
+    /// A queue group that cannot change its address space, since one of its queues is started.
+    #[error("queue group {group}: queue {queue} is started: stop or reset it first")]
+    GroupBusy {
+        /// The group.
+        group: GroupIndex,
+        /// A queue of it.
+        queue: QueueIndex,
+    },
     /// Something that is handed out once was asked for again.
     #[error("{what} were taken already")]
     Taken {
@@ -248,6 +264,14 @@ pub enum Error {
     #[error("saved state is not acceptable: {why}")]
     ClassState {
         /// What is wrong with it.
+        why: String,
+    },
+    /// An attribute that cannot have the value asked for.
+    #[error("device {device}: {why}")]
+    Attr {
+        /// The device.
+        device: String,
+        /// What is wrong with the value, and what is legal.
         why: String,
     },
     /// A buffer lease that is not of this queue, or a part that does not fit into its buffer.
@@ -377,6 +401,8 @@ impl Error {
             | Error::Features(_)
             | Error::NotNegotiated { .. }
             | Error::AsidOutOfRange { .. }
+            | Error::GroupOutOfRange { .. }
+            | Error::Attr { .. }
             | Error::Taken { .. }
             | Error::ClassState { .. }
             | Error::Buffer { .. }
@@ -386,6 +412,7 @@ impl Error {
             Error::ConfigUnstable { .. } | Error::Ring { .. } => ErrorKind::PeerMisbehaved,
             Error::Unsupported { .. } | Error::FeaturesRefused { .. } => ErrorKind::Unsupported,
             Error::QueueBusy { .. }
+            | Error::GroupBusy { .. }
             | Error::RingFull { .. }
             | Error::Timeout { .. }
             | Error::Interrupted { .. }

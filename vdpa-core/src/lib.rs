@@ -124,7 +124,9 @@ pub mod session;
 pub mod spec;
 
 pub use call::{Call, CallCell};
-pub use caps::{Caps, ClassState, Dma, QueueEnable, QueuePause, QueueReset, Stats, Suspend};
+pub use caps::{
+    Caps, ClassState, Dma, GroupSpaces, QueueEnable, QueuePause, QueueReset, Stats, Suspend,
+};
 pub use device::Device;
 pub use device_type::{DeviceType, UnassignedId, UnknownDeviceType};
 pub use dma::DmaHandle;

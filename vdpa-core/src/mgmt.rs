@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::config::Mac;
 use crate::{Device, DeviceSpec, DeviceType, Error, Features, Relay, Result, VdpaDevice};
 
 /// What a management device can make of one kind.
@@ -57,6 +58,12 @@ pub enum LinkState {
 pub enum Attr {
     /// The carrier of a network device. The driver is told by a change of its configuration.
     Link(LinkState),
+    /// The address of a network device, also after its next reset. The driver is told.
+    Mac(Mac),
+    /// Asks the driver of a network device to announce itself to its neighbours (GUEST_ANNOUNCE).
+    Announce,
+    /// The capacity of a block device, in sectors of 512 bytes. The driver is told.
+    Capacity(u64),
 }
 
 /// The factory of a parent's devices.
@@ -96,7 +103,8 @@ pub trait MgmtDevice: Send + Sync {
     /// * `attr`: what to change
     ///
     /// # Errors
-    /// [`Error::DeviceUnknown`], or [`Error::Unsupported`] for a device without such an attribute.
+    /// [`Error::DeviceUnknown`]; [`Error::Unsupported`] for a device without such an attribute; [`Error::Attr`] for a
+    /// value that it cannot take.
     ///
     /// # For parents
     /// Setting what is set already changes nothing and tells nobody.

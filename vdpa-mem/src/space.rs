@@ -5,8 +5,8 @@
 )]
 
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use crate::bytes::Logged;
 use crate::grace::{Grace, Readers, Slot, wait};
@@ -29,7 +29,12 @@ struct Inner {
     readers: Readers,
     /// Serialises writers; holds what is no longer published but may still be looked at.
     retired: Mutex<Vec<Retired>>,
+    /// Never held over anything that a model looks at.
+    watchers: std::sync::Mutex<Vec<Weak<Watcher>>>,
 }
+
+/// Who is told of changes.
+type Watcher = dyn Fn() + Send + Sync;
 
 struct Retired {
     // Dropped when the grace period is over.
@@ -52,6 +57,7 @@ impl AddressSpace {
             table: AtomicPtr::new(Arc::into_raw(Arc::new(empty)).cast_mut()),
             readers: Readers::new(),
             retired: Mutex::new(Vec::new()),
+            watchers: std::sync::Mutex::default(),
         }))
     }
 
@@ -147,6 +153,15 @@ impl AddressSpace {
         })
     }
 
+    /// From here on calls `watcher` after each change, until its last `Arc` is dropped: for a device that waits for an
+    /// address to be mapped. It is called by whoever made the change, without a lock, and must not wait.
+    pub fn watch(&self, watcher: &Arc<impl Fn() + Send + Sync + 'static>) {
+        let watcher: Weak<Watcher> = Arc::downgrade(watcher) as _;
+        let mut watchers = self.0.watchers.lock().unwrap_or_else(|e| e.into_inner());
+        watchers.retain(|known| known.strong_count() != 0);
+        watchers.push(watcher);
+    }
+
     /// What is mapped now, by ascending address.
     pub fn mappings(&self) -> Vec<Mapping> {
         let mut reader = self.reader();
@@ -186,6 +201,7 @@ impl AddressSpace {
         over.iter()
             .for_each(|old| std::mem::forget(Arc::clone(&old._table)));
         drop(over);
+        self.tell();
         let Some(by) = by else { return Ok(()) };
         if !left {
             let what = "an address space is";
@@ -203,6 +219,16 @@ impl AddressSpace {
             return Err(MemError::Busy { what });
         }
         Ok(())
+    }
+
+    /// Tells whoever watches that a table was published.
+    fn tell(&self) {
+        let watchers = self.0.watchers.lock().unwrap_or_else(|e| e.into_inner());
+        let watchers: Vec<_> = watchers.iter().filter_map(Weak::upgrade).collect();
+        // Outside of the lock: they may watch something else.
+        for watcher in watchers {
+            watcher();
+        }
     }
 }
 

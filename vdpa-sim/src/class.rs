@@ -3,13 +3,17 @@
 //! A class cuts its queues into *units*: queues that are served together by one worker. A network card has a unit for
 //! each queue pair and one for the control queue; a disk has one for each queue. A unit is given its queues while they
 //! run, and is asked to serve them; threads, kicks, pauses, resets and suspends are the worker's.
+//!
+//! What a unit has taken from a queue and not given back when it returns is *in flight*: a disk's requests that its
+//! backend works on. The worker waits for it before a queue counts as stopped, suspended or reset.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vdpa_core::{Bell, DeviceType, Features, QueueIndex};
+use vdpa_core::{Attr, Bell, DeviceType, Features, GroupIndex, QueueIndex};
 use vdpa_mem::{Access, Iova, Reader};
 
-use crate::queue::{Lost, Queue};
+use crate::queue::{Halt, Queue};
 use crate::rounds::Rounds;
 
 /// How many queues a unit has at most.
@@ -53,6 +57,12 @@ pub trait Class: Send + Sync {
     /// * `bells`: one for each unit; ringing one has that unit served
     fn unit(&self, unit: usize, bells: &Arc<[Arc<Bell>]>) -> Box<dyn Unit>;
 
+    /// How many queue groups it has, at least 1. Constant.
+    fn groups(&self) -> u32;
+
+    /// The group that the queues of unit `unit` are in, below [`groups`](Self::groups). Constant.
+    fn group(&self, unit: usize) -> GroupIndex;
+
     /// The role of queue `q`; `None` for one that does not exist with these features.
     ///
     /// * `accepted`: `None` before features were accepted
@@ -76,8 +86,17 @@ pub trait Class: Send + Sync {
     /// Writes configuration space; fields that are the device's own stay as they are.
     fn write_config(&self, at: u32, from: &[u8]);
 
-    /// Changes the carrier. Answers whether that changed what the driver sees; `None` for a device that has none.
-    fn set_link(&self, up: bool) -> Option<bool>;
+    /// Whether an attribute can be changed so, as far as that can be said beforehand.
+    ///
+    /// # Errors
+    /// When the class has no such attribute, or it cannot have this value.
+    fn check(&self, attr: Attr) -> Result<(), SetError>;
+
+    /// Changes an attribute that was checked. Answers whether that changed what the driver sees of the configuration.
+    ///
+    /// # Errors
+    /// When it cannot be done now; nothing is changed then.
+    fn set(&self, attr: Attr) -> Result<bool, SetError>;
 
     /// The state besides the queues.
     fn save(&self) -> Vec<u8>;
@@ -93,6 +112,17 @@ pub trait Class: Send + Sync {
     fn stats(&self, to: &mut dyn FnMut(&str, u64));
 }
 
+/// Why an attribute is not changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SetError {
+    /// The class has no such attribute.
+    #[error("no such attribute")]
+    Unsupported,
+    /// It cannot have this value: what is wrong with it, and what is legal.
+    #[error("{0}")]
+    Illegal(String),
+}
+
 /// A queue of a unit, as its worker has it.
 #[derive(Default)]
 pub enum Station {
@@ -101,6 +131,8 @@ pub enum Station {
     Stopped,
     /// It runs.
     Running(Box<Queue>),
+    /// It stops once nothing of it is in flight: nothing more is taken from it, and what ends is given back to it.
+    Draining(Box<Queue>),
     /// It was stopped with its state, to go on here or elsewhere: what comes for it waits.
     Paused,
 }
@@ -111,6 +143,15 @@ impl Station {
     pub fn running(&mut self) -> Option<&mut Queue> {
         match self {
             Self::Running(queue) => Some(queue),
+            Self::Draining(_) | Self::Stopped | Self::Paused => None,
+        }
+    }
+
+    /// The queue, if what ends can be given back to it.
+    #[inline]
+    pub fn open(&mut self) -> Option<&mut Queue> {
+        match self {
+            Self::Running(queue) | Self::Draining(queue) => Some(queue),
             Self::Stopped | Self::Paused => None,
         }
     }
@@ -136,7 +177,16 @@ pub trait Unit: Send {
     /// The worker will look away: asks for kicks where they matter. `true`: there is work already.
     fn arm(&mut self, queues: &mut Stations, desk: &mut Desk) -> bool;
 
-    /// The device is reset, and the queues are gone: forgets what is under way.
+    /// How many chains taken from the queue at `place` are in flight, between two calls of [`serve`](Self::serve).
+    /// Those of a queue that is stopped by now are served on too: they are given back to nobody.
+    fn in_flight(&self, place: usize) -> usize;
+
+    /// Files whose becoming ready, for reading or for writing, has the unit served: what outlives a call of
+    /// [`serve`](Self::serve), or comes from outside. Asked for once. They are watched edge-triggered: a unit that is
+    /// served reads what is there.
+    fn sources(&self) -> Vec<Arc<OwnedFd>>;
+
+    /// The device is reset, the queues are gone and nothing is in flight: forgets everything else that is under way.
     fn reset(&mut self);
 }
 
@@ -148,7 +198,7 @@ pub struct Desk {
     pub rounds: Arc<Rounds>,
     /// Which worker this is.
     pub worker: usize,
-    pub(crate) lost: Vec<(QueueIndex, Lost)>,
+    pub(crate) lost: Vec<(QueueIndex, Halt)>,
     pub(crate) fault: Option<(Iova, Access)>,
 }
 
@@ -165,9 +215,14 @@ impl Desk {
         }
     }
 
-    /// Queue `queue` cannot go on: the worker takes it away, and the device needs a reset.
+    /// `queue` does not go on. One that only waits goes on later; any other is taken away by the worker, and the device
+    /// needs a reset.
     #[cold]
-    pub fn lose(&mut self, queue: QueueIndex, why: Lost) {
+    pub fn halt(&mut self, queue: &Queue, why: Halt) {
+        if why == Halt::Waiting {
+            return;
+        }
+        let queue = queue.index();
         // A pass may come upon it twice, serving and asking for kicks: the first reason counts.
         if self.lost.iter().all(|(lost, _)| *lost != queue) {
             self.lost.push((queue, why));

@@ -9,21 +9,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use vdpa_core::{
-    Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Doorbell, Error, Event, Features, GroupIndex,
-    Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result, Sleeper, Status,
-    VdpaDevice,
+    Asid, Attr, Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Dma, Doorbell, Error, Event,
+    Features, GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result,
+    Sleeper, Status, VdpaDevice,
 };
-use vdpa_mem::Reader;
+use vdpa_mem::{AddressSpace, Reader};
 use vdpa_ring::QueueState;
 
-use crate::class::{Class, Desk, Role};
+use crate::class::{Class, Desk, Role, SetError};
 use crate::error::SimError;
 use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
 use crate::rounds::Rounds;
 use crate::shared::{Reset, Shared, lock};
-use crate::worker::{Command, Joint, Seat, Stop, Worker};
+use crate::worker::{Command, Joint, Post, Seat, Stop, Worker};
 
 /// The vendor of simulated devices, as virtio's own PCI vendor id.
 const VENDOR: u32 = 0x1af4;
@@ -35,19 +35,45 @@ const VENDOR: u32 = 0x1af4;
 pub struct SimDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
-    workers: usize,
-    patience: Duration,
+    options: Options,
     attached: AtomicBool,
     crew: Mutex<Option<Crew>>,
     suspension: Mutex<Suspension>,
+}
+
+/// How a device is served, whatever its class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// How many threads serve it; at least one, and no more than there are units.
+    pub workers: usize,
+    /// How long a worker polls what is quiet before it sleeps.
+    pub patience: Duration,
+    /// Whether it waits for addresses that are not mapped, and asks for them: see [`Dma::Software`].
+    pub page_requests: bool,
+}
+
+impl Default for Options {
+    /// One worker that polls for 50 µs, and no page requests.
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            patience: Duration::from_micros(50),
+            page_requests: false,
+        }
+    }
 }
 
 /// What there is of a device while it is open.
 struct Crew {
     hands: Vec<Hand>,
     bells: Arc<[Arc<Bell>]>,
-    /// For checks of queues before they start.
-    reader: Reader,
+    spaces: Arc<[AddressSpace]>,
+    /// For checks of queues before they start, one for each address space.
+    readers: Vec<Reader>,
+    /// The address space of each group.
+    assigned: Vec<Asid>,
+    /// Has every unit served when something was mapped that may be waited for.
+    _watcher: Option<Arc<dyn Send + Sync>>,
 }
 
 /// A worker, from outside.
@@ -61,68 +87,87 @@ struct Hand {
 struct Suspension {
     /// The suspend that was begun.
     joint: Option<Arc<Joint>>,
-    /// A change of the carrier that came meanwhile: a suspended device changes no configuration.
-    link: Option<bool>,
+    /// Changes of attributes that came meanwhile, the last one of each kind: a suspended device changes no
+    /// configuration.
+    attrs: Vec<Attr>,
 }
 
 impl SimDevice {
     /// A device of this class.
     ///
     /// * `name`: what errors and listings call it
-    /// * `workers`: how many threads serve it; at least one, and no more than there are units
-    /// * `patience`: how long a worker polls what is quiet before it sleeps
-    pub fn new(name: &str, class: Box<dyn Class>, workers: usize, patience: Duration) -> Self {
+    /// * `options`: how it is served
+    pub fn new(name: &str, class: Box<dyn Class>, options: Options) -> Self {
+        let groups = class.groups().max(1);
         let info = DeviceInfo {
             name: name.to_owned(),
             device_type: class.device_type(),
             vendor: VENDOR,
             queues: class.queues(),
-            groups: 1,
-            asids: 1,
+            groups,
+            // So that each can have its own.
+            asids: groups,
             config_size: class.config_size(),
             kicks: KickKind::Given,
             calls: CallKind::Any,
         };
         Self {
             info,
-            workers: workers.clamp(1, class.units().max(1)),
-            shared: Shared::new(class),
-            patience,
+            options: Options {
+                workers: options.workers.clamp(1, class.units().max(1)),
+                ..options
+            },
+            shared: Shared::new(class, options.page_requests),
             attached: AtomicBool::new(false),
             crew: Mutex::new(None),
             suspension: Mutex::default(),
         }
     }
 
-    /// Changes the carrier. The driver is told, if that changes anything. A suspended device is told when it goes on.
+    /// Changes an attribute. The driver is told, if that changes what it sees. A suspended device changes when it goes
+    /// on.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device without a carrier.
-    pub fn set_link(&self, up: bool) -> Result<()> {
+    /// [`Error::Unsupported`] for a device without such an attribute, [`Error::Attr`] for a value that it cannot have.
+    pub fn set(&self, attr: Attr) -> Result<()> {
+        self.shared.class.check(attr).map_err(|e| self.unset(e))?;
         let mut suspension = lock(&self.suspension);
         if suspension.joint.is_some() {
-            suspension.link = Some(up);
+            let kind = std::mem::discriminant(&attr);
+            let other = |waiting: &Attr| std::mem::discriminant(waiting) != kind;
+            suspension.attrs.retain(other);
+            suspension.attrs.push(attr);
             return Ok(());
         }
-        self.change_link(up, suspension)
+        self.change(&[attr], suspension)
     }
 
-    /// Changes the carrier of a device that is not suspended, and is not before this is done: the lock says so.
-    fn change_link(&self, up: bool, suspension: MutexGuard<'_, Suspension>) -> Result<()> {
-        let changed = self.shared.class.set_link(up);
-        // The owner may do anything when it is told.
-        drop(suspension);
-        match changed {
-            Some(true) => self.shared.raise(Event::Config),
-            Some(false) => {}
-            None => {
-                return Err(Error::Unsupported {
-                    device: self.info.name.clone(),
-                    what: "carrier",
-                });
+    /// Changes attributes of a device that is not suspended, and is not before this is done: the lock says so.
+    fn change(&self, attrs: &[Attr], suspension: MutexGuard<'_, Suspension>) -> Result<()> {
+        let (mut seen, mut outcome) = (false, Ok(()));
+        for attr in attrs {
+            match self.shared.class.set(*attr) {
+                Ok(changed) => seen |= changed,
+                Err(e) => outcome = outcome.and(Err(self.unset(e))),
             }
         }
-        Ok(())
+        // The owner may do anything when it is told.
+        drop(suspension);
+        if seen {
+            self.shared.raise(Event::Config);
+        }
+        outcome
+    }
+
+    fn unset(&self, error: SetError) -> Error {
+        let device = self.info.name.clone();
+        match error {
+            SetError::Unsupported => Error::Unsupported {
+                device,
+                what: "such attribute",
+            },
+            SetError::Illegal(why) => Error::Attr { device, why },
+        }
     }
 
     /// Takes the device away from its user, who is told that it is gone.
@@ -160,23 +205,30 @@ impl SimDevice {
         let class = &self.shared.class;
         let units = class.units();
         let mut sleepers = Vec::new();
-        for worker in 0..self.workers {
+        for worker in 0..self.options.workers {
             let sleeper = Sleeper::new().map_err(|e| failed(worker)(std::io::Error::other(e)))?;
             sleepers.push(sleeper);
         }
         let bells: Arc<[Arc<Bell>]> = sleepers.iter().cycle().take(units).map(Bell::new).collect();
-        let space = host.spaces.first().cloned().unwrap_or_default();
-        let rounds = Arc::new(Rounds::new(self.workers));
+        let home = host.spaces.first().cloned().unwrap_or_default();
+        let rounds = Arc::new(Rounds::new(self.options.workers));
         let mut crew = Crew {
             hands: Vec::new(),
             bells: Arc::clone(&bells),
-            reader: space.reader(),
+            readers: host.spaces.iter().map(AddressSpace::reader).collect(),
+            spaces: Arc::clone(&host.spaces),
+            assigned: (0..self.info.groups).map(|_| Asid::new(0)).collect(),
+            _watcher: self
+                .options
+                .page_requests
+                .then(|| watch(&host.spaces, &bells)),
         };
         let mut made: Vec<Vec<_>> = sleepers.iter().map(|_| Vec::new()).collect();
         for (unit, bell) in bells.iter().enumerate() {
-            let worker = unit.checked_rem(self.workers).unwrap_or(0);
+            let worker = unit.checked_rem(self.options.workers).unwrap_or(0);
             if let Some(own) = made.get_mut(worker) {
-                own.push((class.unit(unit, &bells), Arc::clone(bell)));
+                let (made, group) = (class.unit(unit, &bells), class.group(unit));
+                own.push(Post::new(made, Arc::clone(bell), group, home.reader()));
             }
         }
         let kicks = sleepers
@@ -188,16 +240,19 @@ impl SimDevice {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let outfits = sleepers.into_iter().zip(kicks).enumerate().zip(made);
-        for ((number, (sleeper, kicks)), units) in outfits {
+        for ((number, (sleeper, kicks)), mut posts) in outfits {
+            for (unit, post) in posts.iter_mut().enumerate() {
+                post.watch(&kicks, unit).map_err(failed(number))?;
+            }
             let mailbox = Arc::new(Mailbox::new(&sleeper));
             let worker = Worker::new(
                 Arc::clone(&self.shared),
                 number,
                 Arc::clone(&mailbox),
                 Arc::clone(&kicks),
-                units,
-                Desk::new(space.reader(), Arc::clone(&rounds), number),
-                self.patience,
+                posts,
+                Desk::new(home.reader(), Arc::clone(&rounds), number),
+                self.options.patience,
             );
             let spawned = std::thread::Builder::new()
                 .name(format!("{}-{number}", self.info.name))
@@ -216,6 +271,13 @@ impl SimDevice {
             }
         }
         Ok(crew)
+    }
+
+    /// Runs `with` for the address spaces of the groups, if the device is open.
+    fn with_assigned(&self, with: impl FnOnce(&mut [Asid])) {
+        if let Some(crew) = &mut *lock(&self.crew) {
+            with(&mut crew.assigned);
+        }
     }
 
     fn not_open(&self) -> SimError {
@@ -258,8 +320,8 @@ impl SimDevice {
             .class
             .role(q, self.shared.accepted())
             .ok_or(Error::QueueAbsent { queue: q })?;
-        let unit = role.unit.checked_div(self.workers).unwrap_or(0);
-        let worker = role.unit.checked_rem(self.workers).unwrap_or(0);
+        let unit = role.unit.checked_div(self.options.workers).unwrap_or(0);
+        let worker = role.unit.checked_rem(self.options.workers).unwrap_or(0);
         let seat = Seat {
             queue: q.place(),
             unit,
@@ -303,13 +365,16 @@ impl VdpaDevice for SimDevice {
 
     fn caps(&self) -> Caps<'_> {
         Caps {
+            dma: Dma::Software {
+                misses: self.options.page_requests,
+            },
+            spaces: Some(self),
             queue_reset: Some(self),
             queue_pause: Some(self),
             queue_enable: Some(self),
             suspend: Some(self),
             class_state: Some(self),
             stats: Some(self),
-            ..Caps::NONE
         }
     }
 
@@ -342,14 +407,15 @@ impl VdpaDevice for SimDevice {
         }
         let mut suspension = lock(&self.suspension);
         suspension.joint = None;
-        let link = suspension.link.take();
-        let changed = link.map_or(Ok(()), |up| self.change_link(up, suspension));
+        let attrs = std::mem::take(&mut suspension.attrs);
+        let changed = self.change(&attrs, suspension);
+        self.with_assigned(|assigned| assigned.fill(Asid::new(0)));
         // In reset already, or closed: no worker is at anything.
         if reset == Reset::Idle || lock(&self.crew).is_none() {
             self.shared.finish_reset();
             return changed;
         }
-        let all = Joint::new(self.workers);
+        let all = Joint::new(self.options.workers);
         self.tell_all(|| Command::Reset(Arc::clone(&all)))?;
         changed
     }
@@ -370,10 +436,10 @@ impl VdpaDevice for SimDevice {
 
     fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
         let class = &self.shared.class;
-        let exists = class.role(q, self.shared.accepted()).is_some();
+        let role = class.role(q, self.shared.accepted());
         Ok(QueueLimits {
-            max_size: if exists { class.max_size() } else { 0 },
-            group: GroupIndex::new(0),
+            max_size: role.map_or(0, |_| class.max_size()),
+            group: role.map_or(GroupIndex::new(0), |role| class.group(role.unit)),
         })
     }
 
@@ -389,10 +455,18 @@ impl VdpaDevice for SimDevice {
         let features = self.shared.accepted().unwrap_or(Features::NONE);
         let mut queue = Queue::new(q, c, features, Arc::clone(&call), role.chains)
             .map_err(|why| SimError::Ring { queue: q, why })?;
+        if self.options.page_requests {
+            queue = queue.with_page_requests();
+        }
+        let group = self.shared.class.group(role.unit);
         self.with_crew(|crew| {
-            queue
-                .check(&crew.reader.enter())
-                .map_err(|why| SimError::Area { queue: q, why })?;
+            let asid = crew.assigned.get(group.place());
+            let reader = asid.and_then(|asid| crew.readers.get_mut(asid.place()));
+            if let Some(reader) = reader {
+                queue
+                    .check(&reader.enter())
+                    .map_err(|why| SimError::Area { queue: q, why })?;
+            }
             let hand = crew.hands.get(worker);
             // Here, where it can still be refused. A kick before the worker has the queue heats an empty seat; the
             // queue is looked at when it starts.
@@ -430,4 +504,14 @@ impl Drop for SimDevice {
         self.shared.class.set_live(false);
         self.dismiss();
     }
+}
+
+/// Has every unit served whenever one of the address spaces changes, until what it answers is dropped.
+fn watch(spaces: &[AddressSpace], bells: &Arc<[Arc<Bell>]>) -> Arc<dyn Send + Sync> {
+    let bells = Arc::clone(bells);
+    let watcher = Arc::new(move || bells.iter().for_each(|bell| bell.ring()));
+    for space in spaces {
+        space.watch(&watcher);
+    }
+    watcher
 }

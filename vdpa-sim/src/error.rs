@@ -4,7 +4,7 @@ use vdpa_core::{ErrorKind, ParentError, QueueIndex};
 use vdpa_ring::SetupError;
 
 use crate::pcap::CaptureError;
-use crate::queue::Lost;
+use crate::queue::Halt;
 
 /// Why a simulated device cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum SimError {
         /// The queue.
         queue: QueueIndex,
         /// Why not.
-        why: Lost,
+        why: Halt,
     },
     /// An eventfd that cannot be used as a kick.
     #[error("queue {queue}: the kick's eventfd cannot be used")]

@@ -103,7 +103,9 @@ impl FrameBatch {
         let Some(room) = self.room(len) else {
             return false;
         };
-        if let Some(place) = room.get_mut(HEADER_BYTES..) {
+        if let Some((header, place)) = room.split_at_mut_checked(HEADER_BYTES) {
+            // It says nothing of the frame.
+            header.fill(0);
             place.copy_from_slice(frame);
         }
         self.push(len);

@@ -60,7 +60,29 @@ impl Kicks {
         event: Arc<OwnedFd>,
         token: u64,
     ) -> Result<Arc<OwnedFd>, std::io::Error> {
-        let edge = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token);
+        self.watch_edges(event, token, EpollFlags::EPOLLIN)
+    }
+
+    /// The same for a file that is read and written by the one who is reported to: each of its becoming readable or
+    /// writable is reported.
+    ///
+    /// # Errors
+    /// When it is no file that can be polled.
+    pub(crate) fn watch_source(
+        &self,
+        source: Arc<OwnedFd>,
+        token: u64,
+    ) -> Result<Arc<OwnedFd>, std::io::Error> {
+        self.watch_edges(source, token, EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT)
+    }
+
+    fn watch_edges(
+        &self,
+        event: Arc<OwnedFd>,
+        token: u64,
+        edges: EpollFlags,
+    ) -> Result<Arc<OwnedFd>, std::io::Error> {
+        let edge = EpollEvent::new(edges | EpollFlags::EPOLLET, token);
         match self.epoll.add(&*event, edge) {
             Ok(()) => Ok(event),
             Err(Errno::EEXIST) => {

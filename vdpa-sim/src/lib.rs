@@ -56,7 +56,7 @@ mod shared;
 mod stats;
 mod worker;
 
-pub use device::SimDevice;
+pub use device::{Options, SimDevice};
 pub use error::SimError;
 pub use mgmt::SimMgmt;
 pub use rounds::Rounds;

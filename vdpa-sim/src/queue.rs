@@ -16,9 +16,9 @@ use vdpa_ring::{
     SetupError, Used, area_sizes,
 };
 
-/// Why a queue cannot go on before the device is reset.
+/// Why a queue does not go on: for good, that is before the device is reset, or for a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Lost {
+pub enum Halt {
     /// The driver broke the ring.
     #[error("{0}")]
     Ring(RingError),
@@ -42,9 +42,12 @@ pub enum Lost {
         /// Where it begins.
         at: Iova,
     },
+    /// It waits for an address that is not mapped yet. No fault of the driver's.
+    #[error("an address is not mapped yet")]
+    Waiting,
 }
 
-impl From<RingError> for Lost {
+impl From<RingError> for Halt {
     fn from(error: RingError) -> Self {
         Self::Ring(error)
     }
@@ -61,15 +64,22 @@ struct Place {
 }
 
 impl Place {
+    /// Where the area is not mapped, if that is what is wrong with it.
+    #[cold]
+    fn missing(&mut self, section: &Section<'_>) -> Option<(Iova, Access)> {
+        let at = missing(section, self.at, self.len, self.want, &mut self.near)?;
+        Some((at, self.want))
+    }
+
     #[inline]
-    fn open<'s>(&mut self, section: &'s Section<'_>) -> Result<Bytes<'s>, Lost> {
+    fn open<'s>(&mut self, section: &'s Section<'_>) -> Result<Bytes<'s>, Halt> {
         match section.translate(self.at, self.len, self.want, &mut self.near) {
             Ok(bytes) if bytes.len() == self.len as usize => Ok(bytes),
-            Ok(_) => Err(Lost::Scattered {
+            Ok(_) => Err(Halt::Scattered {
                 area: self.area,
                 at: self.at,
             }),
-            Err(fault) => Err(Lost::Area {
+            Err(fault) => Err(Halt::Area {
                 area: self.area,
                 at: self.at,
                 fault,
@@ -83,6 +93,7 @@ pub struct QueueMem<'s> {
     section: &'s Section<'s>,
     areas: Areas<Bytes<'s>>,
     tables: Cell<Hint>,
+    misses: bool,
 }
 
 impl QueueMem<'_> {
@@ -105,9 +116,29 @@ impl<'s> DeviceMem for QueueMem<'s> {
         let mut near = self.tables.get();
         let copied = copy_table(self.section, at, to, &mut near);
         self.tables.set(near);
-        // Nobody maps what is missing: the table cannot be waited for.
-        copied.map_err(|_| Fault::Denied)
+        // Where nobody maps what is missing, the table cannot be waited for.
+        copied.map_err(|fault| if self.misses { fault } else { Fault::Denied })
     }
+}
+
+/// The first address that is not mapped of `len` bytes from `at` on.
+fn missing(
+    section: &Section<'_>,
+    mut at: Iova,
+    mut len: u32,
+    want: Access,
+    near: &mut Hint,
+) -> Option<Iova> {
+    while len != 0 {
+        let bytes = match section.translate(at, len, want, near) {
+            Ok(bytes) => bytes,
+            Err(Fault::Miss) => return Some(at),
+            Err(Fault::Denied) => return None,
+        };
+        len = len.saturating_sub(bytes.len() as u32);
+        at = at.checked_add(bytes.len() as u64)?;
+    }
+    None
 }
 
 fn copy_table(
@@ -155,6 +186,14 @@ pub enum Completeness {
     Partial,
 }
 
+/// An address that a queue waits for.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    at: Iova,
+    want: Access,
+    told: bool,
+}
+
 /// A device-side queue that runs.
 pub struct Queue {
     index: QueueIndex,
@@ -167,6 +206,11 @@ pub struct Queue {
     call_due: bool,
     calls: u64,
     in_order: bool,
+    /// Whether an address that is not mapped is waited for.
+    misses: bool,
+    /// What is waited for, and whether that was told.
+    waits: Option<Wait>,
+    near: Hint,
     /// Whether it has effects: see [`QueueEnable`](vdpa_core::QueueEnable).
     pub enabled: bool,
     /// The chains of one take.
@@ -228,10 +272,29 @@ impl Queue {
             call_due: false,
             calls: 0,
             in_order: ring.contains(RingFeatures::IN_ORDER),
+            misses: false,
+            waits: None,
+            near: Hint::default(),
             enabled: c.enabled,
             batch: Batch::new(chains, segments),
             used: Vec::with_capacity(chains),
         })
+    }
+
+    /// The same queue, which waits for what is not mapped: [`take`](Self::take) returns chains that are mapped
+    /// completely, and no others.
+    pub fn with_page_requests(self) -> Self {
+        Self {
+            misses: true,
+            ..self
+        }
+    }
+
+    /// What the queue waits for since it was last asked.
+    pub(crate) fn new_wait(&mut self) -> Option<(Iova, Access)> {
+        let wait = self.waits.as_mut().filter(|wait| !wait.told)?;
+        wait.told = true;
+        Some((wait.at, wait.want))
     }
 
     /// Its number.
@@ -249,16 +312,21 @@ impl Queue {
         self.ring.state()
     }
 
-    /// Checks that each area is one aligned piece of memory in this process.
+    /// Checks that each area is one aligned piece of memory in this process. What is not mapped yet is no fault of a
+    /// queue with page requests.
     ///
     /// # Errors
-    /// [`Lost`] with the first area that is not.
-    pub fn check(&mut self, section: &Section<'_>) -> Result<(), Lost> {
+    /// [`Halt`] with the first area that is not.
+    pub fn check(&mut self, section: &Section<'_>) -> Result<(), Halt> {
+        let misses = self.misses;
         for (place, align) in [
             (&mut self.descriptor, 16),
             (&mut self.driver, 4),
             (&mut self.device, 4),
         ] {
+            if misses && place.missing(section).is_some() {
+                continue;
+            }
             let bytes = place.open(section)?;
             // A split driver area is made of 16-bit cells alone.
             let align = if place.area == Area::Driver && place.len > 4 {
@@ -268,7 +336,7 @@ impl Queue {
             };
             if !bytes.hva().is_aligned(align) {
                 let (area, at) = (place.area, place.at);
-                return Err(Lost::Scattered { area, at });
+                return Err(Halt::Scattered { area, at });
             }
         }
         Ok(())
@@ -277,9 +345,12 @@ impl Queue {
     /// Finds the areas, for one batch.
     ///
     /// # Errors
-    /// [`Lost`] when one is not there any more.
+    /// [`Halt`] when one is not there any more; [`Halt::Waiting`] while what the queue waits for is not mapped.
     #[inline]
-    pub fn open<'s>(&mut self, section: &'s Section<'s>) -> Result<QueueMem<'s>, Lost> {
+    pub fn open<'s>(&mut self, section: &'s Section<'s>) -> Result<QueueMem<'s>, Halt> {
+        if self.misses {
+            self.check_waits(section)?;
+        }
         Ok(QueueMem {
             section,
             areas: Areas {
@@ -288,17 +359,75 @@ impl Queue {
                 device: self.device.open(section)?,
             },
             tables: Cell::new(self.tables),
+            misses: self.misses,
         })
+    }
+
+    /// Whether everything that the queue needs to go on is mapped.
+    #[cold]
+    fn check_waits(&mut self, section: &Section<'_>) -> Result<(), Halt> {
+        if let Some(Wait { at, want, .. }) = self.waits
+            && missing(section, at, 1, want, &mut self.near).is_some()
+        {
+            return Err(Halt::Waiting);
+        }
+        self.waits = None;
+        let areas = [&mut self.descriptor, &mut self.driver, &mut self.device];
+        let gap = areas.into_iter().find_map(|area| area.missing(section));
+        match gap {
+            Some(gap) => Err(self.wait_for(gap)),
+            None => Ok(()),
+        }
+    }
+
+    fn wait_for(&mut self, (at, want): (Iova, Access)) -> Halt {
+        let told = false;
+        self.waits = Some(Wait { at, want, told });
+        Halt::Waiting
+    }
+
+    /// Gives back, untouched, what follows the first chain that is not mapped completely, and waits for that. Answers
+    /// how many are left.
+    #[cold]
+    fn take_mapped(&mut self, section: &Section<'_>, taken: usize) -> Result<usize, Halt> {
+        let near = &mut self.near;
+        let mut gap = self.ring.parked().map(|at| (at, Access::DeviceReads));
+        let mut whole = 0_usize;
+        for chain in self.batch.iter() {
+            let parts = [
+                (chain.readable(), Access::DeviceReads),
+                (chain.writable(), Access::DeviceWrites),
+            ];
+            let mut segments = parts
+                .into_iter()
+                .flat_map(|(part, want)| part.iter().map(move |segment| (segment, want)));
+            let hole = segments.find_map(|(segment, want)| {
+                missing(section, segment.addr, segment.len, want, near).map(|at| (at, want))
+            });
+            if hole.is_some() {
+                gap = hole;
+                break;
+            }
+            whole = whole.saturating_add(1);
+        }
+        self.rewind(taken.saturating_sub(whole))?;
+        match gap.map(|gap| self.wait_for(gap)) {
+            Some(waiting) if whole == 0 => Err(waiting),
+            _ => Ok(whole),
+        }
     }
 
     /// Takes up to `limit` chains into [`batch`](Self::batch).
     ///
     /// # Errors
-    /// [`Lost`] when the ring is malformed.
+    /// [`Halt`] when the ring is malformed, or its next chain is not mapped yet.
     #[inline]
-    pub fn take(&mut self, mem: &QueueMem<'_>, limit: usize) -> Result<usize, Lost> {
+    pub fn take(&mut self, mem: &QueueMem<'_>, limit: usize) -> Result<usize, Halt> {
         let taken = self.ring.take(mem, &mut self.batch, limit)?;
         self.tables = mem.tables.get();
+        if self.misses {
+            return self.take_mapped(mem.section, taken);
+        }
         Ok(taken)
     }
 
@@ -307,7 +436,7 @@ impl Queue {
     /// # Errors
     /// Never with a batch that was just taken.
     #[inline]
-    pub fn rewind(&mut self, n: usize) -> Result<(), Lost> {
+    pub fn rewind(&mut self, n: usize) -> Result<(), Halt> {
         if n != 0 {
             self.ring.rewind(&mut self.batch, n)?;
         }
@@ -317,9 +446,9 @@ impl Queue {
     /// Gives the chains in [`used`](Self::used) back, all at once.
     ///
     /// # Errors
-    /// [`Lost`] when the ring cannot take them.
+    /// [`Halt`] when the ring cannot take them.
     #[inline]
-    pub fn commit(&mut self, mem: &QueueMem<'_>, how: Completeness) -> Result<(), Lost> {
+    pub fn commit(&mut self, mem: &QueueMem<'_>, how: Completeness) -> Result<(), Halt> {
         if self.used.is_empty() {
             return Ok(());
         }
@@ -358,8 +487,8 @@ impl Queue {
     /// Asks for kicks. `true`: there is work already.
     ///
     /// # Errors
-    /// [`Lost`] when the ring is malformed.
-    pub fn arm(&mut self, mem: &QueueMem<'_>) -> Result<bool, Lost> {
+    /// [`Halt`] when the ring is malformed.
+    pub fn arm(&mut self, mem: &QueueMem<'_>) -> Result<bool, Halt> {
         Ok(self.ring.arm(mem)?)
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     /// The status byte and [`RESETTING`]. One word: a reset that ends leaves no moment in which it is over by one of the
     /// two and not by the other, when another one could begin.
     status: AtomicU16,
+    /// Whether the device waits for what is not mapped.
+    pub(crate) misses: bool,
     events: OnceLock<Arc<dyn EventSink>>,
     accepted: Mutex<Option<Features>>,
     records: Box<[Mutex<Record>]>,
@@ -50,10 +52,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(class: Box<dyn Class>) -> Arc<Self> {
+    pub(crate) fn new(class: Box<dyn Class>, misses: bool) -> Arc<Self> {
         let records = (0..class.queues()).map(|_| Mutex::default()).collect();
         Arc::new(Self {
             class,
+            misses,
             status: AtomicU16::new(0),
             events: OnceLock::new(),
             accepted: Mutex::new(None),
@@ -164,7 +167,7 @@ mod tests {
             link: true,
         };
         let net = Net::new(settings, Presence::new(true), Arc::new(Null));
-        let shared = Shared::new(Box::new(net));
+        let shared = Shared::new(Box::new(net), false);
         let (told, stop) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|s| {
             // The worker.

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use vdpa_core::{Asid, Bell, Event, Status};
-use vdpa_ring::QueueState;
+use vdpa_core::{Asid, Bell, Event, GroupIndex, Status};
+use vdpa_mem::{AddressSpace, Reader};
 
 use crate::class::{Desk, Served, Station, Stations, Unit};
 use crate::kicks::Kicks;
@@ -46,6 +46,12 @@ pub(crate) enum Command {
     Enable { at: Seat, on: bool },
     /// The driver is ready.
     Live,
+    /// The queues of a group, none of which runs, are in another address space.
+    Assign {
+        group: GroupIndex,
+        asid: Asid,
+        space: AddressSpace,
+    },
     /// Everything stops, and is kept.
     Suspend(Arc<Joint>),
     /// Everything goes on.
@@ -82,10 +88,15 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// What its kicks are reported with: the place in the unit in bit 0, the unit above.
+    /// What its kicks are reported with.
     pub(crate) fn token(self) -> u64 {
-        (self.unit as u64) << 1 | self.place as u64
+        token(self.unit, self.place)
     }
+}
+
+/// The place in the unit in bit 0, the unit above.
+fn token(unit: usize, place: usize) -> u64 {
+    (unit as u64) << 1 | place as u64
 }
 
 /// Something that all workers do; the last one says that it is done.
@@ -113,9 +124,17 @@ impl Joint {
 }
 
 /// A unit at its worker.
-struct Post {
+pub(crate) struct Post {
     unit: Box<dyn Unit>,
     queues: Stations,
+    group: GroupIndex,
+    /// The address space of its group, and the way into it, which lies on the desk while the unit is served.
+    asid: Asid,
+    reader: Reader,
+    /// Stops that are not over.
+    stops: [Option<(Seat, Stop)>; 2],
+    /// What has the unit served besides kicks.
+    sources: Vec<Arc<OwnedFd>>,
     /// The eventfds that kick it.
     kicks: [Option<Arc<OwnedFd>>; 2],
     /// The numbers of the queues.
@@ -124,6 +143,59 @@ struct Post {
     hot: bool,
     /// Since when there is nothing to do, while hot.
     quiet: Option<Instant>,
+}
+
+impl Post {
+    /// A unit without queues, in the first address space.
+    pub(crate) fn new(
+        unit: Box<dyn Unit>,
+        bell: Arc<Bell>,
+        group: GroupIndex,
+        reader: Reader,
+    ) -> Self {
+        Self {
+            sources: unit.sources(),
+            unit,
+            queues: Stations::default(),
+            group,
+            asid: Asid::new(0),
+            reader,
+            stops: [None, None],
+            kicks: [None, None],
+            numbers: [0; 2],
+            bell,
+            hot: false,
+            quiet: None,
+        }
+    }
+
+    /// Has its sources watched, as unit `number` of their worker.
+    ///
+    /// # Errors
+    /// When one cannot be polled.
+    pub(crate) fn watch(&mut self, kicks: &Kicks, number: usize) -> std::io::Result<()> {
+        for source in &mut self.sources {
+            *source = kicks.watch_source(Arc::clone(source), token(number, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is in flight.
+    fn is_idle(&self) -> bool {
+        self.unit.in_flight(0) == 0 && self.unit.in_flight(1) == 0
+    }
+
+    /// Looked at in every pass from here on.
+    fn heat(&mut self) {
+        self.hot = true;
+        self.quiet = None;
+    }
+}
+
+/// What all units of a worker come to rest for: it is over once nothing of theirs is in flight.
+enum Rest {
+    Suspend(Arc<Joint>),
+    Reset(Arc<Joint>),
 }
 
 /// One thread of a device.
@@ -137,6 +209,13 @@ pub(crate) struct Worker {
     patience: Duration,
     live: bool,
     suspended: bool,
+    /// A suspend or a reset that is not over.
+    rest: Option<Rest>,
+    /// Whether stops of queues are not over.
+    stopping: bool,
+    /// The first address space: every group is there after a reset.
+    home: AddressSpace,
+    /// How many eventfds and sources are watched.
     watched: usize,
     /// Passes without work since there was some.
     empty: u32,
@@ -148,30 +227,24 @@ impl Worker {
         number: usize,
         mailbox: Arc<Mailbox<Command>>,
         kicks: Arc<Kicks>,
-        units: Vec<(Box<dyn Unit>, Arc<Bell>)>,
+        posts: Vec<Post>,
         desk: Desk,
         patience: Duration,
     ) -> Self {
-        let post = |(unit, bell)| Post {
-            unit,
-            queues: Stations::default(),
-            kicks: [None, None],
-            numbers: [0; 2],
-            bell,
-            hot: false,
-            quiet: None,
-        };
         Self {
             core,
             number,
             mailbox,
             kicks,
-            posts: units.into_iter().map(post).collect(),
+            watched: posts.iter().map(|post| post.sources.len()).sum(),
+            posts,
+            home: desk.reader.space().clone(),
             desk,
             patience,
             live: false,
             suspended: false,
-            watched: 0,
+            rest: None,
+            stopping: false,
             empty: 0,
         }
     }
@@ -193,7 +266,10 @@ impl Worker {
                     self.obey(command);
                 }
             }
-            let busy = self.live && !self.suspended && self.pass();
+            let busy = self.is_awake() && self.pass();
+            if self.settle() {
+                continue;
+            }
             if !busy {
                 rounds.rest(self.number);
                 self.sleep();
@@ -207,8 +283,19 @@ impl Worker {
         }
     }
 
+    /// Whether the device runs: whatever comes is served.
+    fn runs(&self) -> bool {
+        self.live && !self.suspended && self.rest.is_none()
+    }
+
+    /// Whether kicks and sources matter: the device runs, or something has to end.
+    fn is_awake(&self) -> bool {
+        self.runs() || self.rest.is_some() || self.stopping
+    }
+
     /// Serves every hot unit once. `false`: there is none.
     fn pass(&mut self) -> bool {
+        let runs = self.runs();
         let Self {
             core,
             posts,
@@ -225,9 +312,11 @@ impl Worker {
                 post.hot = true;
                 post.quiet = None;
             }
-            if !post.hot {
+            // Of a device that does not run only what is in flight is served: it ends.
+            if !post.hot || (!runs && post.is_idle()) {
                 continue;
             }
+            std::mem::swap(&mut desk.reader, &mut post.reader);
             match post.unit.serve(&mut post.queues, desk) {
                 Served::Work => {
                     post.quiet = None;
@@ -242,8 +331,12 @@ impl Worker {
                     }
                 }
             }
+            std::mem::swap(&mut desk.reader, &mut post.reader);
             if !desk.lost.is_empty() || desk.fault.is_some() {
                 report(core, post, desk);
+            }
+            if core.misses {
+                ask(core, post);
             }
             hot |= post.hot;
         }
@@ -260,13 +353,13 @@ impl Worker {
 
     /// Sleeps until there is something to do.
     fn sleep(&mut self) {
+        let awake = self.is_awake();
         let Self {
             posts,
             mailbox,
             kicks,
             ..
         } = self;
-        let awake = self.live && !self.suspended;
         let bells = posts.as_slice();
         let slept = kicks.sleep_unless(|| {
             (awake && bells.iter().any(|post| post.bell.is_pending())) || mailbox.is_pending()
@@ -289,8 +382,7 @@ impl Worker {
         kicks.take(|token| {
             let unit = usize::try_from(token >> 1).ok();
             if let Some(post) = unit.and_then(|unit| posts.get_mut(unit)) {
-                post.hot = true;
-                post.quiet = None;
+                post.heat();
             }
         });
     }
@@ -298,9 +390,12 @@ impl Worker {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start { at, queue, kick } => self.start(at, queue, kick),
-            Command::Stop { at, how } => {
-                let state = self.stop(at, how);
-                self.core.stopped(at.queue, state);
+            Command::Stop { at, how } => self.stop(at, how),
+            Command::Assign { group, asid, space } => {
+                for post in self.posts.iter_mut().filter(|post| post.group == group) {
+                    post.asid = asid;
+                    post.reader = space.reader();
+                }
             }
             Command::Enable { at, on } => {
                 let station = self
@@ -317,15 +412,10 @@ impl Worker {
                 self.heat();
             }
             Command::Suspend(all) => {
-                self.suspended = true;
-                for post in &mut self.posts {
-                    for (station, number) in post.queues.iter_mut().zip(post.numbers) {
-                        if let Some(queue) = station.running() {
-                            self.core.suspended(number, queue.state());
-                        }
-                    }
+                for station in self.posts.iter_mut().flat_map(|post| &mut post.queues) {
+                    drain(station);
                 }
-                all.done();
+                self.come_to_rest(Rest::Suspend(all));
             }
             Command::Resume => {
                 self.suspended = false;
@@ -333,10 +423,8 @@ impl Worker {
                 self.heat();
             }
             Command::Reset(all) => {
-                self.reset();
-                if all.done() {
-                    self.core.finish_reset();
-                }
+                self.take_queues();
+                self.come_to_rest(Rest::Reset(all));
             }
             Command::Exit => {}
         }
@@ -345,9 +433,14 @@ impl Worker {
     /// Every unit is looked at once.
     fn heat(&mut self) {
         for post in &mut self.posts {
-            post.hot = true;
-            post.quiet = None;
+            post.heat();
         }
+    }
+
+    /// What is in flight ends, and then this is over.
+    fn come_to_rest(&mut self, rest: Rest) {
+        self.rest = Some(rest);
+        self.heat();
     }
 
     fn start(&mut self, at: Seat, queue: Box<Queue>, kick: Option<Arc<OwnedFd>>) {
@@ -367,41 +460,149 @@ impl Worker {
         }
         *number = at.queue;
         *station = Station::Running(queue);
-        post.hot = true;
-        post.quiet = None;
+        post.heat();
     }
 
-    /// Takes a queue away. Between passes nothing of it is in flight: it is drained.
-    fn stop(&mut self, at: Seat, how: Stop) -> Option<QueueState> {
-        let post = self.posts.get_mut(at.unit)?;
-        let kick = post.kicks.get_mut(at.place)?.take();
-        self.watched = self.watched.saturating_sub(unwatch(&self.kicks, kick));
-        let station = post.queues.get_mut(at.place)?;
-        let before = std::mem::take(station);
-        // One that was lost or reset before does not go on: nothing waits for it.
-        if how == Stop::Pause && !matches!(before, Station::Stopped) {
-            *station = Station::Paused;
+    /// Begins to take a queue away. What is in flight ends first.
+    fn stop(&mut self, at: Seat, how: Stop) {
+        let Some(post) = self.posts.get_mut(at.unit) else {
+            return;
+        };
+        let (Some(station), Some(stop), Some(kick)) = (
+            post.queues.get_mut(at.place),
+            post.stops.get_mut(at.place),
+            post.kicks.get_mut(at.place),
+        ) else {
+            return;
+        };
+        self.watched = self
+            .watched
+            .saturating_sub(unwatch(&self.kicks, kick.take()));
+        match how {
+            Stop::Pause => drain(station),
+            // What ends is given back to nobody.
+            Stop::Reset => *station = Station::Stopped,
         }
-        match before {
-            Station::Running(queue) => Some(queue.state()),
-            Station::Stopped | Station::Paused => None,
+        *stop = Some((at, how));
+        post.heat();
+        self.stopping = true;
+    }
+
+    /// Ends the stops, and the suspend or reset, of which nothing is in flight any more. Answers whether one did.
+    fn settle(&mut self) -> bool {
+        let stopped = self.stopping && self.settle_stops();
+        let Some(rest) = self.rest.take() else {
+            return stopped;
+        };
+        if !self.posts.iter().all(Post::is_idle) {
+            self.rest = Some(rest);
+            return stopped;
+        }
+        match rest {
+            Rest::Suspend(all) => {
+                self.suspend();
+                all.done();
+            }
+            Rest::Reset(all) => {
+                self.reset();
+                if all.done() {
+                    self.core.finish_reset();
+                }
+            }
+        }
+        true
+    }
+
+    fn settle_stops(&mut self) -> bool {
+        let mut ended = false;
+        self.stopping = false;
+        for post in &mut self.posts {
+            let Post {
+                unit,
+                queues,
+                stops,
+                ..
+            } = post;
+            for ((place, stop), station) in stops.iter_mut().enumerate().zip(queues) {
+                let Some((at, how)) = *stop else { continue };
+                if unit.in_flight(place) != 0 {
+                    self.stopping = true;
+                    continue;
+                }
+                *stop = None;
+                ended = true;
+                let state = match std::mem::take(station) {
+                    Station::Running(queue) | Station::Draining(queue) => {
+                        // One that was lost or reset before does not go on: nothing waits for it.
+                        if how == Stop::Pause {
+                            *station = Station::Paused;
+                        }
+                        Some(queue.state())
+                    }
+                    Station::Paused => {
+                        *station = Station::Paused;
+                        None
+                    }
+                    Station::Stopped => None,
+                };
+                self.core.stopped(at.queue, state);
+            }
+        }
+        ended
+    }
+
+    /// Nothing is in flight: the queues stay where they are.
+    fn suspend(&mut self) {
+        self.suspended = true;
+        for post in &mut self.posts {
+            for (station, number) in post.queues.iter_mut().zip(post.numbers) {
+                *station = match std::mem::take(station) {
+                    // Where it was to stop, that is over: nothing of it was in flight either.
+                    Station::Draining(queue) => {
+                        self.core.suspended(number, queue.state());
+                        Station::Running(queue)
+                    }
+                    other => other,
+                };
+            }
         }
     }
 
-    fn reset(&mut self) {
+    /// A reset begins: no queue is there any more.
+    fn take_queues(&mut self) {
         self.live = false;
         self.suspended = false;
+        self.stopping = false;
         for post in &mut self.posts {
             post.queues = Stations::default();
+            post.stops = [None, None];
             for kick in &mut post.kicks {
-                unwatch(&self.kicks, kick.take());
+                let less = unwatch(&self.kicks, kick.take());
+                self.watched = self.watched.saturating_sub(less);
             }
+        }
+    }
+
+    /// Nothing is in flight: the rest of the reset.
+    fn reset(&mut self) {
+        for post in &mut self.posts {
             post.unit.reset();
             post.hot = false;
             post.quiet = None;
+            if post.asid != Asid::new(0) {
+                post.asid = Asid::new(0);
+                post.reader = self.home.reader();
+            }
         }
-        self.watched = 0;
     }
+}
+
+/// Takes nothing more from a queue.
+fn drain(station: &mut Station) {
+    *station = match std::mem::take(station) {
+        Station::Running(queue) => Station::Draining(queue),
+        other => other,
+    };
 }
 
 /// Takes an eventfd out. Answers how many that were.
@@ -415,19 +616,15 @@ fn unwatch(kicks: &Kicks, kick: Option<Arc<OwnedFd>>) -> usize {
 #[cold]
 fn report(core: &Shared, post: &mut Post, desk: &mut Desk) {
     if let Some((at, want)) = desk.fault.take() {
-        let asid = Asid::new(0);
+        let asid = post.asid;
         core.raise(Event::Fault { asid, at, want });
     }
     for (index, why) in desk.lost.drain(..) {
         for (station, number) in post.queues.iter_mut().zip(post.numbers) {
-            if station
-                .running()
-                .is_some_and(|queue| queue.index() == index)
-            {
-                // Its state can still be asked for, as far as it got.
-                if let Station::Running(queue) = std::mem::take(station) {
-                    core.suspended(number, queue.state());
-                }
+            // Its state can still be asked for, as far as it got.
+            if let Some(queue) = station.open().filter(|queue| queue.index() == index) {
+                core.suspended(number, queue.state());
+                *station = Station::Stopped;
             }
         }
         core.add_status(Status::DEVICE_NEEDS_RESET);
@@ -435,5 +632,15 @@ fn report(core: &Shared, post: &mut Post, desk: &mut Desk) {
             queue: Some(index),
             why: why.to_string(),
         });
+    }
+}
+
+/// Asks the owner for what the queues of a unit wait for.
+fn ask(core: &Shared, post: &mut Post) {
+    for queue in post.queues.iter_mut().filter_map(Station::open) {
+        if let Some((at, want)) = queue.new_wait() {
+            let asid = post.asid;
+            core.raise(Event::Miss { asid, at, want });
+        }
     }
 }

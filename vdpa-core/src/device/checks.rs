@@ -10,7 +10,8 @@ pub(super) struct Facts<'a> {
     pub(super) limits: QueueLimits,
     pub(super) format: Format,
     pub(super) event_idx: bool,
-    pub(super) mappings: &'a [Mapping],
+    /// `None`: the device waits for what is not mapped.
+    pub(super) mappings: Option<&'a Vec<Mapping>>,
 }
 
 /// Size, state, alignment, overlap and mapping of queue `q`, in this order.
@@ -31,6 +32,9 @@ pub(super) fn queue(q: QueueIndex, c: &QueueConfig, facts: &Facts<'_>) -> Result
     for (first, second) in pairs {
         apart(q, c, &sizes, first, second)?;
     }
+    let Some(mappings) = facts.mappings else {
+        return Ok(());
+    };
     for area in Area::ALL {
         let want = wanted(area, facts.format);
         mapped(
@@ -39,7 +43,7 @@ pub(super) fn queue(q: QueueIndex, c: &QueueConfig, facts: &Facts<'_>) -> Result
             c.area(area),
             of(&sizes, area).bytes,
             want,
-            facts.mappings,
+            mappings,
         )?;
     }
     Ok(())

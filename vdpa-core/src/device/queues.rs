@@ -9,8 +9,8 @@ use vdpa_ring::QueueState;
 
 use super::{Begun, Control, Device, Held, Run, checks, wait};
 use crate::{
-    Call, CallKind, Doorbell, Error, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits,
-    QueuePause, QueueReset, Relayed, Result, bits,
+    Asid, Call, CallKind, Dma, Doorbell, Error, GroupIndex, Kick, KickKind, QueueConfig,
+    QueueIndex, QueueLimits, QueuePause, QueueReset, Relayed, Result, bits,
 };
 
 impl Device {
@@ -22,6 +22,40 @@ impl Device {
         let mut held = self.enter("queue_limits")?;
         held.control.slot(q)?;
         self.inner.parent.queue_limits(q)
+    }
+
+    /// Puts queue group `g` into address space `a`. All groups are in the first one at the start, and after each reset.
+    ///
+    /// # Errors
+    /// When the device has no such group or space, cannot do that, or a queue of the group is started.
+    pub fn assign_group(&self, g: GroupIndex, a: Asid) -> Result<()> {
+        let mut held = self.enter_settled("assign_group")?;
+        let count = self.inner.info.asids;
+        if a.place() >= self.inner.spaces.len() {
+            return Err(Error::AsidOutOfRange { asid: a, count });
+        }
+        let groups = self.inner.info.groups;
+        let now = held.control.groups.get(g.place()).copied();
+        let now = now.ok_or(Error::GroupOutOfRange {
+            group: g,
+            count: groups,
+        })?;
+        if now == a {
+            return Ok(());
+        }
+        let spaces = self.inner.parent.caps().spaces;
+        let spaces = spaces.ok_or_else(|| self.unsupported("address spaces of queue groups"))?;
+        for (slot, number) in held.control.slots.iter().zip(0..) {
+            let queue = QueueIndex::new(number);
+            if slot.run != Run::Stopped && self.inner.parent.queue_limits(queue)?.group == g {
+                return Err(Error::GroupBusy { group: g, queue });
+            }
+        }
+        spaces.assign(g, a)?;
+        if let Some(asid) = held.control.groups.get_mut(g.place()) {
+            *asid = a;
+        }
+        Ok(())
     }
 
     /// Starts a queue, with everything it needs in one call.
@@ -271,14 +305,17 @@ impl Device {
         if !c.enabled && caps.queue_enable.is_none() {
             return Err(self.unsupported("queue enable"));
         }
-        // All groups are in the first address space.
-        let space = self.inner.spaces.first();
+        let limits = self.inner.parent.queue_limits(q)?;
+        let asid = control.groups.get(limits.group.place());
+        let space = asid.and_then(|asid| self.inner.spaces.get(asid.place()));
         let mappings = space.map(|space| space.mappings()).unwrap_or_default();
+        let Dma::Software { misses } = caps.dma;
         let facts = checks::Facts {
-            limits: self.inner.parent.queue_limits(q)?,
+            limits,
             format: control.format(),
             event_idx: control.negotiated.contains(bits::EVENT_IDX),
-            mappings: &mappings,
+            // One that waits for what is missing asks for the areas too.
+            mappings: (!misses).then_some(&mappings),
         };
         checks::queue(q, c, &facts)
     }

@@ -4,7 +4,7 @@ use vdpa_mem::Deadline;
 
 use super::suspend::{Suspension, Who};
 use super::{Control, Device, Held, Reset, wait};
-use crate::{Error, Features, Result, Status, Step, SuspendBit, bits, graph};
+use crate::{Asid, Error, Features, Result, Status, Step, SuspendBit, bits, graph};
 
 impl Device {
     /// Takes the features that a driver chose. Comes before FEATURES_OK, perhaps several times; the last one counts,
@@ -157,6 +157,7 @@ impl Device {
                 control.accepted = None;
                 control.negotiated = Features::NONE;
                 control.suspend = Suspension::default();
+                control.groups.fill(Asid::new(0));
                 for slot in &mut control.slots {
                     slot.stop(dead);
                 }

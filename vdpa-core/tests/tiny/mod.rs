@@ -121,7 +121,8 @@ impl VdpaDevice for Tiny {
             return Caps::NONE;
         }
         Caps {
-            dma: Dma::Software,
+            dma: Dma::Software { misses: false },
+            spaces: None,
             queue_reset: Some(self),
             queue_pause: Some(self),
             queue_enable: Some(self),

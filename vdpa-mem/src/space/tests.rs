@@ -411,3 +411,29 @@ fn stores_to_cells_are_logged_where_they_land_and_nowhere_else() {
     assert_eq!((read.write(0, &[1]), read.is_writable()), (0, false));
     assert!(log.take().is_empty());
 }
+
+#[test]
+fn each_change_is_told_to_who_watches_until_he_goes() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    let space = AddressSpace::new();
+    let told = Arc::new(AtomicU32::new(0));
+    let watcher = {
+        let (told, space) = (Arc::clone(&told), space.clone());
+        // Called without a lock: it may look at the space.
+        Arc::new(move || {
+            told.fetch_add(1 + space.mappings().len() as u32 * 10, Ordering::Relaxed);
+        })
+    };
+    space.watch(&watcher);
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 11);
+    assert!(space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).is_err());
+    assert_eq!(told.load(Ordering::Relaxed), 11, "nothing changed");
+    space.unmap(range(0x1000, 0x1000), soon()).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 12);
+    drop(watcher);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 12);
+}

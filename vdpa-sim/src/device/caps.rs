@@ -4,14 +4,36 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use vdpa_core::{
-    ClassState, Error, Event, QueueEnable, QueueIndex, QueuePause, QueueReset, Result, Stats,
-    Suspend,
+    Asid, ClassState, Error, Event, GroupIndex, GroupSpaces, QueueEnable, QueueIndex, QueuePause,
+    QueueReset, Result, Stats, Suspend,
 };
 use vdpa_ring::QueueState;
 
 use super::SimDevice;
 use crate::shared::lock;
 use crate::worker::{Command, Joint, Stop};
+
+impl GroupSpaces for SimDevice {
+    fn assign(&self, g: GroupIndex, a: Asid) -> Result<()> {
+        self.with_crew(|crew| {
+            let (Some(asid), Some(space)) =
+                (crew.assigned.get_mut(g.place()), crew.spaces.get(a.place()))
+            else {
+                // The numbers are in range.
+                return Ok(());
+            };
+            *asid = a;
+            for hand in &crew.hands {
+                hand.mailbox.post(Command::Assign {
+                    group: g,
+                    asid: a,
+                    space: space.clone(),
+                });
+            }
+            Ok(())
+        })
+    }
+}
 
 impl QueueReset for SimDevice {
     fn begin(&self, q: QueueIndex) -> Result<()> {
@@ -54,8 +76,8 @@ impl QueueEnable for SimDevice {
 
 impl Suspend for SimDevice {
     fn begin(&self) -> Result<()> {
-        let all = Joint::new(self.workers);
-        // Waits for a change of the carrier that is under way.
+        let all = Joint::new(self.options.workers);
+        // Waits for a change of an attribute that is under way.
         lock(&self.suspension).joint = Some(Arc::clone(&all));
         self.tell_all(|| Command::Suspend(Arc::clone(&all)))
     }
@@ -79,9 +101,9 @@ impl Suspend for SimDevice {
     fn resume(&self) -> Result<()> {
         let mut suspension = lock(&self.suspension);
         suspension.joint = None;
-        let link = suspension.link.take();
+        let attrs = std::mem::take(&mut suspension.attrs);
         self.tell_all(|| Command::Resume)?;
-        link.map_or(Ok(()), |up| self.change_link(up, suspension))
+        self.change(&attrs, suspension)
     }
 }
 

@@ -7,6 +7,7 @@
 //! A command that is short, overlong, unknown or not negotiated comes back with an error; none is lost. What a command
 //! changes has reached every worker before the command comes back.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vdpa_core::config::Mac;
@@ -18,7 +19,7 @@ use super::NetShared;
 use super::filter::{Addresses, Filter, Modes, VLANS};
 use crate::class::{Desk, Served, Stations, Unit};
 use crate::port::Port;
-use crate::queue::{Completeness, Lost, Queue};
+use crate::queue::{Completeness, Halt, Queue};
 
 /// How many commands are taken at once.
 pub(super) const BATCH: usize = 16;
@@ -73,8 +74,8 @@ impl Unit for Control {
         match served {
             Ok(0) => Served::Nothing,
             Ok(_) => Served::Work,
-            Err(lost) => {
-                desk.lose(queue.index(), lost);
+            Err(halt) => {
+                desk.halt(queue, halt);
                 Served::Nothing
             }
         }
@@ -89,10 +90,19 @@ impl Unit for Control {
             let section = desk.reader.enter();
             queue.open(&section).and_then(|mem| queue.arm(&mem))
         };
-        armed.unwrap_or_else(|lost| {
-            desk.lose(queue.index(), lost);
+        armed.unwrap_or_else(|halt| {
+            desk.halt(queue, halt);
             false
         })
+    }
+
+    fn in_flight(&self, _: usize) -> usize {
+        // A command is carried out at once.
+        0
+    }
+
+    fn sources(&self) -> Vec<Arc<OwnedFd>> {
+        Vec::new()
     }
 
     fn reset(&mut self) {}
@@ -100,7 +110,7 @@ impl Unit for Control {
 
 impl Control {
     /// Carries out one command: each is complete before the next is looked at.
-    fn batch(&mut self, queue: &mut Queue, desk: &mut Desk) -> Result<usize, Lost> {
+    fn batch(&mut self, queue: &mut Queue, desk: &mut Desk) -> Result<usize, Halt> {
         let (taken, changed) = {
             let section = desk.reader.enter();
             let mem = queue.open(&section)?;

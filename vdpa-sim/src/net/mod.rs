@@ -17,11 +17,15 @@ mod saved;
 mod settled;
 mod transmit;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vdpa_core::{Bell, DeviceType, Features, QueueIndex, bits::net, config::NetConfig};
+use vdpa_core::{
+    Attr, Bell, DeviceType, Features, GroupIndex, LinkState, QueueIndex, bits::net,
+    config::NetConfig,
+};
 
-use crate::class::{Class, Desk, Role, Served, Station, Stations, Unit};
+use crate::class::{Class, Desk, Role, Served, SetError, Station, Stations, Unit};
 use crate::frames::BATCH_FRAMES;
 use crate::port::{Lane, Port, Presence};
 
@@ -37,6 +41,9 @@ use transmit::Transmitter;
 
 /// The place of the receive queue in its unit; the other one is the transmit queue's.
 const RECEIVE: usize = 0;
+
+/// The group of the control queue, which its owner may keep to itself; the pairs are in group 0.
+const CONTROL_GROUP: u32 = 1;
 
 /// A network device, virtio 1.4 §5.1.
 pub struct Net {
@@ -146,6 +153,23 @@ impl Class for Net {
         })
     }
 
+    fn groups(&self) -> u32 {
+        if self.offered().contains(net::CTRL_VQ) {
+            2
+        } else {
+            1
+        }
+    }
+
+    fn group(&self, unit: usize) -> GroupIndex {
+        let pairs = usize::from(self.shared.settings.pairs);
+        GroupIndex::new(if unit >= pairs && self.groups() == 2 {
+            CONTROL_GROUP
+        } else {
+            0
+        })
+    }
+
     fn role(&self, q: QueueIndex, accepted: Option<Features>) -> Option<Role> {
         let features = accepted.unwrap_or(self.shared.settings.features);
         let pairs = usize::from(self.shared.settings.pairs);
@@ -221,7 +245,18 @@ impl Class for Net {
         let _ = (at, from);
     }
 
-    fn set_link(&self, up: bool) -> Option<bool> {
+    fn check(&self, attr: Attr) -> Result<(), SetError> {
+        match attr {
+            Attr::Link(_) => Ok(()),
+            _ => Err(SetError::Unsupported),
+        }
+    }
+
+    fn set(&self, attr: Attr) -> Result<bool, SetError> {
+        let Attr::Link(link) = attr else {
+            return Err(SetError::Unsupported);
+        };
+        let up = link == LinkState::Up;
         let changed = self.shared.presence.set_link(up);
         let seen = changed && self.shows_link();
         if seen {
@@ -232,7 +267,7 @@ impl Class for Net {
             // Frames may wait in the transmit queues.
             self.shared.presence.ring_all();
         }
-        Some(seen)
+        Ok(seen)
     }
 
     fn save(&self) -> Vec<u8> {
@@ -324,6 +359,15 @@ impl Unit for Pair {
             work |= self.receiver.arm(queue, desk);
         }
         work
+    }
+
+    fn in_flight(&self, _: usize) -> usize {
+        // A packet is copied at once.
+        0
+    }
+
+    fn sources(&self) -> Vec<Arc<OwnedFd>> {
+        self.lane.sources()
     }
 
     fn reset(&mut self) {

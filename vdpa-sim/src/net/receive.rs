@@ -13,7 +13,7 @@ use super::settled::Watch;
 use crate::class::{Desk, Station};
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::port::Lane;
-use crate::queue::{Completeness, Lost, Queue, QueueMem};
+use crate::queue::{Completeness, Halt, Queue, QueueMem};
 use crate::stats::Counters;
 
 /// The receiving half of a pair.
@@ -107,7 +107,7 @@ impl Receiver {
             Station::Running(_) => return discard(lane, counters, Rx::Off),
             Station::Stopped => return discard(lane, counters, Rx::Stopped),
             // They wait until it goes on.
-            Station::Paused => return false,
+            Station::Draining(_) | Station::Paused => return false,
         };
         let features = shared.settled.features();
         let was_waiting = self.waiting;
@@ -147,7 +147,7 @@ impl Receiver {
             desk.fault(at, Access::DeviceWrites);
         }
         if let Some(why) = lost {
-            desk.lose(queue.index(), why);
+            desk.halt(queue, why);
         }
         if queue.call() {
             counters.add(Rx::Calls as usize, 1);
@@ -167,15 +167,15 @@ impl Receiver {
                 .open(&section)
                 .and_then(|mem| arm_behind(queue, &mem, lack))
         };
-        armed.unwrap_or_else(|lost| {
-            desk.lose(queue.index(), lost);
+        armed.unwrap_or_else(|halt| {
+            desk.halt(queue, halt);
             false
         })
     }
 }
 
 /// Asks for the kick behind the buffers that were too few: their being there is no news. `true`: there are others.
-fn arm_behind(queue: &mut Queue, mem: &QueueMem<'_>, lack: &mut Lack) -> Result<bool, Lost> {
+fn arm_behind(queue: &mut Queue, mem: &QueueMem<'_>, lack: &mut Lack) -> Result<bool, Halt> {
     let taken = queue.take(mem, usize::MAX)?;
     if taken > lack.have {
         queue.rewind(taken)?;
@@ -215,7 +215,7 @@ impl Delivery<'_> {
         near: &mut Hint,
         lack: &mut Lack,
         fault: &mut Option<Iova>,
-    ) -> Result<Delivered, Lost> {
+    ) -> Result<Delivered, Halt> {
         let mem = queue.open(section)?;
         queue.disarm(&mem);
         let most = queue.batch.capacity();

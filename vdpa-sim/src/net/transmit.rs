@@ -9,7 +9,7 @@ use super::count::Tx;
 use crate::class::Desk;
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::port::{Lane, Room};
-use crate::queue::{Completeness, Lost, Queue};
+use crate::queue::{Completeness, Halt, Queue};
 use crate::stats::Counters;
 
 /// The transmitting half of a pair.
@@ -77,8 +77,8 @@ impl Transmitter {
                 }
             }
         };
-        let done = done.unwrap_or_else(|lost| {
-            desk.lose(queue.index(), lost);
+        let done = done.unwrap_or_else(|halt| {
+            desk.halt(queue, halt);
             Outcome::default()
         });
         if let Some(at) = done.fault {
@@ -103,7 +103,7 @@ impl Transmitter {
         batch: &mut FrameBatch,
         settings: &Settings,
         counters: &Counters,
-    ) -> Result<Outcome, Lost> {
+    ) -> Result<Outcome, Halt> {
         let mem = queue.open(section)?;
         let taken = queue.take(&mem, BATCH_FRAMES)?;
         if taken == 0 {
@@ -223,8 +223,8 @@ impl Transmitter {
             let section = desk.reader.enter();
             queue.open(&section).and_then(|mem| queue.arm(&mem))
         };
-        armed.unwrap_or_else(|lost| {
-            desk.lose(queue.index(), lost);
+        armed.unwrap_or_else(|halt| {
+            desk.halt(queue, halt);
             false
         })
     }
@@ -273,7 +273,7 @@ fn discard(
     counters: &Counters,
     why: Tx,
     mut again: impl FnMut(bool) -> bool,
-) -> Result<Outcome, Lost> {
+) -> Result<Outcome, Halt> {
     let mem = queue.open(section)?;
     let taken = queue.take(&mem, BATCH_FRAMES)?;
     if taken == 0 {

@@ -20,6 +20,7 @@ mod pcap;
 mod pipe;
 mod wire;
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -63,6 +64,10 @@ pub trait Lane: Send {
     /// Offers what has come to `take`, batch by batch, which takes out of each as many frames as it can. What is left
     /// is offered again. Answers whether something could not be looked at just now.
     fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool;
+
+    /// Files whose becoming ready, for reading or for writing, has the pair served: frames that come from outside.
+    /// Asked for once, and watched edge-triggered.
+    fn sources(&self) -> Vec<Arc<OwnedFd>>;
 
     /// Throws away what has come, since there is no queue for it. Answers how many frames that were.
     fn discard(&mut self) -> u64;

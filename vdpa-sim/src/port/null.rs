@@ -1,5 +1,8 @@
 //! `null`: frames go nowhere, and none come.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use super::{Lane, Port, Room};
 use crate::frames::FrameBatch;
 
@@ -26,6 +29,10 @@ impl Lane for Null {
 
     fn receive(&mut self, _take: &mut dyn FnMut(&mut FrameBatch)) -> bool {
         false
+    }
+
+    fn sources(&self) -> Vec<Arc<OwnedFd>> {
+        Vec::new()
     }
 
     fn discard(&mut self) -> u64 {

@@ -1,5 +1,6 @@
 //! `pcap:IN[:OUT]`: the driver receives the frames of one capture, and what it sends goes to another.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -125,6 +126,10 @@ impl Lane for PcapLane {
             take(&mut self.batch);
         }
         false
+    }
+
+    fn sources(&self) -> Vec<Arc<OwnedFd>> {
+        Vec::new()
     }
 
     fn discard(&mut self) -> u64 {

@@ -10,6 +10,7 @@
 //! once a batch and is free but while that number changes.
 
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
@@ -244,6 +245,10 @@ impl<P: Peer> Lane for PipeLane<P> {
                 }
             }
         })
+    }
+
+    fn sources(&self) -> Vec<Arc<OwnedFd>> {
+        Vec::new()
     }
 
     fn discard(&mut self) -> u64 {

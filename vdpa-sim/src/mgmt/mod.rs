@@ -1,0 +1,185 @@
+//! The management device `sim`: makes simulated devices from device strings.
+
+mod net;
+mod port;
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use vdpa_core::spec::{DeviceSpec, Keys, SpecError};
+use vdpa_core::{Attr, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Result, VdpaDevice};
+
+use crate::class::Class;
+use crate::device::{Options, SimDevice};
+use crate::port::Wires;
+use crate::shared::lock;
+
+/// Keys of every class.
+const POLL_US: Key = key(
+    "poll_us",
+    "0 to 1000000",
+    "microseconds of polling before sleep; default 50",
+);
+const PAGE_REQUESTS: Key = key(
+    "page_requests",
+    "on or off",
+    "ask for addresses that are not mapped; default off",
+);
+
+const fn key(name: &'static str, values: &'static str, about: &'static str) -> Key {
+    Key {
+        name,
+        values,
+        about,
+    }
+}
+
+/// A kind of device: what a device string may say of it, and what makes it of the keys that are the class's own.
+struct Kind {
+    class: MgmtClass,
+    /// As many as it has units.
+    max_workers: u16,
+    make: fn(&SimMgmt, Keys<'_>, u32) -> Result<Box<dyn Class>>,
+}
+
+/// The kinds, in the order they are listed.
+const KINDS: [Kind; 1] = [Kind {
+    class: net::CLASS,
+    max_workers: net::MAX_WORKERS,
+    make: net::make,
+}];
+
+/// Makes simulated devices. Devices made by one value find each other by `port=wire:NAME`.
+pub struct SimMgmt {
+    classes: [MgmtClass; KINDS.len()],
+    wires: Wires,
+    devices: Mutex<Devices>,
+}
+
+#[derive(Default)]
+struct Devices {
+    made: u32,
+    list: Vec<(MgmtEntry, Weak<SimDevice>)>,
+}
+
+impl Default for SimMgmt {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimMgmt {
+    /// A management device without devices.
+    pub fn new() -> Self {
+        Self {
+            classes: KINDS.map(|kind| kind.class),
+            wires: Wires::new(),
+            devices: Mutex::default(),
+        }
+    }
+
+    /// Runs `with` for the list of devices that live.
+    fn list<T>(&self, with: impl FnOnce(&mut Devices) -> T) -> T {
+        let mut devices = lock(&self.devices);
+        devices
+            .list
+            .retain(|(_, device)| device.strong_count() != 0);
+        with(&mut devices)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<SimDevice>> {
+        self.list(|devices| {
+            let found = devices.list.iter().find(|(entry, _)| entry.name == name);
+            found
+                .and_then(|(_, device)| device.upgrade())
+                .ok_or_else(|| Error::DeviceUnknown {
+                    parent: self.name().to_owned(),
+                    name: name.to_owned(),
+                    known: devices
+                        .list
+                        .iter()
+                        .map(|(entry, _)| entry.name.clone())
+                        .collect(),
+                })
+        })
+    }
+
+    fn make(&self, kind: &Kind, spec: &DeviceSpec, number: u32) -> Result<SimDevice> {
+        let mut keys = spec.keys();
+        let options = options(&mut keys, kind.max_workers)?;
+        let class = (kind.make)(self, keys, number)?;
+        let name = format!("{}{number}", self.name());
+        Ok(SimDevice::new(&name, class, options))
+    }
+}
+
+/// Reads how a device of any class is served.
+fn options(keys: &mut Keys<'_>, max_workers: u16) -> Result<Options, SpecError> {
+    let default = Options::default();
+    let workers = keys.take_in("workers", 1..=max_workers)?;
+    let poll_us = keys.take_in("poll_us", 0..=1_000_000_u32)?;
+    let switch = [("on", true), ("off", false)];
+    let page_requests = keys.take_one_of("page_requests", &switch)?;
+    Ok(Options {
+        workers: workers.map_or(default.workers, usize::from),
+        patience: poll_us.map_or(default.patience, |us| Duration::from_micros(us.into())),
+        page_requests: page_requests.unwrap_or(default.page_requests),
+    })
+}
+
+/// Nothing may be left in the string that the class, whose keys are `legal`, does not know.
+fn finish(keys: Keys<'_>, legal: &[Key]) -> Result<(), SpecError> {
+    let legal: Vec<_> = legal.iter().map(|key| key.name).collect();
+    keys.finish(&legal)
+}
+
+impl MgmtDevice for SimMgmt {
+    fn name(&self) -> &str {
+        "sim"
+    }
+
+    fn classes(&self) -> &[MgmtClass] {
+        &self.classes
+    }
+
+    fn dev_add(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
+        let kind = KINDS
+            .iter()
+            .find(|kind| kind.class.what == spec.what())
+            .ok_or_else(|| spec.unknown_what(KINDS.map(|kind| kind.class.what)))?;
+        let number = self.list(|devices| {
+            let number = devices.made;
+            devices.made = devices.made.wrapping_add(1);
+            number
+        });
+        let device = Arc::new(self.make(kind, spec, number)?);
+        let entry = MgmtEntry {
+            name: device.info().name.clone(),
+            device_type: kind.class.device_type,
+            spec: spec.text().to_owned(),
+        };
+        self.list(|devices| devices.list.push((entry, Arc::downgrade(&device))));
+        Ok(device)
+    }
+
+    fn dev_del(&self, name: &str) -> Result<()> {
+        let device = self.find(name)?;
+        self.list(|devices| devices.list.retain(|(entry, _)| entry.name != name));
+        device.remove();
+        Ok(())
+    }
+
+    fn dev_set(&self, name: &str, attr: Attr) -> Result<()> {
+        self.find(name)?.set(attr)
+    }
+
+    fn devices(&self) -> Vec<MgmtEntry> {
+        self.list(|devices| {
+            devices
+                .list
+                .iter()
+                .map(|(entry, _)| entry.clone())
+                .collect()
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! `sim:net`: a network card from a device string.
+
+use vdpa_core::config::Mac;
+use vdpa_core::spec::{Keys, SpecError};
+use vdpa_core::{DeviceType, Key, MgmtClass, Result};
+
+use super::{PAGE_REQUESTS, POLL_US, SimMgmt, key, port};
+use crate::class::Class;
+use crate::net::{MAX_PAIRS, Net, POSSIBLE, Settings};
+use crate::port::Presence;
+
+/// What is made here.
+pub(super) const CLASS: MgmtClass = MgmtClass {
+    what: "net",
+    device_type: DeviceType::Net,
+    features: POSSIBLE,
+    max_queues: MAX_PAIRS.saturating_mul(2).saturating_add(1),
+    keys: KEYS,
+};
+
+/// A thread for each pair, and one for the control queue.
+pub(super) const MAX_WORKERS: u16 = MAX_PAIRS.saturating_add(1);
+
+const KEYS: &[Key] = &[
+    key(
+        "mac",
+        "52:54:00:00:00:01",
+        "address; default: one of the device's own",
+    ),
+    key(
+        "mtu",
+        "68 to 65535",
+        "longest payload in bytes; default 1500",
+    ),
+    key("queue_pairs", "1 to 128", "queue pairs; default 1"),
+    key(
+        "queue_size",
+        "1 to 32768",
+        "largest queue size; default 1024",
+    ),
+    key(
+        "features",
+        "A+B or +A-B",
+        "what is offered; default everything",
+    ),
+    key("port", port::PORTS, "where frames go; default loopback"),
+    key("workers", "1 to 129", "threads; default 1"),
+    key("speed", "0 to 2147483647", "speed in Mb/s; default unknown"),
+    key("link", "up or down", "carrier at first; default up"),
+    POLL_US,
+    PAGE_REQUESTS,
+];
+
+/// Makes the network card that the keys describe; `number` is nobody else's.
+pub(super) fn make(mgmt: &SimMgmt, mut keys: Keys<'_>, number: u32) -> Result<Box<dyn Class>> {
+    let settings = settings(&mut keys, number)?;
+    let port = keys.value("port");
+    // All that can be wrong with the string, before anything is made.
+    super::finish(keys, KEYS)?;
+    let presence = Presence::new(settings.link);
+    let port = port::open(&mgmt.wires, port.as_ref(), &settings, &presence)?;
+    Ok(Box::new(Net::new(settings, presence, port)))
+}
+
+/// Reads what a network device is made with.
+fn settings(keys: &mut Keys<'_>, number: u32) -> Result<Settings, SpecError> {
+    let link = [("up", true), ("down", false)];
+    let mac = keys.take_with("mac", |value| {
+        let unicast = |mac: &Mac| mac.is_unicast();
+        let mac = value.text().parse().ok().filter(unicast);
+        mac.ok_or_else(|| value.malformed("the address of one card (52:54:00:00:00:01)"))
+    })?;
+    let speed = keys.take_in("speed", 0..=0x7fff_ffff_u32)?;
+    Ok(Settings {
+        mac: mac.unwrap_or_else(|| own_mac(number)),
+        mtu: keys.take_in("mtu", 68..=u16::MAX)?.unwrap_or(1500),
+        pairs: keys.take_in("queue_pairs", 1..=MAX_PAIRS)?.unwrap_or(1),
+        queue_size: keys.take_in("queue_size", 1..=32768_u16)?.unwrap_or(1024),
+        features: keys
+            .take_features("features", DeviceType::Net, POSSIBLE, POSSIBLE)?
+            .unwrap_or(POSSIBLE),
+        speed,
+        link: keys.take_one_of("link", &link)?.unwrap_or(true),
+    })
+}
+
+/// A locally administered address for a device that was given none.
+fn own_mac(number: u32) -> Mac {
+    let [a, b, c, d] = number.to_be_bytes();
+    Mac::new([0x52, 0x54 ^ a, b, 0x5d, c, d])
+}
