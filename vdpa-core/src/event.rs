@@ -62,10 +62,22 @@ impl Event {
         }
     }
 
-    /// Whether it comes in unbounded variety, as often as a hostile driver likes.
-    fn is_many(&self) -> bool {
-        matches!(self, Event::Miss { .. } | Event::Fault { .. })
+    /// Of which kind it is, if that kind comes in unbounded variety, as often as a hostile driver likes.
+    fn flood(&self) -> Option<Flood> {
+        match self {
+            Event::Miss { .. } => Some(Flood::Misses),
+            Event::Fault { .. } => Some(Flood::Faults),
+            _ => None,
+        }
     }
+}
+
+/// The kinds of which a bounded number waits. Each has its own bound: a flood of faults hides no miss, for which a queue
+/// waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flood {
+    Misses,
+    Faults,
 }
 
 /// Where a device reports. Raising never blocks, and is never done under a lock of the data path.
@@ -74,8 +86,9 @@ pub trait EventSink: Send + Sync {
     fn raise(&self, event: Event);
 }
 
-/// How many misses and faults wait at most to be read; the rest is counted.
-const MANY: usize = 256;
+/// How many misses, and how many faults, wait at most to be read; the rest is counted. A queue waits for one miss at a
+/// time, so that all of a device's find room.
+const MANY: usize = 512;
 
 /// The channel between a device and its owner.
 pub(crate) struct Channel {
@@ -144,7 +157,8 @@ impl EventSink for Channel {
             return;
         }
         // The others are bounded by their kinds and the number of queues.
-        if event.is_many() && waiting.iter().filter(|w| w.is_many()).count() >= MANY {
+        let kind = event.flood();
+        if kind.is_some() && waiting.iter().filter(|w| w.flood() == kind).count() >= MANY {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -156,8 +170,8 @@ impl EventSink for Channel {
 
 /// The owner's end of a device's event channel: readable, by [`AsFd`], while events wait.
 ///
-/// Events of one kind that say the same are reported once until they are read. At most 256 misses and faults wait;
-/// the others always find room.
+/// Events of one kind that say the same are reported once until they are read. At most 512 misses and 512 faults
+/// wait; the others always find room.
 pub struct Events(Arc<Channel>);
 
 impl Events {
@@ -259,10 +273,17 @@ mod tests {
                 want: Access::DeviceReads,
             });
         }
+        let miss = Event::Miss {
+            asid: Asid::new(0),
+            at: Iova::new(0),
+            want: Access::DeviceReads,
+        };
+        channel.raise(miss.clone());
         channel.raise(Event::Gone);
         assert_eq!(events.dropped(), 1000 - MANY as u64);
         let all: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
-        assert_eq!(all.len(), MANY + 1);
+        assert_eq!(all.len(), MANY + 2);
+        assert!(all.contains(&miss), "a queue waits for it");
         assert_eq!(all.last(), Some(&Event::Gone));
         assert!(matches!(channel.check(), Err(Error::Gone)));
     }
