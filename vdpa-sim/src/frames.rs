@@ -7,6 +7,8 @@
 //! Each frame stands behind room for its virtio-net header, so that a packet is copied in by one copy and out by one
 //! copy. A batch goes from queue to queue by its pointer.
 
+use crate::offload::Header;
+
 /// How many frames a batch holds at most.
 pub const BATCH_FRAMES: usize = 64;
 
@@ -97,15 +99,21 @@ impl FrameBatch {
         }
     }
 
-    /// Adds a frame. Answers whether there was room.
+    /// Adds a finished frame. Answers whether there was room.
     pub fn push_frame(&mut self, frame: &[u8]) -> bool {
+        self.push_packet(Header::NONE, frame)
+    }
+
+    /// Adds a packet. Answers whether there was room.
+    ///
+    /// * `header`: what is true of it, since who takes it out believes that: see [`check`](crate::offload::check())
+    pub fn push_packet(&mut self, header: Header, frame: &[u8]) -> bool {
         let len = frame.len().saturating_add(HEADER_BYTES);
         let Some(room) = self.room(len) else {
             return false;
         };
-        if let Some((header, place)) = room.split_at_mut_checked(HEADER_BYTES) {
-            // It says nothing of the frame.
-            header.fill(0);
+        header.put(room);
+        if let Some(place) = room.get_mut(HEADER_BYTES..) {
             place.copy_from_slice(frame);
         }
         self.push(len);
@@ -126,13 +134,14 @@ impl FrameBatch {
         self.front = self.front.wrapping_add(1).min(self.len);
     }
 
-    /// The frames that have not been taken out, without their headers.
-    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+    /// The packets that have not been taken out: what is true of each, and the frame, which is not finished where the
+    /// header says so (see [`Plain`](crate::offload::Plain)).
+    pub fn packets(&self) -> impl Iterator<Item = (Header, &[u8])> {
         let slots = self.slots.get(self.front..self.len).unwrap_or_default();
         slots.iter().filter_map(|slot| {
             let at = slot.at as usize;
-            let from = at.checked_add(HEADER_BYTES)?;
-            self.bytes.get(from..at.checked_add(slot.len as usize)?)
+            let packet = self.bytes.get(at..at.checked_add(slot.len as usize)?)?;
+            Some((Header::of(packet), packet.get(HEADER_BYTES..)?))
         })
     }
 }
@@ -157,7 +166,8 @@ mod tests {
             assert!(batch.push_frame(frame));
         }
         assert!(!batch.push_frame(&[1]), "64 frames at most");
-        assert!(batch.frames().eq(frames.iter().map(Vec::as_slice)));
+        let plain = frames.iter().map(|frame| (Header::NONE, frame.as_slice()));
+        assert!(batch.packets().eq(plain));
         batch.pop();
         assert_eq!(batch.len(), BATCH_FRAMES - 1);
         assert_eq!(&batch.first().unwrap()[HEADER_BYTES..], &frames[1][..]);

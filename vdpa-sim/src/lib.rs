@@ -48,6 +48,7 @@ mod kicks;
 mod mailbox;
 mod mgmt;
 pub mod net;
+pub mod offload;
 pub mod pcap;
 pub mod port;
 pub mod queue;

@@ -1,5 +1,6 @@
 //! `pcap:IN[:OUT]`: the driver receives the frames of one capture, and what it sends goes to another.
 
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -7,13 +8,15 @@ use std::time::SystemTime;
 
 use super::{Lane, Port, Room};
 use crate::frames::FrameBatch;
+use crate::offload::Plain;
 use crate::pcap::{Capture, CaptureError, CaptureWriter, TimeResolution, Timestamp};
 use crate::shared::lock;
 
 /// A capture to receive from, and perhaps one to send to.
 ///
 /// The first pair receives the frames of IN, in their order and once in the life of the device, as fast as there are
-/// buffers. OUT is complete when the device is closed. Writing it takes a lock and system calls, batch by batch.
+/// buffers. OUT holds what the driver sends as it is on a cable: checksums completed, large packets segmented. It is
+/// complete when the device is closed. Writing it takes a lock and system calls, batch by batch.
 pub struct PcapPort {
     frames: Mutex<Option<Vec<Vec<u8>>>>,
     out: Option<Arc<Out>>,
@@ -58,6 +61,7 @@ impl Port for PcapPort {
             frames,
             next: 0,
             out: self.out.clone(),
+            plain: Plain::new(),
         })
     }
 
@@ -74,7 +78,8 @@ impl Drop for Out {
 }
 
 impl Out {
-    fn write(&self, batch: &FrameBatch) {
+    /// Writes the packets of a batch as the frames that they are on a cable.
+    fn write(&self, batch: &FrameBatch, plain: &mut Plain) {
         let mut writer = lock(&self.writer);
         let Some(open) = writer.as_mut() else { return };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -82,12 +87,17 @@ impl Out {
         // A capture ends in 2106.
         let secs = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
         let time = Timestamp::new(secs, now.subsec_nanos()).unwrap_or_default();
-        for frame in batch.frames() {
-            if let Err(e) = open.write(time, frame) {
-                tracing::error!("what is sent is not captured any more: {e}");
-                *writer = None;
-                return;
+        let mut failed = None;
+        let _all_or_some = plain.batch(batch, |frame| match open.write(time, frame) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                failed = Some(e);
+                ControlFlow::Break(())
             }
+        });
+        if let Some(e) = failed {
+            tracing::error!("what is sent is not captured any more: {e}");
+            *writer = None;
         }
     }
 }
@@ -97,6 +107,7 @@ struct PcapLane {
     next: usize,
     batch: Box<FrameBatch>,
     out: Option<Arc<Out>>,
+    plain: Plain,
 }
 
 impl Lane for PcapLane {
@@ -106,7 +117,7 @@ impl Lane for PcapLane {
 
     fn send(&mut self, mut batch: Box<FrameBatch>) -> Box<FrameBatch> {
         if let Some(out) = &self.out {
-            out.write(&batch);
+            out.write(&batch, &mut self.plain);
         }
         batch.clear();
         batch
