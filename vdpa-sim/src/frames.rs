@@ -6,6 +6,10 @@
 //! ```
 //! Each frame stands behind room for its virtio-net header, so that a packet is copied in by one copy and out by one
 //! copy. A batch goes from queue to queue by its pointer.
+//!
+//! The first 10 bytes of that room are a trusted [`Header`]: whoever puts a packet in has made sure that they describe it.
+//! A packet that is to be segmented, and that the driver does not take whole, is taken out segment by segment: how far
+//! that has come is kept here, since another pair may go on with it.
 
 use crate::offload::Header;
 
@@ -15,7 +19,7 @@ pub const BATCH_FRAMES: usize = 64;
 /// Bytes of the header of a packet, `virtio_net_hdr` with `num_buffers` (virtio 1.4 §5.1.9).
 pub const HEADER_BYTES: usize = 12;
 
-/// Bytes that a batch holds at least.
+/// A batch with so many bytes takes no further packet. The last one may go beyond: the longest that there is has room.
 const BATCH_BYTES: usize = 64 << 10;
 
 /// Packets begin on a cache line.
@@ -25,6 +29,15 @@ const ALIGN: usize = 64;
 struct Slot {
     at: u32,
     len: u32,
+}
+
+/// How far the first packet was taken out, segment by segment.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Cut {
+    /// The next segment.
+    next: u32,
+    /// How many there are; 0 while the packet is to be taken out whole.
+    count: u32,
 }
 
 /// Up to [`BATCH_FRAMES`] frames in one buffer, put in at the back and taken out at the front.
@@ -37,6 +50,7 @@ pub struct FrameBatch {
     len: usize,
     /// Bytes in use.
     filled: usize,
+    cut: Cut,
     /// Who it is for: see [`Presence`](crate::port::Presence).
     pub(crate) epoch: u64,
 }
@@ -54,6 +68,7 @@ impl FrameBatch {
             front: 0,
             len: 0,
             filled: 0,
+            cut: Cut::default(),
             epoch: 0,
         })
     }
@@ -63,6 +78,7 @@ impl FrameBatch {
         self.front = 0;
         self.len = 0;
         self.filled = 0;
+        self.cut = Cut::default();
     }
 
     /// How many frames have not been taken out.
@@ -78,7 +94,7 @@ impl FrameBatch {
     /// Room behind the last frame for a packet of `len` bytes, header and all; `None` when the batch is full.
     #[inline]
     pub(crate) fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.len >= BATCH_FRAMES {
+        if self.len >= BATCH_FRAMES || self.filled >= BATCH_BYTES {
             return None;
         }
         let end = self.filled.checked_add(len)?;
@@ -132,6 +148,32 @@ impl FrameBatch {
     #[inline]
     pub fn pop(&mut self) {
         self.front = self.front.wrapping_add(1).min(self.len);
+        self.cut = Cut::default();
+    }
+
+    /// The next segment of the first packet, and how many there are, if it is taken out segment by segment.
+    pub(crate) fn cut(&self) -> Option<(u32, u32)> {
+        (self.cut.count != 0).then_some((self.cut.next, self.cut.count))
+    }
+
+    /// From here on the first packet is taken out in `count` segments, `next` of which are out by now; with the last one
+    /// the packet is.
+    pub(crate) fn set_cut(&mut self, next: u32, count: u32) {
+        if next >= count {
+            self.pop();
+        } else {
+            self.cut = Cut { next, count };
+        }
+    }
+
+    /// How many frames are to be taken out, segments counted as far as is known, and at least: what there was less of
+    /// before.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        let Cut { next, count } = self.cut;
+        self.len()
+            .saturating_add(count.saturating_sub(next) as usize)
+            .saturating_sub(usize::from(count != 0))
     }
 
     /// The packets that have not been taken out: what is true of each, and the frame, which is not finished where the
@@ -180,6 +222,37 @@ mod tests {
         for longest in [60, 1514, 65_557, 256 << 10] {
             assert!(FrameBatch::new(longest).push_frame(&vec![7; longest]));
         }
+    }
+
+    #[test]
+    fn a_packet_is_out_with_its_last_segment() {
+        let mut batch = FrameBatch::new(100);
+        for i in 0..3 {
+            assert!(batch.push_frame(&[i; 60]));
+        }
+        assert_eq!((batch.cut(), batch.left()), (None, 3));
+        batch.set_cut(0, 4);
+        assert_eq!((batch.cut(), batch.left()), (Some((0, 4)), 6));
+        batch.set_cut(3, 4);
+        assert_eq!((batch.len(), batch.left()), (3, 3));
+        batch.set_cut(4, 4);
+        assert_eq!((batch.cut(), batch.len(), batch.left()), (None, 2, 2));
+        batch.set_cut(1, 2);
+        batch.pop();
+        assert_eq!((batch.cut(), batch.left()), (None, 1));
+    }
+
+    #[test]
+    fn two_of_the_longest_packets_fit_where_small_ones_fill_no_more_than_before() {
+        let longest = crate::offload::LONGEST;
+        let mut batch = FrameBatch::new(longest);
+        assert!(batch.push_frame(&[0; 60_000]) && batch.push_frame(&vec![0; longest]));
+        assert!(!batch.push_frame(&[0; 60]));
+        batch.clear();
+        let count = (0..BATCH_FRAMES)
+            .take_while(|_| batch.push_frame(&[0; 1514]))
+            .count();
+        assert_eq!(count, 43);
     }
 
     #[test]

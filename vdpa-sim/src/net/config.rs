@@ -4,6 +4,8 @@ use vdpa_core::config::net::{Duplex, NetStatus};
 use vdpa_core::config::{Mac, NetConfig};
 use vdpa_core::{Features, bits, bits::net};
 
+use crate::offload::{LONGEST, TRANSMIT_GSO};
+
 /// Bytes of an Ethernet header: two addresses and a type.
 pub(super) const ETHERNET_BYTES: usize = 14;
 
@@ -57,15 +59,31 @@ pub const POSSIBLE: Features = Features::of(&[
     net::CTRL_RX_EXTRA,
     net::CTRL_VLAN,
     net::CTRL_MAC_ADDR,
+    net::CSUM,
+    net::HOST_TSO4,
+    net::HOST_TSO6,
+    net::HOST_ECN,
+    net::HOST_USO,
+    net::GUEST_CSUM,
+    net::GUEST_TSO4,
+    net::GUEST_TSO6,
+    net::GUEST_ECN,
+    net::GUEST_USO4,
+    net::GUEST_USO6,
 ]);
 
 /// The most queue pairs.
 pub const MAX_PAIRS: u16 = 128;
 
 impl Settings {
-    /// Bytes of the longest frame with any tags.
+    /// Bytes of the longest packet that a driver may send, with any tags: of a frame, or of what is to be segmented.
     pub fn longest(&self) -> usize {
-        self.plain().saturating_add(TAGS.saturating_mul(TAG_BYTES))
+        let whole = if self.features.intersects(TRANSMIT_GSO) {
+            self.plain().max(LONGEST)
+        } else {
+            self.plain()
+        };
+        whole.saturating_add(TAGS.saturating_mul(TAG_BYTES))
     }
 
     /// Bytes of the longest frame without tags.
@@ -76,7 +94,12 @@ impl Settings {
 
     /// Whether `frame` carries no more than the MTU: VLAN tags come on top of it.
     pub fn fits(&self, frame: &[u8]) -> bool {
-        frame.len() <= self.plain().saturating_add(tag_bytes(frame))
+        self.fits_cut(frame, frame.len())
+    }
+
+    /// Whether the first `len` bytes of `frame` would: a segment of it.
+    pub fn fits_cut(&self, frame: &[u8], len: usize) -> bool {
+        len <= self.plain().saturating_add(tag_bytes(frame))
     }
 
     /// The configuration space, virtio 1.4 §5.1.4.

@@ -24,10 +24,24 @@ counters! {
         Bytes = "bytes",
         /// How often the driver was called.
         Calls = "calls",
+        /// Packets whose checksum is to be completed, those to be segmented too.
+        Partial = "partial",
+        /// Packets to be segmented.
+        Gso = "gso",
         /// Packets shorter than their header and an Ethernet header.
         Short = "dropped.tx_short",
         /// Frames over the MTU.
         OverMtu = "dropped.tx_over_mtu",
+        /// Packets whose checksum, or its beginning, is not in the frame, or not where the segmentation type has it.
+        Checksum = "dropped.tx_bad_csum",
+        /// Packets of a segmentation type that is unknown or was not negotiated.
+        GsoType = "dropped.tx_bad_gso_type",
+        /// Packets to be segmented without NEEDS_CSUM.
+        GsoChecksum = "dropped.tx_gso_without_csum",
+        /// Packets to be segmented into parts of 0 bytes, or into far too many.
+        GsoSize = "dropped.tx_bad_gso_size",
+        /// Packets whose headers are not those of their segmentation type, or not all there.
+        GsoFrame = "dropped.tx_bad_gso_frame",
         /// Packets in memory that is not mapped.
         Fault = "dropped.tx_fault",
         /// Frames sent while the link is down.
@@ -50,6 +64,12 @@ counters! {
         Calls = "calls",
         /// How often frames had to wait for buffers.
         Waits = "waits",
+        /// Packets given to the driver that it has to complete the checksum of, those to be segmented too.
+        Partial = "partial",
+        /// Packets given to the driver that are to be segmented still.
+        Gso = "gso",
+        /// Packets that were segmented, since the driver takes no such packets or has no room for them.
+        Segmented = "segmented",
         /// Frames that the filter stopped.
         Filtered = "dropped.rx_filtered",
         /// Frames over the MTU.
@@ -58,6 +78,8 @@ counters! {
         NoRoom = "dropped.rx_buffer_too_small",
         /// Frames whose buffers are in memory that is not mapped.
         Fault = "dropped.rx_fault",
+        /// Packets whose header does not describe them.
+        Unfit = "dropped.rx_bad_offload",
         /// Frames for a queue that does not run.
         Stopped = "dropped.rx_no_queue",
         /// Frames for a queue that is off.

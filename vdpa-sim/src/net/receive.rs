@@ -1,5 +1,7 @@
 //! From the port to a receive queue.
 
+mod unfinished;
+
 use vdpa_core::Features;
 use vdpa_core::bits::net;
 use vdpa_mem::{Access, Hint, Iova, Section};
@@ -12,6 +14,7 @@ use super::filter::Filter;
 use super::settled::Watch;
 use crate::class::{Desk, Station};
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::offload::Header;
 use crate::port::Lane;
 use crate::queue::{Completeness, Halt, Queue, QueueMem};
 use crate::stats::Counters;
@@ -24,6 +27,8 @@ pub(super) struct Receiver {
     /// Frames wait for buffers: kicks are of use.
     waiting: bool,
     lack: Lack,
+    /// Where a segment is made, from the first one on.
+    scratch: Vec<u8>,
 }
 
 /// What there is for a frame that waits for more buffers: it takes none of them before it has all that it needs.
@@ -33,6 +38,10 @@ struct Lack {
     have: usize,
     /// So many cannot be more in one take, though there are more: a batch holds a bounded number of segments.
     most: Option<usize>,
+    /// What waits is a whole packet that can be segmented instead.
+    large: bool,
+    /// It has waited long enough: it is to be segmented.
+    cut: bool,
 }
 
 /// What all frames of a batch have in common.
@@ -42,10 +51,48 @@ struct Delivery<'a> {
     /// `None`: everything passes.
     filter: Option<&'a Filter>,
     features: Features,
+    /// What the driver takes unfinished.
+    offloads: Features,
     merge: bool,
     /// Bytes of the longest frame without tags.
     plain: usize,
 }
+
+/// The buffers of one take, and how they are written.
+struct Buffers<'a, 'r> {
+    batch: &'a Batch,
+    used: &'a mut Vec<Used>,
+    section: &'a Section<'r>,
+    near: &'a mut Hint,
+    scratch: &'a mut Vec<u8>,
+}
+
+/// What was done before in one pass, which is bounded: what a driver posts meanwhile keeps no section open.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    /// Chains of no use.
+    bad: usize,
+    /// Segments made.
+    segments: usize,
+}
+
+impl Spent {
+    #[inline]
+    fn and(self, round: &Round) -> Self {
+        Self {
+            bad: self.bad.wrapping_add(round.spent.bad),
+            segments: self.segments.wrapping_add(round.spent.segments),
+        }
+    }
+
+    #[inline]
+    fn is_enough(self) -> bool {
+        self.bad >= BATCH_FRAMES || self.segments >= SEGMENTS
+    }
+}
+
+/// How many segments are made in one pass at most.
+const SEGMENTS: usize = 1024;
 
 /// What came of the buffers of one take.
 #[derive(Default)]
@@ -54,8 +101,7 @@ struct Round {
     next: usize,
     packets: u64,
     bytes: u64,
-    /// Chains of these that are of no use.
-    bad: usize,
+    spent: Spent,
     /// The first frame that is left needs more buffers.
     short: bool,
     /// The first address that could not be written.
@@ -74,6 +120,18 @@ enum Placed {
     BadBuffer,
     /// These many buffers are given back empty: one is in memory that may not be written.
     Fault(usize, Iova),
+}
+
+/// What a packet came to.
+enum Booked {
+    /// It is done with.
+    Done,
+    /// It does not fit.
+    NoRoom,
+    /// It is to be tried with the next buffers.
+    Again,
+    /// Nothing more is done in this round.
+    Stop,
 }
 
 impl Round {
@@ -112,7 +170,8 @@ impl Receiver {
         let features = shared.settled.features();
         let was_waiting = self.waiting;
         let (mut waiting, mut worked, mut lost) = (false, false, None);
-        let (near, lack, mut fault) = (&mut self.near, &mut self.lack, None);
+        let (near, lack, scratch) = (&mut self.near, &mut self.lack, &mut self.scratch);
+        let mut fault = None;
         let delivery = Delivery {
             settings: &shared.settings,
             counters,
@@ -121,6 +180,7 @@ impl Receiver {
                 .filter(&shared.settled)
                 .filter(|filter| filter.is_chosen()),
             features,
+            offloads: shared.settled.guest_offloads(),
             merge: features.contains(net::MRG_RXBUF),
             plain: shared.settings.plain(),
         };
@@ -128,16 +188,18 @@ impl Receiver {
             if lost.is_some() {
                 return;
             }
-            let before = frames.len();
+            let before = (frames.len(), frames.cut());
             let section = desk.reader.enter();
-            match delivery.deliver(queue, &section, frames, near, lack, &mut fault) {
+            let delivered =
+                delivery.deliver(queue, &section, frames, near, scratch, lack, &mut fault);
+            match delivered {
                 Ok(Delivered { enough, given }) => {
                     waiting |= !enough;
                     worked |= given;
                 }
                 Err(why) => lost = Some(why),
             }
-            worked |= frames.len() != before;
+            worked |= (frames.len(), frames.cut()) != before;
         });
         self.waiting = waiting;
         if waiting && !was_waiting {
@@ -176,6 +238,11 @@ impl Receiver {
 
 /// Asks for the kick behind the buffers that were too few: their being there is no news. `true`: there are others.
 fn arm_behind(queue: &mut Queue, mem: &QueueMem<'_>, lack: &mut Lack) -> Result<bool, Halt> {
+    if lack.large && lack.have != 0 && !lack.cut {
+        // There are buffers, and no more have come for a while.
+        lack.cut = true;
+        return Ok(true);
+    }
     let taken = queue.take(mem, usize::MAX)?;
     if taken > lack.have {
         queue.rewind(taken)?;
@@ -213,6 +280,7 @@ impl Delivery<'_> {
         section: &Section<'_>,
         frames: &mut FrameBatch,
         near: &mut Hint,
+        scratch: &mut Vec<u8>,
         lack: &mut Lack,
         fault: &mut Option<Iova>,
     ) -> Result<Delivered, Halt> {
@@ -220,28 +288,34 @@ impl Delivery<'_> {
         queue.disarm(&mem);
         let most = queue.batch.capacity();
         // A buffer for each frame; more where one frame turns out to need more.
-        let mut want = frames.len().min(most);
+        let mut want = frames.left().min(most);
         let (mut packets, mut bytes) = (0_u64, 0_u64);
-        let (mut enough, mut given, mut bad) = (true, 0_usize, 0_usize);
+        let (mut enough, mut given, mut spent) = (true, 0_usize, Spent::default());
         let wedged = lack.most.take();
         while !frames.is_empty() {
             let taken = queue.take(&mem, want)?;
             let Queue { batch, used, .. } = &mut *queue;
-            let Round {
-                next,
-                packets: more,
-                bytes: longer,
-                bad: useless,
-                short,
-                fault: first,
-            } = self.fill(frames, batch, used, section, near, bad);
-            packets = packets.wrapping_add(more);
-            bytes = bytes.wrapping_add(longer);
-            given = given.wrapping_add(next);
-            bad = bad.wrapping_add(useless);
-            *fault = fault.or(first);
+            let mut to = Buffers {
+                batch,
+                used,
+                section,
+                near: &mut *near,
+                scratch: &mut *scratch,
+            };
+            let round = self.fill(frames, &mut to, spent);
+            packets = packets.wrapping_add(round.packets);
+            bytes = bytes.wrapping_add(round.bytes);
+            given = given.wrapping_add(round.next);
+            spent = spent.and(&round);
+            *fault = fault.or(round.fault);
+            let Round { next, short, .. } = round;
             let left = taken.saturating_sub(next);
             let all = short && next == 0 && leaves_no_room(queue, &mem);
+            let guess = if short && next == 0 {
+                guess(frames, &queue.batch)
+            } else {
+                0
+            };
             queue.rewind(left)?;
             // All buffers of a frame appear together, virtio 1.4 §5.1.9.4.1.
             queue.commit(&mem, Completeness::Partial)?;
@@ -252,17 +326,20 @@ impl Delivery<'_> {
             let full = exhausted && wedged == Some(taken);
             if all || (next == 0 && (taken >= most || full)) {
                 // All buffers that there can be are too few, or all that can be taken at once.
-                self.counters.add(Rx::NoRoom as usize, 1);
-                frames.pop();
+                self.give_up(frames);
+            } else if exhausted && next == 0 && lack.cut && unfinished::is_whole(frames) {
+                lack.cut = false;
+                self.give_up(frames);
             } else if exhausted {
                 enough = false;
                 lack.have = left;
+                lack.large = unfinished::is_whole(frames);
                 break;
             } else if next == 0 {
-                want = want.saturating_mul(2).min(most);
+                want = want.saturating_mul(2).max(guess).min(most);
                 continue;
             }
-            want = frames.len().min(most);
+            want = frames.left().min(most);
         }
         self.counters.add(Rx::Packets as usize, packets);
         self.counters.add(Rx::Bytes as usize, bytes);
@@ -271,37 +348,38 @@ impl Delivery<'_> {
             // What is left is other than what was too few for a frame before.
             lack.have = 0;
         }
+        if given {
+            lack.cut = false;
+        }
         Ok(Delivered { enough, given })
     }
 
-    /// Moves frames into the buffers of one take, as far as they go. `bad`: how many were of no use before.
-    fn fill(
-        &self,
-        frames: &mut FrameBatch,
-        batch: &Batch,
-        used: &mut Vec<Used>,
-        section: &Section<'_>,
-        near: &mut Hint,
-        bad: usize,
-    ) -> Round {
+    /// Moves frames into the buffers of one take, as far as they go.
+    fn fill(&self, frames: &mut FrameBatch, to: &mut Buffers<'_, '_>, spent: Spent) -> Round {
         let mut round = Round::default();
         while let Some(packet) = frames.first() {
+            if !Header::is_none(packet) {
+                if self.put_unfinished(frames, to, &mut round, spent) {
+                    continue;
+                }
+                break;
+            }
             if let Some(why) = self.refuses(packet) {
                 self.counters.add(why as usize, 1);
                 frames.pop();
                 continue;
             }
             let len = packet.len();
-            let Some(first) = batch.chain(round.next) else {
+            let Some(first) = to.batch.chain(round.next) else {
                 round.short = true;
                 break;
             };
             // Nearly all frames: one segment in one mapping.
             if let [one] = *first.writable()
                 && one.len as usize >= len
-                && write_whole(packet, one.addr, section, near)
+                && write_whole(header(1), packet, one.addr, to.section, to.near)
             {
-                used.push(Used {
+                to.used.push(Used {
                     token: first.token(),
                     len: len as u32,
                 });
@@ -310,53 +388,79 @@ impl Delivery<'_> {
                 frames.pop();
                 continue;
             }
-            match self.place(packet, batch, round.next, section, near) {
-                Placed::Into(count) => {
-                    give_back(batch, used, round.next, count, len);
-                    round.next = round.next.wrapping_add(count);
-                    round.count(len);
-                }
-                Placed::Short => {
-                    round.short = true;
-                    break;
-                }
-                Placed::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
-                Placed::BadBuffer => {
-                    self.counters.add(Rx::BadBuffer as usize, 1);
-                    give_back(batch, used, round.next, 1, 0);
-                    round.next = round.next.wrapping_add(1);
-                    round.bad = round.bad.wrapping_add(1);
-                    if bad.wrapping_add(round.bad) >= BATCH_FRAMES {
-                        break;
-                    }
-                    continue;
-                }
-                Placed::Fault(count, at) => {
-                    self.counters.add(Rx::Fault as usize, 1);
-                    round.fault.get_or_insert(at);
-                    give_back(batch, used, round.next, count, 0);
-                    round.next = round.next.wrapping_add(count);
-                }
+            let placed = self.place(packet, to.batch, round.next, to.section, to.near);
+            match self.book(placed, len, to.batch, to.used, &mut round, spent) {
+                Booked::Done => {}
+                Booked::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
+                Booked::Again => continue,
+                Booked::Stop => break,
             }
             frames.pop();
         }
         round
     }
 
-    /// Why a packet is not for this driver.
+    /// Gives back the buffers that a packet of `len` bytes used up.
+    fn book(
+        &self,
+        placed: Placed,
+        len: usize,
+        batch: &Batch,
+        used: &mut Vec<Used>,
+        round: &mut Round,
+        spent: Spent,
+    ) -> Booked {
+        match placed {
+            Placed::Into(count) => {
+                give_back(batch, used, round.next, count, len);
+                round.next = round.next.wrapping_add(count);
+                round.count(len);
+                Booked::Done
+            }
+            Placed::Short => {
+                round.short = true;
+                Booked::Stop
+            }
+            Placed::NoRoom => Booked::NoRoom,
+            Placed::BadBuffer => {
+                self.counters.add(Rx::BadBuffer as usize, 1);
+                give_back(batch, used, round.next, 1, 0);
+                round.next = round.next.wrapping_add(1);
+                round.spent.bad = round.spent.bad.wrapping_add(1);
+                if spent.and(round).is_enough() {
+                    Booked::Stop
+                } else {
+                    Booked::Again
+                }
+            }
+            Placed::Fault(count, at) => {
+                self.counters.add(Rx::Fault as usize, 1);
+                round.fault.get_or_insert(at);
+                give_back(batch, used, round.next, count, 0);
+                round.next = round.next.wrapping_add(count);
+                Booked::Done
+            }
+        }
+    }
+
+    /// Why a finished frame is not for this driver.
     #[inline]
     fn refuses(&self, packet: &[u8]) -> Option<Rx> {
         let frame = packet.get(HEADER_BYTES..).unwrap_or_default();
         if frame.len() > self.plain && !self.settings.fits(frame) {
             Some(Rx::OverMtu)
-        } else if self
-            .filter
-            .is_some_and(|filter| !filter.passes(frame, self.features))
-        {
-            Some(Rx::Filtered)
         } else {
-            None
+            self.refuses_address(frame)
         }
+    }
+
+    /// The same by its address and its VLAN alone.
+    #[inline]
+    fn refuses_address(&self, frame: &[u8]) -> Option<Rx> {
+        let filtered = self
+            .filter
+            .is_some_and(|filter| !filter.passes(frame, self.features));
+        filtered.then_some(Rx::Filtered)
     }
 
     /// Writes a packet into buffers of the batch from `next` on, whatever pieces these are in.
@@ -389,10 +493,8 @@ impl Delivery<'_> {
                 count = count.saturating_add(1);
             }
         }
-        if let Some(room) = packet.first_chunk_mut() {
-            // The longest frame has fewer buffers than 16 bits count.
-            *room = header(count.min(usize::from(u16::MAX)) as u16);
-        }
+        // The longest packet has fewer buffers than 16 bits count.
+        put_buffers(packet, count.min(usize::from(u16::MAX)) as u16);
         let mut rest = &*packet;
         for chain in batch.iter().skip(next).take(count) {
             if let Err(at) = scatter(section, chain.writable(), &mut rest, near) {
@@ -403,26 +505,53 @@ impl Delivery<'_> {
     }
 }
 
-/// The header of a received packet, virtio 1.4 §5.1.9.4.1: no offload is negotiated, so all of it is 0 but the number of
-/// buffers, which is 1 without MRG_RXBUF.
+/// Writes the number of buffers into the header of a packet; what else is there describes it.
+fn put_buffers(packet: &mut [u8], buffers: u16) {
+    let mut full = header(buffers);
+    if !Header::is_none(packet)
+        && let (Some(to), Some(from)) = (full.first_chunk_mut(), packet.first_chunk())
+    {
+        let _: &mut [u8; Header::BYTES] = to;
+        *to = *from;
+    }
+    if let Some(room) = packet.first_chunk_mut() {
+        *room = full;
+    }
+}
+
+/// The header of a finished frame, virtio 1.4 §5.1.9.4.1: all of it is 0 but the number of buffers, which is 1 without
+/// MRG_RXBUF.
 const fn header(buffers: u16) -> [u8; HEADER_BYTES] {
     let [low, high] = buffers.to_le_bytes();
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
 }
 
-/// Writes a packet to one place. `false`: it has to be tried in pieces.
+/// Writes a packet to one place, with `header` for its own. `false`: it has to be tried in pieces.
 #[inline]
-fn write_whole(packet: &[u8], at: Iova, section: &Section<'_>, near: &mut Hint) -> bool {
+fn write_whole(
+    header: [u8; HEADER_BYTES],
+    packet: &[u8],
+    at: Iova,
+    section: &Section<'_>,
+    near: &mut Hint,
+) -> bool {
     let len = packet.len();
     match section.translate(at, len as u32, Access::DeviceWrites, near) {
         Ok(bytes) if bytes.len() == len => {
             // Apart from the frame: a header just stored in front of it would be read back by the copy at once.
-            bytes.write(0, &header(1));
+            bytes.write(0, &header);
             bytes.write(HEADER_BYTES, packet.get(HEADER_BYTES..).unwrap_or_default());
             true
         }
         _ => false,
     }
+}
+
+/// How many buffers the first packet needs, if all are like the first one.
+fn guess(frames: &mut FrameBatch, batch: &Batch) -> usize {
+    let each = batch.chain(0).map_or(0, |chain| chain.writable_len());
+    let len = frames.first().map_or(0, |packet| packet.len() as u64);
+    usize::try_from(len.div_ceil(each.max(1))).unwrap_or(usize::MAX)
 }
 
 /// Whether the chains of the batch leave the driver no descriptors for one more like the last.

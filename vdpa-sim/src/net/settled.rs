@@ -36,6 +36,12 @@ impl Settled {
         Features::from_u64(self.features.load(Ordering::Acquire))
     }
 
+    /// What the driver takes unfinished of what it receives: those of [`RECEIVE`](crate::offload::RECEIVE) that are on.
+    #[inline]
+    pub(crate) fn guest_offloads(&self) -> Features {
+        self.features() & crate::offload::RECEIVE
+    }
+
     /// The filter of the moment.
     pub(crate) fn filter(&self) -> Arc<Filter> {
         Arc::clone(&lock(&self.filter))

@@ -1,5 +1,8 @@
 //! From a transmit queue to the port.
 
+mod unfinished;
+
+use vdpa_core::Features;
 use vdpa_mem::{Access, Hint, Iova, Section};
 use vdpa_ring::{Segment, Used};
 
@@ -8,6 +11,7 @@ use super::config::{ETHERNET_BYTES, Settings};
 use super::count::Tx;
 use crate::class::Desk;
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::offload::Header;
 use crate::port::{Lane, Room};
 use crate::queue::{Completeness, Halt, Queue};
 use crate::stats::Counters;
@@ -20,6 +24,13 @@ pub(super) struct Transmitter {
     near: Hint,
     /// The port was full: kicks are of no use before it has room.
     full: bool,
+}
+
+/// What all packets of a batch have in common.
+struct Sending<'a> {
+    settings: &'a Settings,
+    features: Features,
+    counters: &'a Counters,
 }
 
 /// What became of a batch of chains.
@@ -73,7 +84,12 @@ impl Transmitter {
                     discard(queue, &section, counters, why, again)
                 }
                 Verdict::Send | Verdict::Wait => {
-                    self.fill(queue, &section, &mut batch, &shared.settings, counters)
+                    let sending = Sending {
+                        settings: &shared.settings,
+                        features: shared.settled.features(),
+                        counters,
+                    };
+                    self.fill(queue, &section, &mut batch, &sending)
                 }
             }
         };
@@ -101,9 +117,9 @@ impl Transmitter {
         queue: &mut Queue,
         section: &Section<'_>,
         batch: &mut FrameBatch,
-        settings: &Settings,
-        counters: &Counters,
+        sending: &Sending<'_>,
     ) -> Result<Outcome, Halt> {
+        let counters = sending.counters;
         let mem = queue.open(section)?;
         let taken = queue.take(&mem, BATCH_FRAMES)?;
         if taken == 0 {
@@ -118,7 +134,7 @@ impl Transmitter {
                 [one] => u64::from(one.len),
                 _ => chain.readable_len(),
             };
-            match self.gather(section, segments, len, batch, settings) {
+            match self.gather(section, segments, len, batch, sending) {
                 Ok(frame) => {
                     packets = packets.wrapping_add(1);
                     bytes = bytes.wrapping_add(frame as u64);
@@ -152,7 +168,7 @@ impl Transmitter {
         segments: &[Segment],
         len: u64,
         batch: &mut FrameBatch,
-        settings: &Settings,
+        sending: &Sending<'_>,
     ) -> Result<usize, Refused> {
         let shortest = HEADER_BYTES.saturating_add(ETHERNET_BYTES);
         if len < shortest as u64 {
@@ -178,9 +194,18 @@ impl Transmitter {
             self.gather_pieces(section, segments, room)?;
         }
         let frame = len.saturating_sub(HEADER_BYTES);
-        if frame > settings.plain() && !settings.fits(room.get(HEADER_BYTES..).unwrap_or_default())
-        {
-            return Err(Refused::Drop(Tx::OverMtu));
+        // Nearly all packets of drivers without offloads.
+        if Header::is_none(room) {
+            // What stands behind flags and type means nothing, and whoever receives it is not to see it.
+            Header::NONE.put(room);
+            let settings = sending.settings;
+            if frame > settings.plain()
+                && !settings.fits(room.get(HEADER_BYTES..).unwrap_or_default())
+            {
+                return Err(Refused::Drop(Tx::OverMtu));
+            }
+        } else {
+            sending.settle(room).map_err(Refused::Drop)?;
         }
         batch.push(len);
         Ok(frame)

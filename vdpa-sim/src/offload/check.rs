@@ -85,13 +85,12 @@ fn partial(header: Header, frame: &[u8]) -> Result<Header, Refused> {
 
 /// A packet to be segmented.
 fn segmentation(header: Header, frame: &[u8], features: Features) -> Result<Header, Refused> {
-    let kind = match header.gso() {
-        Header::GSO_TCPV4 => (net::HOST_TSO4, Transport::Tcp, Some(Ip::V4)),
-        Header::GSO_TCPV6 => (net::HOST_TSO6, Transport::Tcp, Some(Ip::V6)),
-        Header::GSO_UDP_L4 => (net::HOST_USO, Transport::Udp, None),
-        _ => return Err(Refused::Type),
+    let (transport, ip) = header.kind().ok_or(Refused::Type)?;
+    let bit = match (transport, ip) {
+        (Transport::Udp, _) => net::HOST_USO,
+        (Transport::Tcp, Some(Ip::V6)) => net::HOST_TSO6,
+        (Transport::Tcp, _) => net::HOST_TSO4,
     };
-    let (bit, transport, ip) = kind;
     if !features.contains(bit) {
         return Err(Refused::Type);
     }
@@ -99,9 +98,8 @@ fn segmentation(header: Header, frame: &[u8], features: Features) -> Result<Head
         return Err(Refused::Size);
     }
     let found = Headers::of(frame).ok_or(Refused::Frame)?;
-    let right = found.transport == transport && ip.is_none_or(|ip| found.ip == ip);
     // Nothing behind the packet: it would become payload. And the length that the datagram has.
-    if !right || found.end != frame.len() || !is_whole(frame, &found) {
+    if !found.are((transport, ip)) || found.end != frame.len() || !is_whole(frame, &found) {
         return Err(Refused::Frame);
     }
     let start = u16::try_from(found.start).map_err(|_| Refused::Frame)?;

@@ -1,5 +1,7 @@
 //! The header in front of every packet, without its number of buffers.
 
+use super::headers::{Ip, Transport};
+
 /// `virtio_net_hdr` up to `csum_offset` (virtio 1.4 §5.1.9), little-endian.
 ///
 /// ```text
@@ -116,6 +118,17 @@ impl Header {
     #[inline]
     pub const fn gso(self) -> u8 {
         self.gso_type & !Self::ECN
+    }
+
+    /// What the type segments: which transport, over which IP if it matters. `None` for types not supported here.
+    #[inline]
+    pub const fn kind(self) -> Option<(Transport, Option<Ip>)> {
+        match self.gso() {
+            Self::GSO_TCPV4 => Some((Transport::Tcp, Some(Ip::V4))),
+            Self::GSO_TCPV6 => Some((Transport::Tcp, Some(Ip::V6))),
+            Self::GSO_UDP_L4 => Some((Transport::Udp, None)),
+            _ => None,
+        }
     }
 
     /// Whether the packet is to be segmented.

@@ -66,6 +66,11 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Whether they are of this kind.
+    pub fn are(&self, (transport, ip): (Transport, Option<Ip>)) -> bool {
+        self.transport == transport && ip.is_none_or(|ip| self.ip == ip)
+    }
+
     /// The headers of `frame`; `None` if it is no whole TCP or UDP packet over IP, or a fragment of one.
     pub fn of(frame: &[u8]) -> Option<Self> {
         let (ip, network) = network(frame)?;

@@ -55,7 +55,7 @@ impl<'f> Segments<'f> {
         let headers = Headers::of(frame)?;
         let payload = frame.len().checked_sub(headers.payload)?;
         let count = u32::try_from(payload.div_ceil(size.max(1))).ok()?;
-        if !header.is_gso() || size == 0 || headers.end != frame.len() {
+        if !headers.are(header.kind()?) || size == 0 || headers.end != frame.len() {
             return None;
         }
         let start = frame.get(headers.start..headers.payload)?;

@@ -184,9 +184,10 @@ impl Rig {
     }
 }
 
-/// Everything but packed rings and what changes which frames arrive.
+/// Everything but packed rings, offloads and what changes which frames arrive.
 pub fn plain(rig: &Rig) -> Features {
-    rig.device.offered() - (bits::RING_PACKED | bits::IN_ORDER | net::MRG_RXBUF | net::MQ)
+    let rest = rig.device.offered() - vdpa_sim::offload::TRANSMIT - vdpa_sim::offload::RECEIVE;
+    rest - (bits::RING_PACKED | bits::IN_ORDER | net::MRG_RXBUF | net::MQ)
 }
 
 /// Plain features with some of these switched on.
