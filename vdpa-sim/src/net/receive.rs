@@ -323,7 +323,8 @@ impl Delivery<'_> {
                 break;
             }
             let exhausted = taken < want;
-            let full = exhausted && wedged == Some(taken);
+            // By the first take alone: behind it there may be none simply because they are used up.
+            let full = exhausted && given == 0 && wedged == Some(taken);
             if all || (next == 0 && (taken >= most || full)) {
                 // All buffers that there can be are too few, or all that can be taken at once.
                 self.give_up(frames);

@@ -403,14 +403,22 @@ impl Tx {
 
     /// Sends frames; answers how many there was room for.
     pub fn send(&mut self, frames: &[Vec<u8>]) -> usize {
+        self.send_with(frames.iter().map(|frame| ([0; HEADER], frame.as_slice())))
+    }
+
+    /// Sends packets with these headers; answers how many there was room for.
+    pub fn send_with<'f>(
+        &mut self,
+        packets: impl Iterator<Item = ([u8; HEADER], &'f [u8])>,
+    ) -> usize {
         self.reap();
         let mut sent = 0;
-        for frame in frames {
+        for (header, frame) in packets {
             assert!(frame.len() + HEADER <= self.len);
             let Some(buffer) = self.free.pop() else { break };
             let at = self.buffers[buffer];
             let bytes = self.q.window.bytes();
-            bytes.zero(at as usize, HEADER);
+            bytes.write(at as usize, &header);
             bytes.write(at as usize + HEADER, frame);
             let Some(id) = self.q.add(&[(at, (frame.len() + HEADER) as u32)], &[]) else {
                 self.free.push(buffer);
@@ -449,6 +457,8 @@ pub struct Rx {
     part: Vec<u8>,
     missing: u16,
     pub got: Vec<Vec<u8>>,
+    /// The headers of what came.
+    pub headers: Vec<[u8; HEADER]>,
     /// Calls back with each buffer's `num_buffers` and length.
     pub buffers_used: Vec<u32>,
 }
@@ -466,6 +476,7 @@ impl Rx {
             part: Vec::new(),
             missing: 0,
             got: Vec::new(),
+            headers: Vec::new(),
             buffers_used: Vec::new(),
         }
     }
@@ -502,7 +513,12 @@ impl Rx {
                 .bytes()
                 .read(self.buffers[buffer] as usize, &mut bytes);
             if self.missing == 0 {
-                assert_eq!(bytes[..10], [0; 10], "no offload is negotiated");
+                let offloads = self.q.features.intersects(vdpa_sim::offload::RECEIVE);
+                assert!(
+                    offloads || bytes[..10] == [0; 10],
+                    "no offload is negotiated"
+                );
+                self.headers.push(bytes[..HEADER].try_into().unwrap());
                 let buffers = u16::from_le_bytes([bytes[10], bytes[11]]);
                 assert!(
                     buffers >= 1 && (self.merge || buffers == 1),
@@ -589,7 +605,7 @@ impl Card {
         let tx = Tx::new(
             &rig,
             rig.queue(1, size),
-            65_600.min(buffer.max(2048) as usize),
+            65_700.min(buffer.max(2048) as usize),
         );
         rx.post(size.into());
         rig.run();

@@ -215,17 +215,13 @@ pub fn dissect(frame: &[u8]) -> Dissected {
             let header = ip.header().to_header();
             assert_eq!(header.header_checksum, header.calc_header_checksum());
             seen.id = Some(header.identification);
-            header.total_len
+            usize::from(header.total_len)
         }
-        NetSlice::Ipv6(ip) => ip.header().payload_length() + 40,
+        NetSlice::Ipv6(ip) => usize::from(ip.header().payload_length()) + 40,
         other => panic!("{other:?}"),
     };
     let network = 14 + 4 * sliced.vlan_ids().len();
-    assert_eq!(
-        network + usize::from(end),
-        frame.len(),
-        "length of the IP packet"
-    );
+    assert_eq!(network + end, frame.len(), "length of the IP packet");
     match (sliced.transport.unwrap(), sliced.net.unwrap()) {
         (TransportSlice::Tcp(tcp), net) => {
             let right = match net {
