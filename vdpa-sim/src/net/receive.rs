@@ -1,11 +1,12 @@
 //! From the port to a receive queue.
 
+mod place;
 mod unfinished;
 
 use vdpa_core::Features;
 use vdpa_core::bits::net;
 use vdpa_mem::{Access, Hint, Iova, Section};
-use vdpa_ring::{Batch, Segment, Used};
+use vdpa_ring::{Batch, Used};
 
 use super::NetShared;
 use super::config::Settings;
@@ -18,14 +19,21 @@ use crate::offload::Header;
 use crate::port::Lane;
 use crate::queue::{Completeness, Halt, Queue, QueueMem};
 use crate::stats::Counters;
+use place::{Booked, Buffers, header, write_whole};
 
 /// The receiving half of a pair.
 #[derive(Default)]
 pub(super) struct Receiver {
     watch: Watch,
-    near: Hint,
     /// Frames wait for buffers: kicks are of use.
     waiting: bool,
+    hand: Hand,
+}
+
+/// What is remembered from batch to batch.
+#[derive(Default)]
+struct Hand {
+    near: Hint,
     lack: Lack,
     /// Where a segment is made, from the first one on.
     scratch: Vec<u8>,
@@ -56,15 +64,6 @@ struct Delivery<'a> {
     merge: bool,
     /// Bytes of the longest frame without tags.
     plain: usize,
-}
-
-/// The buffers of one take, and how they are written.
-struct Buffers<'a, 'r> {
-    batch: &'a Batch,
-    used: &'a mut Vec<Used>,
-    section: &'a Section<'r>,
-    near: &'a mut Hint,
-    scratch: &'a mut Vec<u8>,
 }
 
 /// What was done before in one pass, which is bounded: what a driver posts meanwhile keeps no section open.
@@ -108,32 +107,6 @@ struct Round {
     fault: Option<Iova>,
 }
 
-/// Where a frame went.
-enum Placed {
-    /// Into this many buffers.
-    Into(usize),
-    /// It needs more buffers than were taken.
-    Short,
-    /// It does not fit, and no buffer is used up.
-    NoRoom,
-    /// The first buffer is of no use, and is given back empty.
-    BadBuffer,
-    /// These many buffers are given back empty: one is in memory that may not be written.
-    Fault(usize, Iova),
-}
-
-/// What a packet came to.
-enum Booked {
-    /// It is done with.
-    Done,
-    /// It does not fit.
-    NoRoom,
-    /// It is to be tried with the next buffers.
-    Again,
-    /// Nothing more is done in this round.
-    Stop,
-}
-
 impl Round {
     #[inline]
     fn count(&mut self, packet: usize) {
@@ -146,7 +119,7 @@ impl Round {
 impl Receiver {
     pub(super) fn reset(&mut self) {
         self.waiting = false;
-        self.lack = Lack::default();
+        self.hand.lack = Lack::default();
     }
 
     /// Gives the driver what has come. Answers whether something was done.
@@ -170,8 +143,7 @@ impl Receiver {
         let features = shared.settled.features();
         let was_waiting = self.waiting;
         let (mut waiting, mut worked, mut lost) = (false, false, None);
-        let (near, lack, scratch) = (&mut self.near, &mut self.lack, &mut self.scratch);
-        let mut fault = None;
+        let (hand, mut fault) = (&mut self.hand, None);
         let delivery = Delivery {
             settings: &shared.settings,
             counters,
@@ -190,9 +162,7 @@ impl Receiver {
             }
             let before = (frames.len(), frames.cut());
             let section = desk.reader.enter();
-            let delivered =
-                delivery.deliver(queue, &section, frames, near, scratch, lack, &mut fault);
-            match delivered {
+            match delivery.deliver(queue, &section, frames, hand, &mut fault) {
                 Ok(Delivered { enough, given }) => {
                     waiting |= !enough;
                     worked |= given;
@@ -222,7 +192,7 @@ impl Receiver {
         if !self.waiting {
             return false;
         }
-        let lack = &mut self.lack;
+        let lack = &mut self.hand.lack;
         let armed = {
             let section = desk.reader.enter();
             queue
@@ -279,11 +249,14 @@ impl Delivery<'_> {
         queue: &mut Queue,
         section: &Section<'_>,
         frames: &mut FrameBatch,
-        near: &mut Hint,
-        scratch: &mut Vec<u8>,
-        lack: &mut Lack,
+        hand: &mut Hand,
         fault: &mut Option<Iova>,
     ) -> Result<Delivered, Halt> {
+        let Hand {
+            near,
+            lack,
+            scratch,
+        } = hand;
         let mem = queue.open(section)?;
         queue.disarm(&mem);
         let most = queue.batch.capacity();
@@ -389,8 +362,7 @@ impl Delivery<'_> {
                 frames.pop();
                 continue;
             }
-            let placed = self.place(packet, to.batch, round.next, to.section, to.near);
-            match self.book(placed, len, to.batch, to.used, &mut round, spent) {
+            match self.put(packet, to, &mut round, spent) {
                 Booked::Done => {}
                 Booked::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
                 Booked::Again => continue,
@@ -399,49 +371,6 @@ impl Delivery<'_> {
             frames.pop();
         }
         round
-    }
-
-    /// Gives back the buffers that a packet of `len` bytes used up.
-    fn book(
-        &self,
-        placed: Placed,
-        len: usize,
-        batch: &Batch,
-        used: &mut Vec<Used>,
-        round: &mut Round,
-        spent: Spent,
-    ) -> Booked {
-        match placed {
-            Placed::Into(count) => {
-                give_back(batch, used, round.next, count, len);
-                round.next = round.next.wrapping_add(count);
-                round.count(len);
-                Booked::Done
-            }
-            Placed::Short => {
-                round.short = true;
-                Booked::Stop
-            }
-            Placed::NoRoom => Booked::NoRoom,
-            Placed::BadBuffer => {
-                self.counters.add(Rx::BadBuffer as usize, 1);
-                give_back(batch, used, round.next, 1, 0);
-                round.next = round.next.wrapping_add(1);
-                round.spent.bad = round.spent.bad.wrapping_add(1);
-                if spent.and(round).is_enough() {
-                    Booked::Stop
-                } else {
-                    Booked::Again
-                }
-            }
-            Placed::Fault(count, at) => {
-                self.counters.add(Rx::Fault as usize, 1);
-                round.fault.get_or_insert(at);
-                give_back(batch, used, round.next, count, 0);
-                round.next = round.next.wrapping_add(count);
-                Booked::Done
-            }
-        }
     }
 
     /// Why a finished frame is not for this driver.
@@ -462,89 +391,6 @@ impl Delivery<'_> {
             .filter
             .is_some_and(|filter| !filter.passes(frame, self.features));
         filtered.then_some(Rx::Filtered)
-    }
-
-    /// Writes a packet into buffers of the batch from `next` on, whatever pieces these are in.
-    fn place(
-        &self,
-        packet: &mut [u8],
-        batch: &Batch,
-        next: usize,
-        section: &Section<'_>,
-        near: &mut Hint,
-    ) -> Placed {
-        let Some(first) = batch.chain(next) else {
-            return Placed::Short;
-        };
-        let room = first.writable_len();
-        if room < HEADER_BYTES as u64 {
-            return Placed::BadBuffer;
-        }
-        let mut count = 1_usize;
-        if room < packet.len() as u64 {
-            if !self.merge {
-                return Placed::NoRoom;
-            }
-            let mut room = room;
-            while room < packet.len() as u64 {
-                let Some(more) = batch.chain(next.saturating_add(count)) else {
-                    return Placed::Short;
-                };
-                room = room.saturating_add(more.writable_len());
-                count = count.saturating_add(1);
-            }
-        }
-        // The longest packet has fewer buffers than 16 bits count.
-        put_buffers(packet, count.min(usize::from(u16::MAX)) as u16);
-        let mut rest = &*packet;
-        for chain in batch.iter().skip(next).take(count) {
-            if let Err(at) = scatter(section, chain.writable(), &mut rest, near) {
-                return Placed::Fault(count, at);
-            }
-        }
-        Placed::Into(count)
-    }
-}
-
-/// Writes the number of buffers into the header of a packet; what else is there describes it.
-fn put_buffers(packet: &mut [u8], buffers: u16) {
-    let mut full = header(buffers);
-    if !Header::is_none(packet)
-        && let (Some(to), Some(from)) = (full.first_chunk_mut(), packet.first_chunk())
-    {
-        let _: &mut [u8; Header::BYTES] = to;
-        *to = *from;
-    }
-    if let Some(room) = packet.first_chunk_mut() {
-        *room = full;
-    }
-}
-
-/// The header of a finished frame, virtio 1.4 §5.1.9.4.1: all of it is 0 but the number of buffers, which is 1 without
-/// MRG_RXBUF.
-const fn header(buffers: u16) -> [u8; HEADER_BYTES] {
-    let [low, high] = buffers.to_le_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
-}
-
-/// Writes a packet to one place, with `header` for its own. `false`: it has to be tried in pieces.
-#[inline]
-fn write_whole(
-    header: [u8; HEADER_BYTES],
-    packet: &[u8],
-    at: Iova,
-    section: &Section<'_>,
-    near: &mut Hint,
-) -> bool {
-    let len = packet.len();
-    match section.translate(at, len as u32, Access::DeviceWrites, near) {
-        Ok(bytes) if bytes.len() == len => {
-            // Apart from the frame: a header just stored in front of it would be read back by the copy at once.
-            bytes.write(0, &header);
-            bytes.write(HEADER_BYTES, packet.get(HEADER_BYTES..).unwrap_or_default());
-            true
-        }
-        _ => false,
     }
 }
 
@@ -568,48 +414,4 @@ fn leaves_no_room(queue: &Queue, mem: &QueueMem<'_>) -> bool {
         }
     }
     false
-}
-
-/// Gives `count` chains from `next` on back, with `len` bytes in them together.
-#[inline]
-fn give_back(batch: &Batch, used: &mut Vec<Used>, next: usize, count: usize, len: usize) {
-    let mut left = len as u64;
-    for chain in (next..next.wrapping_add(count)).filter_map(|i| batch.chain(i)) {
-        // All but the last are full.
-        let len = if count == 1 {
-            left
-        } else {
-            left.min(chain.writable_len())
-        };
-        left = left.saturating_sub(len);
-        used.push(Used {
-            token: chain.token(),
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-        });
-    }
-}
-
-/// Writes `rest` into the segments, and leaves of it what did not fit.
-fn scatter(
-    section: &Section<'_>,
-    segments: &[Segment],
-    rest: &mut &[u8],
-    near: &mut Hint,
-) -> Result<(), Iova> {
-    for segment in segments {
-        let (mut at, mut left) = (segment.addr, segment.len);
-        while left != 0 && !rest.is_empty() {
-            let bytes = section
-                .translate(at, left, Access::DeviceWrites, near)
-                .map_err(|_| at)?;
-            let written = bytes.write(0, rest);
-            *rest = rest.get(written..).unwrap_or_default();
-            left = left.saturating_sub(written as u32);
-            if written == 0 || left == 0 {
-                break;
-            }
-            at = at.checked_add(written as u64).ok_or(at)?;
-        }
-    }
-    Ok(())
 }

@@ -6,12 +6,12 @@
 //! ```
 //! A segment for a driver with GUEST_CSUM has a partial checksum: it costs nothing, and the driver knows what to do.
 
-use super::{Booked, Buffers, Delivery, Round, Spent, header, put_buffers, write_whole};
+use super::place::{Booked, Buffers};
+use super::{Delivery, Round, Spent};
 use crate::frames::{FrameBatch, HEADER_BYTES};
 use crate::net::count::Rx;
 use crate::offload::{Finish, Header, Segments, complete, takes};
 use vdpa_core::bits::net;
-use vdpa_ring::Used;
 
 impl Delivery<'_> {
     /// Moves the first packet, which is not finished, or some of its segments. `false`: nothing more is done in this
@@ -160,39 +160,6 @@ impl Delivery<'_> {
             next = next.saturating_add(1);
         }
         (next, count, true)
-    }
-
-    /// Writes one packet into the next buffers.
-    fn put(
-        &self,
-        packet: &mut [u8],
-        to: &mut Buffers<'_, '_>,
-        round: &mut Round,
-        spent: Spent,
-    ) -> Booked {
-        let len = packet.len();
-        let Some(first) = to.batch.chain(round.next) else {
-            round.short = true;
-            return Booked::Stop;
-        };
-        if let [one] = *first.writable()
-            && one.len as usize >= len
-        {
-            put_buffers(packet, 1);
-            let header = packet.first_chunk().copied().unwrap_or(header(1));
-            if write_whole(header, packet, one.addr, to.section, to.near) {
-                to.used.push(Used {
-                    token: first.token(),
-                    // Far below 4 GiB.
-                    len: len as u32,
-                });
-                round.next = round.next.wrapping_add(1);
-                round.count(len);
-                return Booked::Done;
-            }
-        }
-        let placed = self.place(packet, to.batch, round.next, to.section, to.near);
-        self.book(placed, len, to.batch, to.used, round, spent)
     }
 
     /// The first packet, or the first segment of it, has no room, and never will: it is segmented if it can be, and
