@@ -28,7 +28,7 @@ fn nothing_is_lost_or_altered_between_drivers_of_any_offloads() {
         RECEIVE.without(net::GUEST_ECN),
         RECEIVE,
     ];
-    let packets = mixed(90);
+    let packets = mixed(48);
     for (i, offloads) in sets.into_iter().enumerate() {
         for (merge, buffer, size) in [
             (false, BIG, 64),
