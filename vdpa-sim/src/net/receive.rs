@@ -94,7 +94,7 @@ impl Spent {
 const SEGMENTS: usize = 1024;
 
 /// What came of the buffers of one take.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Round {
     /// Chains that are given back.
     next: usize,
@@ -268,14 +268,14 @@ impl Delivery<'_> {
         while !frames.is_empty() {
             let taken = queue.take(&mem, want)?;
             let Queue { batch, used, .. } = &mut *queue;
-            let mut to = Buffers {
+            let to = Buffers {
                 batch,
                 used,
                 section,
                 near: &mut *near,
                 scratch: &mut *scratch,
             };
-            let round = self.fill(frames, &mut to, spent);
+            let round = self.fill(frames, to, spent);
             packets = packets.wrapping_add(round.packets);
             bytes = bytes.wrapping_add(round.bytes);
             given = given.wrapping_add(round.next);
@@ -329,11 +329,16 @@ impl Delivery<'_> {
     }
 
     /// Moves frames into the buffers of one take, as far as they go.
-    fn fill(&self, frames: &mut FrameBatch, to: &mut Buffers<'_, '_>, spent: Spent) -> Round {
+    #[inline]
+    fn fill(&self, frames: &mut FrameBatch, mut to: Buffers<'_, '_>, spent: Spent) -> Round {
+        // Nothing out of line sees these two themselves, so that they stay in registers.
         let mut round = Round::default();
         while let Some(packet) = frames.first() {
             if !Header::is_none(packet) {
-                if self.put_unfinished(frames, to, &mut round, spent) {
+                let mut so_far = round;
+                let goes_on = self.put_unfinished(frames, &mut to.lent(), &mut so_far, spent);
+                round = so_far;
+                if goes_on {
                     continue;
                 }
                 break;
@@ -362,7 +367,10 @@ impl Delivery<'_> {
                 frames.pop();
                 continue;
             }
-            match self.put(packet, to, &mut round, spent) {
+            let mut so_far = round;
+            let booked = self.put(packet, &mut to.lent(), &mut so_far, spent);
+            round = so_far;
+            match booked {
                 Booked::Done => {}
                 Booked::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
                 Booked::Again => continue,

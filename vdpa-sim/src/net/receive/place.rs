@@ -17,6 +17,20 @@ pub(super) struct Buffers<'a, 'r> {
     pub(super) scratch: &'a mut Vec<u8>,
 }
 
+impl<'r> Buffers<'_, 'r> {
+    /// The same, for a while.
+    #[inline(always)]
+    pub(super) fn lent(&mut self) -> Buffers<'_, 'r> {
+        Buffers {
+            batch: self.batch,
+            used: &mut *self.used,
+            section: self.section,
+            near: &mut *self.near,
+            scratch: &mut *self.scratch,
+        }
+    }
+}
+
 /// Where a frame went.
 enum Placed {
     /// Into this many buffers.
@@ -45,6 +59,7 @@ pub(super) enum Booked {
 
 impl Delivery<'_> {
     /// Writes one packet into the next buffers.
+    #[inline(never)]
     pub(super) fn put(
         &self,
         packet: &mut [u8],
@@ -184,7 +199,7 @@ pub(super) const fn header(buffers: u16) -> [u8; HEADER_BYTES] {
 }
 
 /// Writes a packet to one place, with `header` for its own. `false`: it has to be tried in pieces.
-#[inline]
+#[inline(always)]
 pub(super) fn write_whole(
     header: [u8; HEADER_BYTES],
     packet: &[u8],
