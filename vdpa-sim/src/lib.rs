@@ -20,8 +20,8 @@
 //!
 //! # Reading order
 //! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker`, `mailbox` and `kicks` (threads), [`queue`] (a ring
-//! and its areas), [`class`] (what a kind of device brings), [`net`] with its parts, [`port`], [`frames`]; [`pcap`]
-//! stands alone.
+//! and its areas), [`class`] (what a kind of device brings), [`net`] with its parts, [`port`], [`frames`];
+//! [`offload`] and [`pcap`] stand alone.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -5,8 +5,11 @@
 //!                                                  │ looked at once a batch
 //!  transmit queue ─▶ transmit ─▶ FrameBatch ─▶ port lane ─▶ FrameBatch ─▶ receive ─▶ receive queue
 //! ```
-//! Each pair is a unit, and the control queue is one more, the last. No offload is offered, so nothing in the header of
-//! a packet that the driver sends means anything.
+//! Each pair is a unit, and the control queue is one more, the last.
+//!
+//! What a driver leaves unfinished of what it sends (a checksum, segmentation) is checked when it is taken, goes through
+//! the port as it is, and is finished where the receiving driver does not take it so: see [`offload`](crate::offload).
+//! Not offered: HOST_UFO and GUEST_UFO (IP fragments), RSC_EXT, and the bits for UDP tunnels.
 
 mod config;
 mod control;

@@ -10,6 +10,9 @@
 //! | `wire:NAME`    | go to the other device of that name  | what that one sends                   | sending waits      |
 //! | `pcap:IN[:OUT]`| are written to OUT                   | those of IN, once, to the first pair  | never              |
 //!
+//! A packet in a batch need not be a finished frame: its header says what is left to be done, and ports pass that on. One
+//! that needs frames as they are on a cable has [`Plain`](crate::offload::Plain) make them, as `pcap` does.
+//!
 //! Between two live drivers nothing is lost for want of buffers: frames wait in the port, up to its depth, and then the
 //! sender's queue is not served on. What is sent to nobody (no peer, its driver not ready, its link down) is discarded
 //! and counted.

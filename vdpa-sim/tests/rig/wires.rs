@@ -5,8 +5,8 @@
     reason = "each test file uses a part of it"
 )]
 
-use vdpa_core::Features;
 use vdpa_core::bits::net;
+use vdpa_core::{DeviceType, Features, graph};
 use vdpa_sim::offload::{LONGEST, RECEIVE, TRANSMIT};
 
 use crate::packets::{Dissected, Packet, Shape, TCP4, TCP6, UDP4, UDP6, dissect, payload};
@@ -193,20 +193,24 @@ pub fn judge(header: &[u8; HEADER], frame: &[u8], offloads: Features, mtu: usize
     dissect(&frame)
 }
 
+/// What packet `i` of them is like.
+fn shape(i: usize) -> Shape {
+    Shape {
+        tags: i / 4 % 3,
+        options: i % 3 == 1,
+        tcp_options: i % 2 == 1,
+        cwr: i % 5 == 0,
+        psh: i % 2 == 0,
+        fin: i % 7 == 0,
+        ..[TCP4, TCP6, UDP4, UDP6][i % 4]
+    }
+}
+
 /// Packets of all kinds: each with its payload.
 pub fn mixed(count: usize) -> Vec<(Packet, Vec<u8>)> {
-    let kinds = [TCP4, TCP6, UDP4, UDP6];
     (0..count)
         .map(|i| {
-            let shape = Shape {
-                tags: i / 4 % 3,
-                options: i % 3 == 1,
-                tcp_options: i % 2 == 1,
-                cwr: i % 5 == 0,
-                psh: i % 2 == 0,
-                fin: i % 7 == 0,
-                ..kinds[i % 4]
-            };
+            let shape = shape(i);
             let size = 1500 - 160 - 7 * (i % 11);
             match i % 3 {
                 0 => {
@@ -258,4 +262,50 @@ pub fn with_type(gso: u8, flags: u8) -> Packet {
     let mut packet = TCP4.packet(&payload(0, 5000), 1400);
     packet.header[..2].copy_from_slice(&[flags, gso]);
     packet
+}
+
+/// Every legal set of these offloads: the checksum, the others, which need it, and ECN, which needs one of TCP.
+pub fn legal_sets(all: Features) -> Vec<Features> {
+    let bits: Vec<_> = all.iter().collect();
+    (0..1_u32 << bits.len())
+        .map(|set| {
+            let chosen = bits.iter().enumerate().filter(|(i, _)| set & (1 << i) != 0);
+            chosen.map(|(_, bit)| *bit).collect()
+        })
+        .filter(|set| graph::close_down(DeviceType::Net, *set) == *set)
+        .collect()
+}
+
+/// The same packets, from a driver with these transmit offloads: what it may not leave to its device it does itself.
+pub fn mixed_from(count: usize, transmit: Features) -> Vec<(Packet, Vec<u8>)> {
+    mixed(count)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, (packet, data))| {
+            let shape = shape(i);
+            let bit = match (shape.udp, shape.v6) {
+                (true, _) => net::HOST_USO,
+                (false, false) => net::HOST_TSO4,
+                (false, true) => net::HOST_TSO6,
+            };
+            let ecn = !shape.cwr || shape.udp || transmit.contains(net::HOST_ECN);
+            let large = packet.header[1] != 0;
+            if large && !(transmit.contains(bit) && ecn) {
+                let parts = data.chunks(1000).map(<[u8]>::to_vec);
+                return parts
+                    .map(|part| {
+                        let header = [0; 10];
+                        let frame = shape.frame(&part);
+                        (Packet { header, frame }, part)
+                    })
+                    .collect();
+            }
+            if !transmit.contains(net::CSUM) {
+                let header = [0; 10];
+                let frame = shape.frame(&data);
+                return vec![(Packet { header, frame }, data)];
+            }
+            vec![(packet, data)]
+        })
+        .collect()
 }
