@@ -199,9 +199,9 @@ fn shape(i: usize) -> Shape {
         tags: i / 4 % 3,
         options: i % 3 == 1,
         tcp_options: i % 2 == 1,
-        cwr: i % 5 == 0,
-        psh: i % 2 == 0,
-        fin: i % 7 == 0,
+        cwr: i.is_multiple_of(5),
+        psh: i.is_multiple_of(2),
+        fin: i.is_multiple_of(7),
         ..[TCP4, TCP6, UDP4, UDP6][i % 4]
     }
 }
