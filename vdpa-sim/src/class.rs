@@ -200,6 +200,7 @@ pub struct Desk {
     pub worker: usize,
     pub(crate) lost: Vec<(QueueIndex, Halt)>,
     pub(crate) fault: Option<(Iova, Access)>,
+    pub(crate) config: bool,
 }
 
 impl Desk {
@@ -212,7 +213,14 @@ impl Desk {
             // A unit loses each of its queues once.
             lost: Vec::with_capacity(UNIT_QUEUES),
             fault: None,
+            config: false,
         }
+    }
+
+    /// The configuration has changed by itself, and the driver is to be told.
+    #[cold]
+    pub fn config_changed(&mut self) {
+        self.config = true;
     }
 
     /// `queue` does not go on. One that only waits goes on later; any other is taken away by the worker, and the device

@@ -4,6 +4,7 @@ use vdpa_core::{ErrorKind, ParentError, QueueIndex};
 use vdpa_ring::SetupError;
 
 use crate::pcap::CaptureError;
+use crate::port::TapError;
 use crate::queue::Halt;
 
 /// Why a simulated device cannot be made or used.
@@ -59,6 +60,9 @@ pub enum SimError {
     /// A capture that cannot be read or written.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// A tap interface that cannot be opened.
+    #[error(transparent)]
+    Tap(#[from] TapError),
 }
 
 impl ParentError for SimError {
@@ -70,6 +74,15 @@ impl ParentError for SimError {
             Self::Worker { .. } | Self::Kick { .. } => ErrorKind::Io,
             // The file is what the caller named.
             Self::Capture(_) => ErrorKind::Misuse,
+            Self::Tap(why) => match why {
+                TapError::Name { .. } | TapError::NoTap { .. } | TapError::SingleQueue { .. } => {
+                    ErrorKind::Misuse
+                }
+                TapError::Busy { .. } => ErrorKind::Busy,
+                TapError::Permission { .. }
+                | TapError::NoControl { .. }
+                | TapError::System { .. } => ErrorKind::Io,
+            },
         }
     }
 }

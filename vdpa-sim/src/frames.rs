@@ -73,6 +73,11 @@ impl FrameBatch {
         })
     }
 
+    /// Whether a frame of `longest` bytes fits, were there no other.
+    pub(crate) fn holds(&self, longest: usize) -> bool {
+        self.bytes.len() >= longest.saturating_add(HEADER_BYTES)
+    }
+
     /// Forgets all frames.
     pub fn clear(&mut self) {
         self.front = 0;

@@ -332,7 +332,7 @@ impl Worker {
                 }
             }
             std::mem::swap(&mut desk.reader, &mut post.reader);
-            if !desk.lost.is_empty() || desk.fault.is_some() {
+            if !desk.lost.is_empty() || desk.fault.is_some() || desk.config {
                 report(core, post, desk);
             }
             if core.misses {
@@ -615,6 +615,9 @@ fn unwatch(kicks: &Kicks, kick: Option<Arc<OwnedFd>>) -> usize {
 /// Tells the owner what went wrong in a unit, outside of sections, and takes away the queues that are lost.
 #[cold]
 fn report(core: &Shared, post: &mut Post, desk: &mut Desk) {
+    if std::mem::take(&mut desk.config) {
+        core.raise(Event::Config);
+    }
     if let Some((at, want)) = desk.fault.take() {
         let asid = post.asid;
         core.raise(Event::Fault { asid, at, want });

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use vdpa_core::Result;
 use vdpa_core::spec::Value;
+use vdpa_core::{Error, Result};
 
 use crate::error::SimError;
 use crate::net::Settings;
-use crate::port::{Loopback, Null, PcapPort, Port, Presence, Wires};
+use crate::port::{Loopback, Null, PcapPort, Port, Presence, TapError, TapPort, Wires};
 
 /// All of them.
-pub(super) const PORTS: &str = "loopback, null, wire:NAME, pcap:IN[:OUT]";
+pub(super) const PORTS: &str = "loopback, null, wire:NAME, tap:NAME, pcap:IN[:OUT]";
 
 /// Opens the port that the device string names.
 pub(super) fn open(
@@ -34,6 +34,14 @@ pub(super) fn open(
             Arc::new(taken.map_err(|e| value.malformed(format!("free: {e}")))?)
         }
         ("wire", None) => return Err(value.malformed("wire:NAME: it has no name").into()),
+        ("tap", Some(name)) => {
+            let port = TapPort::open(name.text(), Arc::clone(presence), pairs, longest);
+            Arc::new(port.map_err(|e| match e {
+                TapError::Name { .. } => name.malformed(TapError::LEGAL_NAME).into(),
+                e => Error::from(SimError::from(e)),
+            })?)
+        }
+        ("tap", None) => return Err(value.malformed("tap:NAME: it has no name").into()),
         ("pcap", Some(files)) => {
             let (input, output) = files.split(':');
             let output = output

@@ -92,12 +92,14 @@ impl Net {
             .contains(net::CTRL_VQ)
             .then_some(pairs.saturating_mul(2))
     }
+}
 
+impl NetShared {
     /// Whether the driver can see the carrier: virtio 1.4 §5.1.4.
     fn shows_link(&self) -> bool {
-        let accepted = self.shared.settled.features();
+        let accepted = self.settled.features();
         let features = if accepted == Features::NONE {
-            self.shared.settings.features
+            self.settings.features
         } else {
             accepted
         };
@@ -261,7 +263,7 @@ impl Class for Net {
         };
         let up = link == LinkState::Up;
         let changed = self.shared.presence.set_link(up);
-        let seen = changed && self.shows_link();
+        let seen = changed && self.shared.shows_link();
         if seen {
             self.shared.settled.changed();
         }
@@ -298,7 +300,7 @@ impl Class for Net {
         settled.set_filter(state.filter);
         presence.set_active(state.active);
         // The carrier is this device's own, whatever it was there; a driver that saw the other one is told.
-        let differs = state.link != presence.has_link() && self.shows_link();
+        let differs = state.link != presence.has_link() && self.shared.shows_link();
         if differs {
             settled.changed();
         }
@@ -315,6 +317,7 @@ impl Class for Net {
         }
         // By its role: its number depends on the features.
         self.shared.control.read("control", to);
+        self.port.stats(to);
     }
 }
 
@@ -345,6 +348,10 @@ impl Unit for Pair {
             worked |= transmitter.serve(queue, &mut **lane, shared, &counters.transmit, desk);
         }
         worked |= receiver.serve(receive, &mut **lane, shared, &counters.receive, desk);
+        if shared.presence.take_lost() && shared.shows_link() {
+            shared.settled.changed();
+            desk.config_changed();
+        }
         if worked {
             Served::Work
         } else {

@@ -8,6 +8,7 @@
 //! | `loopback`     | come back                            | those                                 | sending waits      |
 //! | `null`         | are thrown away                      | none                                  | never              |
 //! | `wire:NAME`    | go to the other device of that name  | what that one sends                   | sending waits      |
+//! | `tap:NAME`     | go to the interface of the kernel    | what the kernel sends there           | sending waits      |
 //! | `pcap:IN[:OUT]`| are written to OUT                   | those of IN, once, to the first pair  | never              |
 //!
 //! A packet in a batch need not be a finished frame: its header says what is left to be done, and ports pass that on. One
@@ -21,6 +22,8 @@ mod loopback;
 mod null;
 mod pcap;
 mod pipe;
+mod tally;
+mod tap;
 mod wire;
 
 use std::os::fd::OwnedFd;
@@ -34,6 +37,7 @@ use crate::frames::FrameBatch;
 pub use loopback::Loopback;
 pub use null::Null;
 pub use pcap::PcapPort;
+pub use tap::{TapError, TapPort};
 pub use wire::{WirePort, WireTaken, Wires};
 
 /// Where the frames of a network device go to and come from.
@@ -43,6 +47,11 @@ pub trait Port: Send + Sync {
 
     /// Whether the device is there, or how many pairs it uses, has changed.
     fn changed(&self);
+
+    /// Calls `to` for each counter of the port's own, as `port.NAME`.
+    fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
+        let _none = to;
+    }
 }
 
 /// Whether a batch can be sent.
@@ -88,6 +97,8 @@ fn fresh_epoch() -> u64 {
 pub struct Presence {
     live: AtomicBool,
     link: AtomicBool,
+    /// The port took the link down, and the driver has not been told.
+    lost: AtomicBool,
     /// How many pairs receive, at least 1.
     active: AtomicU16,
     /// Another one after each reset and loss of the link. What was sent to the device before does not arrive after it.
@@ -101,6 +112,7 @@ impl Presence {
         Arc::new(Self {
             live: AtomicBool::new(false),
             link: AtomicBool::new(link),
+            lost: AtomicBool::new(false),
             active: AtomicU16::new(1),
             epoch: AtomicU64::new(fresh_epoch()),
             bells: OnceLock::new(),
@@ -146,6 +158,21 @@ impl Presence {
             self.epoch.store(fresh_epoch(), Ordering::Release);
         }
         changed
+    }
+
+    /// The port has nothing to be linked to any more: the link is down, and a pair that is served tells the driver.
+    pub(crate) fn lose_link(&self) {
+        if self.set_link(false) {
+            // Release pairs with the acquire in `take_lost`.
+            self.lost.store(true, Ordering::Release);
+            self.ring_all();
+        }
+    }
+
+    /// Whether the port took the link down since this was asked last.
+    #[inline]
+    pub(crate) fn take_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) && self.lost.swap(false, Ordering::Acquire)
     }
 
     pub(crate) fn set_active(&self, pairs: u16) {
