@@ -39,6 +39,7 @@ stage() {
   command -v cc >/dev/null || packages+=(gcc libc6-dev)
   command -v git >/dev/null || packages+=(git)
   command -v shellcheck >/dev/null || packages+=(shellcheck)
+  command -v ip >/dev/null || packages+=(iproute2)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
       export DEBIAN_FRONTEND=noninteractive

@@ -27,7 +27,7 @@ pub enum TapError {
     /// The interface may not be made, or belongs to somebody else.
     #[error(
         "tap:{name}: no permission: this needs CAP_NET_ADMIN, or a persistent tap of this user \
-         (as root: `ip tuntap add {name} mode tap{} user $USER`)",
+         (as root: `ip tuntap add dev {name} mode tap{} user $USER`)",
         if *pairs > 1 { " multi_queue" } else { "" }
     )]
     Permission {
@@ -45,7 +45,7 @@ pub enum TapError {
     /// The interface was made for one queue.
     #[error(
         "tap:{name}: {name} has a single queue, and {pairs} pairs need one each: make it with \
-         `ip tuntap add {name} mode tap multi_queue`, or open the device with queue_pairs=1"
+         `ip tuntap add dev {name} mode tap multi_queue`, or open the device with queue_pairs=1"
     )]
     SingleQueue {
         /// The interface.
