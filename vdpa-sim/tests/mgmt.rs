@@ -93,6 +93,12 @@ fn what_is_wrong_with_a_device_string_is_pointed_at() {
         ("sim:net,features=CTRL_RX", "CTRL_RX", "CTRL_VQ"),
         ("sim:net,port=tun:x", "tun:x", "loopback"),
         ("sim:net,port=tap", "tap", "tap:NAME"),
+        ("sim:net,port=switch", "switch", "switch:NAME[:VLAN]"),
+        ("sim:net,port=switch::1", "switch::1", "switch:NAME[:VLAN]"),
+        ("sim:net,port=switch:a:0", "0", "1..=4094"),
+        ("sim:net,port=switch:a:4095", "4095", "1..=4094"),
+        ("sim:net,port=switch:a:x", "x", "a whole number"),
+        ("sim:net,port=switch:a:", "", "a whole number"),
         ("sim:net,port=tap:of/two", "of/two", "1 to 15 bytes"),
         (
             "sim:net,port=tap:a234567890123456",

@@ -11,7 +11,7 @@ use vdpa_core::{Attr, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Result, Vdpa
 
 use crate::class::Class;
 use crate::device::{Options, SimDevice};
-use crate::port::Wires;
+use crate::port::{Switches, Wires};
 use crate::shared::lock;
 
 /// Keys of every class.
@@ -49,10 +49,12 @@ const KINDS: [Kind; 1] = [Kind {
     make: net::make,
 }];
 
-/// Makes simulated devices. Devices made by one value find each other by `port=wire:NAME`.
+/// Makes simulated devices. Devices made by one value find each other by `port=wire:NAME` and
+/// `port=switch:NAME`.
 pub struct SimMgmt {
     classes: [MgmtClass; KINDS.len()],
     wires: Wires,
+    switches: Switches,
     devices: Mutex<Devices>,
 }
 
@@ -74,6 +76,7 @@ impl SimMgmt {
         Self {
             classes: KINDS.map(|kind| kind.class),
             wires: Wires::new(),
+            switches: Switches::new(),
             devices: Mutex::default(),
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn make(mgmt: &SimMgmt, mut keys: Keys<'_>, number: u32) -> Result<Bo
     // All that can be wrong with the string, before anything is made.
     super::finish(keys, KEYS)?;
     let presence = Presence::new(settings.link);
-    let port = port::open(&mgmt.wires, port.as_ref(), &settings, &presence)?;
+    let port = port::open(mgmt, port.as_ref(), &settings, &presence)?;
     Ok(Box::new(Net::new(settings, presence, port)))
 }
 

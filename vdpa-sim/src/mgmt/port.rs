@@ -5,16 +5,18 @@ use std::sync::Arc;
 use vdpa_core::spec::Value;
 use vdpa_core::{Error, Result};
 
+use super::SimMgmt;
 use crate::error::SimError;
 use crate::net::Settings;
-use crate::port::{Loopback, Null, PcapPort, Port, Presence, TapError, TapPort, Wires};
+use crate::port::{Loopback, Membership, Null, PcapPort, Port, Presence, TapError, TapPort};
 
 /// All of them.
-pub(super) const PORTS: &str = "loopback, null, wire:NAME, tap:NAME, pcap:IN[:OUT]";
+pub(super) const PORTS: &str =
+    "loopback, null, wire:NAME, switch:NAME[:VLAN], tap:NAME, pcap:IN[:OUT]";
 
 /// Opens the port that the device string names.
 pub(super) fn open(
-    wires: &Wires,
+    mgmt: &SimMgmt,
     value: Option<&Value<'_>>,
     settings: &Settings,
     presence: &Arc<Presence>,
@@ -30,10 +32,26 @@ pub(super) fn open(
         ("loopback", None) => loopback(),
         ("null", None) => Arc::new(Null),
         ("wire", Some(wire)) => {
-            let taken = wires.take(wire.text(), Arc::clone(presence), pairs, longest);
+            let taken = mgmt
+                .wires
+                .take(wire.text(), Arc::clone(presence), pairs, longest);
             Arc::new(taken.map_err(|e| value.malformed(format!("free: {e}")))?)
         }
-        ("wire", None) => return Err(value.malformed("wire:NAME: it has no name").into()),
+        ("wire", None) => return Err(no_name(value, "wire:NAME")),
+        ("switch", Some(place)) => {
+            let (name, vlan) = place.split(':');
+            if name.text().is_empty() {
+                return Err(no_name(value, "switch:NAME[:VLAN]"));
+            }
+            let membership = vlan.map_or(Ok(Membership::Trunk), |vlan| {
+                vlan.integer(1..=4094).map(Membership::Access)
+            })?;
+            let presence = Arc::clone(presence);
+            let switches = &mgmt.switches;
+            let taken = switches.take(name.text(), membership, presence, pairs, longest);
+            Arc::new(taken.map_err(|e| value.malformed(format!("a place that is free: {e}")))?)
+        }
+        ("switch", None) => return Err(no_name(value, "switch:NAME[:VLAN]")),
         ("tap", Some(name)) => {
             let port = TapPort::open(name.text(), Arc::clone(presence), pairs, longest);
             Arc::new(port.map_err(|e| match e {
@@ -41,7 +59,7 @@ pub(super) fn open(
                 e => Error::from(SimError::from(e)),
             })?)
         }
-        ("tap", None) => return Err(value.malformed("tap:NAME: it has no name").into()),
+        ("tap", None) => return Err(no_name(value, "tap:NAME")),
         ("pcap", Some(files)) => {
             let (input, output) = files.split(':');
             let output = output
@@ -57,4 +75,8 @@ pub(super) fn open(
         }
         _ => return Err(value.unknown(PORTS.split(", ")).into()),
     })
+}
+
+fn no_name(value: &Value<'_>, form: &str) -> Error {
+    value.malformed(format!("{form}: it has no name")).into()
 }

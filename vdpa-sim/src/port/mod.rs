@@ -1,27 +1,30 @@
 //! Ports: where a network device's frames go to and come from.
 //!
 //! A port gives each queue pair a [`Lane`] of its own, which goes to the pair's worker. Batches change hands by
-//! pointer; nothing on the way is locked, allocated or copied for a frame, but for the files of `pcap`.
+//! pointer; nothing on the way is locked, allocated or copied for a frame, but for the files of `pcap`, the system calls of
+//! `tap`, and the copies that a switch makes of frames for several.
 //!
-//! | port           | frames of the driver                 | frames for the driver                 | when it is full    |
-//! |----------------|--------------------------------------|---------------------------------------|--------------------|
-//! | `loopback`     | come back                            | those                                 | sending waits      |
-//! | `null`         | are thrown away                      | none                                  | never              |
-//! | `wire:NAME`    | go to the other device of that name  | what that one sends                   | sending waits      |
-//! | `tap:NAME`     | go to the interface of the kernel    | what the kernel sends there           | sending waits      |
-//! | `pcap:IN[:OUT]`| are written to OUT                   | those of IN, once, to the first pair  | never              |
+//! | port                  | frames of the driver                | frames for the driver                | when it is full   |
+//! |-----------------------|-------------------------------------|--------------------------------------|-------------------|
+//! | `loopback`            | come back                           | those                                | sending waits     |
+//! | `null`                | are thrown away                     | none                                 | never             |
+//! | `wire:NAME`           | go to the other device of that name | what that one sends                  | sending waits     |
+//! | `switch:NAME[:VLAN]`  | go to the devices that they are for | what others send to it               | drops, counted    |
+//! | `tap:NAME`            | go to the interface of the kernel   | what the kernel sends there          | sending waits     |
+//! | `pcap:IN[:OUT]`       | are written to OUT                  | those of IN, once, to the first pair | never             |
 //!
 //! A packet in a batch need not be a finished frame: its header says what is left to be done, and ports pass that on. One
 //! that needs frames as they are on a cable has [`Plain`](crate::offload::Plain) make them, as `pcap` does.
 //!
-//! Between two live drivers nothing is lost for want of buffers: frames wait in the port, up to its depth, and then the
-//! sender's queue is not served on. What is sent to nobody (no peer, its driver not ready, its link down) is discarded
-//! and counted.
+//! Between two live drivers nothing is lost for want of buffers, but on a switch: frames wait in the port, up to its
+//! depth, and then the sender's queue is not served on. What is sent to nobody (no peer, its driver not ready, its link
+//! down) is discarded and counted.
 
 mod loopback;
 mod null;
 mod pcap;
 mod pipe;
+mod switch;
 mod tally;
 mod tap;
 mod wire;
@@ -37,6 +40,7 @@ use crate::frames::FrameBatch;
 pub use loopback::Loopback;
 pub use null::Null;
 pub use pcap::PcapPort;
+pub use switch::{Membership, SwitchFull, SwitchPort, Switches};
 pub use tap::{TapError, TapPort};
 pub use wire::{WirePort, WireTaken, Wires};
 

@@ -1,0 +1,303 @@
+//! Devices on a switch.
+
+mod rig;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rig::*;
+use vdpa_core::MgmtDevice;
+use vdpa_core::bits::net;
+
+/// The address of the station behind card `i`.
+fn address(i: usize) -> [u8; 6] {
+    [0x52, 0x54, 0, 1, 0, i as u8]
+}
+
+const EVERYBODY: [u8; 6] = [0xff; 6];
+
+/// Frame `number` from station `from`; its bytes say which it is.
+fn letter(from: usize, to: [u8; 6], number: usize, len: usize) -> Vec<u8> {
+    let mut bytes = frame(number, len);
+    bytes[..6].copy_from_slice(&to);
+    bytes[6..12].copy_from_slice(&address(from));
+    bytes
+}
+
+fn card(lab: &Lab, i: usize, place: &str) -> Card {
+    let rig = lab.open(&format!(
+        "sim:net,mac=52:54:00:01:00:{i:02x},port=switch:{place}"
+    ));
+    // Of both ring formats, with and without merging of buffers.
+    let features = with(&rig, i.is_multiple_of(2), i.is_multiple_of(3), true, false);
+    Card::new(rig, features, 256, 2048)
+}
+
+/// Each one says where it is, and has heard all others.
+fn introduce(cards: &mut [Card]) {
+    for (i, card) in cards.iter_mut().enumerate() {
+        card.send_all(&[letter(i, EVERYBODY, i, 60)]);
+    }
+    let others = cards.len() - 1;
+    for card in cards {
+        card.rx.wait(others);
+        card.rx.got.clear();
+    }
+}
+
+#[test]
+fn sixteen_devices_talk_to_each_other_at_once() {
+    const CARDS: usize = 16;
+    const ROUNDS: usize = 40;
+    let lab = Lab::new();
+    let mut cards: Vec<_> = (0..CARDS).map(|i| card(&lab, i, "a")).collect();
+    introduce(&mut cards);
+    // A letter to each other one and one to everybody, in rounds, so that no queue is full.
+    let arrived = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|s| {
+        for (i, card) in cards.iter_mut().enumerate() {
+            let arrived = arrived.clone();
+            s.spawn(move || {
+                for round in 0..ROUNDS {
+                    let len = 60 + (round * 97 + i) % 1400;
+                    let mut letters: Vec<_> = (0..CARDS)
+                        .filter(|to| *to != i)
+                        .map(|to| letter(i, address(to), round, len))
+                        .collect();
+                    letters.push(letter(i, EVERYBODY, round, len));
+                    card.send_all(&letters);
+                    let all = (round + 1) * (CARDS - 1) * 2;
+                    until("arrival of a round", || {
+                        card.rx.poll();
+                        card.rx.got.len() >= all
+                    });
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    until("the others", || {
+                        card.rx.poll();
+                        arrived.load(Ordering::SeqCst) >= (round + 1) * CARDS
+                    });
+                }
+            });
+        }
+    });
+    for (i, card) in cards.iter_mut().enumerate() {
+        card.rx.quiet();
+        for from in (0..CARDS).filter(|from| *from != i) {
+            // In order, each once to it and once to everybody.
+            let got: Vec<_> = card
+                .rx
+                .got
+                .iter()
+                .filter(|f| f[6..12] == address(from))
+                .collect();
+            let sent = (0..ROUNDS).flat_map(|round| {
+                let len = 60 + (round * 97 + from) % 1400;
+                [address(i), EVERYBODY].map(|to| letter(from, to, round, len))
+            });
+            assert!(
+                got.into_iter().eq(sent.collect::<Vec<_>>().iter()),
+                "{from} to {i}"
+            );
+        }
+        for counter in ["full", "nobody", "back", "vlan", "short"] {
+            assert_eq!(
+                card.rig.stat(&format!("port.dropped.{counter}")),
+                0,
+                "{counter}"
+            );
+        }
+        assert_eq!(card.rig.stat("port.flooded"), 0, "all were known");
+    }
+}
+
+#[test]
+fn access_ports_and_trunks_through_the_rings() {
+    let lab = Lab::new();
+    let mut cards = [
+        card(&lab, 0, "a"),
+        card(&lab, 1, "a:7"),
+        card(&lab, 2, "a:7"),
+        card(&lab, 3, "a:8"),
+        // Another switch, and a wire of the same name.
+        card(&lab, 4, "b"),
+    ];
+    let wire = lab.open("sim:net,port=wire:a");
+    cards[1].send_all(&[letter(1, EVERYBODY, 0, 1514)]);
+    cards[0].rx.wait(1);
+    cards[2].rx.wait(1);
+    let plain = letter(1, EVERYBODY, 0, 1514);
+    let tagged = [&plain[..12], &[0x81, 0, 0, 7], &plain[12..]].concat();
+    assert!(
+        cards[0].rx.got == [tagged],
+        "the longest frame, and its tag on top"
+    );
+    assert!(cards[2].rx.got == [plain]);
+    // Back, by the trunk's tag.
+    let answer = letter(0, address(1), 1, 300);
+    let tagged = [&answer[..12], &[0x81, 0, 0, 7], &answer[12..]].concat();
+    cards[0].send_all(std::slice::from_ref(&tagged));
+    cards[1].rx.wait(1);
+    assert_eq!(cards[1].rx.got, [answer]);
+    // What an access port tags is dropped, whatever is in the tag.
+    cards[1].send_all(&[tagged]);
+    until("the drop", || cards[1].rig.stat("port.dropped.vlan") == 1);
+    cards.iter_mut().for_each(|card| card.rx.quiet());
+    assert_eq!(cards[4].rig.total("dropped.tx_no_peer"), 0);
+    cards[4].send_all(&[letter(4, EVERYBODY, 0, 60)]);
+    until("the discard", || {
+        cards[4].rig.total("dropped.tx_no_peer") == 1
+    });
+    wire.close();
+}
+
+#[test]
+fn a_device_that_receives_nothing_stops_no_other() {
+    let lab = Lab::new();
+    let mut a = card(&lab, 0, "a");
+    let mut c = card(&lab, 2, "a");
+    let rig = lab.open("sim:net,port=switch:a");
+    rig.negotiate(with(&rig, false, false, true, false));
+    // It says that it is there, and has no buffer.
+    let _rx = rig.queue(0, 64);
+    let mut tx = Tx::new(&rig, rig.queue(1, 64), 2048);
+    rig.run();
+    tx.send(&[letter(1, EVERYBODY, 0, 60)]);
+    a.rx.wait(1);
+    c.send_all(&[letter(2, EVERYBODY, 0, 60)]);
+    a.rx.wait(2);
+    c.rx.wait(1);
+    c.rx.got.clear();
+    let mut sent = 0;
+    let mut number = 0;
+    until("drops at the one that is slow", || {
+        let letters = [
+            letter(0, address(1), number, 1000),
+            letter(0, address(2), number, 1000),
+        ];
+        number += 1;
+        a.send_all(&letters);
+        sent += 1;
+        c.rx.wait(sent);
+        a.rig.stat("port.dropped.full") >= 100
+    });
+    assert_eq!(c.rig.total("waits"), 0);
+    assert!(
+        c.rx.got
+            .iter()
+            .enumerate()
+            .all(|(i, f)| *f == letter(0, address(2), i, 1000))
+    );
+    // Every frame is somewhere: sent, waiting or counted.
+    assert_eq!(a.rig.stat("queue1.packets"), 2 * sent as u64);
+}
+
+#[test]
+fn a_reset_device_receives_nothing_from_before_and_its_pairs_what_is_for_them() {
+    let lab = Lab::new();
+    let a = lab.open("sim:net,port=switch:a,queue_pairs=3,workers=2");
+    let b = lab.open("sim:net,port=switch:a,queue_pairs=2,workers=2");
+    for rig in [&a, &b] {
+        rig.negotiate(with(rig, false, false, true, false).with(net::MQ));
+    }
+    let mut tx: Vec<_> = (0..3)
+        .map(|p| Tx::new(&a, a.queue(2 * p + 1, 64), 2048))
+        .collect();
+    let mut rx: Vec<_> = (0..2)
+        .map(|p| Rx::new(&b, b.queue(2 * p, 64), 2048))
+        .collect();
+    let mut ctrl = Ctrl::new(&b, b.queue(4, 8));
+    rx.iter_mut().for_each(|rx| rx.post(64));
+    a.run();
+    b.run();
+    let mut expected = [0, 0];
+    for round in 0..40 {
+        let pairs = 1 + round % 2;
+        assert_eq!(ctrl.command(&[4, 0, pairs as u8, 0]), 0);
+        for (i, tx) in tx.iter_mut().enumerate() {
+            until("sending", || tx.send(&[frame(i, 100), frame(i, 200)]) == 2);
+            expected[i % pairs] += 2;
+        }
+        for (rx, expected) in rx.iter_mut().zip(expected) {
+            rx.wait(expected);
+        }
+    }
+    rx.iter_mut().for_each(Rx::quiet);
+    // Without buffers, then reset.
+    drop(rx);
+    b.reset();
+    let b = Rig::new(b.device);
+    b.negotiate(with(&b, false, false, true, false));
+    let _none = b.queue(0, 64);
+    b.run();
+    until("sending", || tx[0].send(&frames(10, 100)) == 10);
+    until("sent", || {
+        tx[0].reap();
+        tx[0].in_flight() == 0
+    });
+    b.reset();
+    let b = Rig::new(b.device);
+    let mut card = Card::new(b, with(&a, false, false, true, false), 64, 2048);
+    card.rx.quiet();
+    assert!(card.rx.got.is_empty());
+    until("sending", || tx[0].send(&frames(3, 100)) == 3);
+    card.rx.wait(3);
+}
+
+#[test]
+fn devices_that_come_and_go_under_traffic_hurt_nobody() {
+    let lab = Lab::new();
+    let mut cards: Vec<_> = (0..3).map(|i| card(&lab, i, "a")).collect();
+    introduce(&mut cards);
+    let stop = AtomicUsize::new(0);
+    std::thread::scope(|s| {
+        let (lab, stop) = (&lab, &stop);
+        s.spawn(move || {
+            for round in 0..40 {
+                let place = ["a", "a:9"][round % 2];
+                let mut guest = card(lab, 9, place);
+                guest.tx.send(&[
+                    letter(9, EVERYBODY, round, 60),
+                    letter(9, address(0), round, 60),
+                ]);
+                if round % 3 == 0 {
+                    guest.rig.reset();
+                }
+                guest.rig.close();
+            }
+            stop.store(1, Ordering::SeqCst);
+        });
+        for (i, card) in cards.iter_mut().enumerate() {
+            s.spawn(move || {
+                let mut number = 0;
+                while stop.load(Ordering::SeqCst) == 0 {
+                    let to = [address((i + 1) % 3), address(9), EVERYBODY];
+                    card.send_all(&to.map(|to| letter(i, to, number, 200)));
+                    number += 1;
+                    std::thread::yield_now();
+                }
+            });
+        }
+    });
+    settle(&mut cards);
+    // Nothing is wedged.
+    cards[0].send_all(&[letter(0, address(1), 77, 99), letter(0, EVERYBODY, 78, 99)]);
+    cards[1].rx.wait(2);
+    cards[2].rx.wait(1);
+    assert_eq!(lab.sim.devices().len(), 3);
+}
+
+/// Waits until all that was sent has arrived, and forgets it.
+fn settle(cards: &mut [Card]) {
+    let mut since = std::time::Instant::now();
+    until("rest", || {
+        for card in &mut *cards {
+            card.tx.reap();
+            card.rx.poll();
+            if card.tx.in_flight() != 0 || !card.rx.got.is_empty() {
+                since = std::time::Instant::now();
+            }
+            card.rx.got.clear();
+        }
+        since.elapsed() >= std::time::Duration::from_millis(100)
+    });
+}
