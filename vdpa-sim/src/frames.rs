@@ -11,6 +11,8 @@
 //! A packet that is to be segmented, and that the driver does not take whole, is taken out segment by segment: how far
 //! that has come is kept here, since another pair may go on with it.
 
+use std::ops::Range;
+
 use crate::offload::Header;
 
 /// How many frames a batch holds at most.
@@ -184,7 +186,21 @@ impl FrameBatch {
     /// The packets that have not been taken out: what is true of each, and the frame, which is not finished where the
     /// header says so (see [`Plain`](crate::offload::Plain)).
     pub fn packets(&self) -> impl Iterator<Item = (Header, &[u8])> {
-        let slots = self.slots.get(self.front..self.len).unwrap_or_default();
+        self.packets_at(self.front..self.len)
+    }
+
+    /// How many packets have been taken out.
+    pub(crate) fn taken(&self) -> usize {
+        self.front
+    }
+
+    /// The packets that have been taken out since so many were.
+    pub(crate) fn taken_since(&self, taken: usize) -> impl Iterator<Item = (Header, &[u8])> {
+        self.packets_at(taken..self.front)
+    }
+
+    fn packets_at(&self, range: Range<usize>) -> impl Iterator<Item = (Header, &[u8])> {
+        let slots = self.slots.get(range).unwrap_or_default();
         slots.iter().filter_map(|slot| {
             let at = slot.at as usize;
             let packet = self.bytes.get(at..at.checked_add(slot.len as usize)?)?;

@@ -9,7 +9,7 @@
 //!                          Worker threads ── Unit::serve ──▶  Net: pairs, control queue, filter        class
 //!                              ▲                                    │ FrameBatch, by pointer
 //!                   doorbells, eventfds                             ▼
-//!                                                             Port: loopback, null, wire, pcap
+//!                                                             Port: loopback, wire, switch, tap, ...
 //! ```
 //!
 //! * A worker polls while there is work, and a bounded time longer; then it sleeps, and costs nothing. It locks,

@@ -109,6 +109,7 @@ fn what_is_wrong_with_a_device_string_is_pointed_at() {
         ("sim:net,port=wire:", "wire:", "wire:NAME"),
         ("sim:net,port=null:x", "null:x", "loopback"),
         ("sim:net,port=pcap", "pcap", "IN[:OUT]"),
+        ("sim:net,mirror=", "", "FILE"),
         ("sim:net,workers=0", "0", "1..=129"),
         ("sim:net,link=sideways", "sideways", "up"),
         ("sim:net,frobnicate=1", "frobnicate", "queue_pairs"),

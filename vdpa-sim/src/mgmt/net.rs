@@ -44,6 +44,11 @@ const KEYS: &[Key] = &[
         "what is offered; default everything",
     ),
     key("port", port::PORTS, "where frames go; default loopback"),
+    key(
+        "mirror",
+        "FILE",
+        "capture of all that is sent and received; default none",
+    ),
     key("workers", "1 to 129", "threads; default 1"),
     key("speed", "0 to 2147483647", "speed in Mb/s; default unknown"),
     key("link", "up or down", "carrier at first; default up"),
@@ -54,11 +59,12 @@ const KEYS: &[Key] = &[
 /// Makes the network card that the keys describe; `number` is nobody else's.
 pub(super) fn make(mgmt: &SimMgmt, mut keys: Keys<'_>, number: u32) -> Result<Box<dyn Class>> {
     let settings = settings(&mut keys, number)?;
-    let port = keys.value("port");
+    let (port, mirror) = (keys.value("port"), keys.value("mirror"));
     // All that can be wrong with the string, before anything is made.
     super::finish(keys, KEYS)?;
     let presence = Presence::new(settings.link);
     let port = port::open(mgmt, port.as_ref(), &settings, &presence)?;
+    let port = port::mirrored(port, mirror.as_ref(), &settings, &presence)?;
     Ok(Box::new(Net::new(settings, presence, port)))
 }
 

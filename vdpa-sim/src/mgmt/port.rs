@@ -8,7 +8,9 @@ use vdpa_core::{Error, Result};
 use super::SimMgmt;
 use crate::error::SimError;
 use crate::net::Settings;
-use crate::port::{Loopback, Membership, Null, PcapPort, Port, Presence, TapError, TapPort};
+use crate::port::{
+    Loopback, Membership, Mirror, Null, PcapPort, Port, Presence, TapError, TapPort,
+};
 
 /// All of them.
 pub(super) const PORTS: &str =
@@ -75,6 +77,28 @@ pub(super) fn open(
         }
         _ => return Err(value.unknown(PORTS.split(", ")).into()),
     })
+}
+
+/// Has what goes through a port captured, if a file is named.
+pub(super) fn mirrored(
+    port: Arc<dyn Port>,
+    file: Option<&Value<'_>>,
+    settings: &Settings,
+    presence: &Arc<Presence>,
+) -> Result<Arc<dyn Port>> {
+    let Some(file) = file else { return Ok(port) };
+    if file.text().is_empty() {
+        return Err(file.malformed("FILE: it has no name").into());
+    }
+    let presence = Arc::clone(presence);
+    let mirror = Mirror::start(
+        file.text().as_ref(),
+        port,
+        presence,
+        settings.pairs,
+        settings.longest(),
+    );
+    Ok(Arc::new(mirror.map_err(SimError::from)?))
 }
 
 fn no_name(value: &Value<'_>, form: &str) -> Error {

@@ -16,11 +16,14 @@
 //! A packet in a batch need not be a finished frame: its header says what is left to be done, and ports pass that on. One
 //! that needs frames as they are on a cable has [`Plain`](crate::offload::Plain) make them, as `pcap` does.
 //!
+//! Any of them may have a [`Mirror`]: a capture of all that is sent and received there.
+//!
 //! Between two live drivers nothing is lost for want of buffers, but on a switch: frames wait in the port, up to its
 //! depth, and then the sender's queue is not served on. What is sent to nobody (no peer, its driver not ready, its link
 //! down) is discarded and counted.
 
 mod loopback;
+mod mirror;
 mod null;
 mod pcap;
 mod pipe;
@@ -38,6 +41,7 @@ use vdpa_core::Bell;
 use crate::frames::FrameBatch;
 
 pub use loopback::Loopback;
+pub use mirror::Mirror;
 pub use null::Null;
 pub use pcap::PcapPort;
 pub use switch::{Membership, SwitchFull, SwitchPort, Switches};

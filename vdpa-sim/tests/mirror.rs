@@ -1,0 +1,221 @@
+//! Captures of what passes a port, read by a stranger.
+
+mod rig;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use pcap_file::pcap::PcapReader;
+use pcap_file::{DataLink, TsResolution};
+use rig::*;
+use vdpa_core::ErrorKind;
+
+/// The frames of a capture, each with whether its time is of today, as `pcap-file` reads them.
+fn read(capture: impl Read) -> Vec<Vec<u8>> {
+    let mut reader = PcapReader::new(capture).unwrap();
+    let header = reader.header();
+    assert_eq!(header.datalink, DataLink::ETHERNET);
+    assert_eq!(header.ts_resolution, TsResolution::NanoSecond);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let mut frames = Vec::new();
+    let mut last = std::time::Duration::ZERO;
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.unwrap();
+        assert!(now.abs_diff(packet.timestamp).as_secs() < 600);
+        assert!(packet.timestamp >= last, "one worker: in order");
+        last = packet.timestamp;
+        assert_eq!(packet.orig_len as usize, packet.data.len());
+        frames.push(packet.data.into_owned());
+    }
+    frames
+}
+
+fn card(lab: &Lab, spec: &str) -> Card {
+    let rig = lab.open(spec);
+    let features = with(&rig, true, true, true, false);
+    Card::new(rig, features, 128, 2048)
+}
+
+fn drained(card: &mut Card) {
+    until("completion", || {
+        card.tx.reap();
+        card.tx.in_flight() == 0
+    });
+}
+
+#[test]
+fn all_that_is_sent_and_received_is_in_the_file_when_the_device_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let lab = Lab::new();
+    let spec = |name: &str| format!("sim:net,port=wire:a,mirror={}", file(name).display());
+    let mut a = card(&lab, &spec("a.pcap"));
+    let mut b = card(&lab, &spec("b.pcap"));
+    let there = frames(2000, 1514);
+    let back: Vec<_> = (0..2000)
+        .map(|i| frame(100_000 + i, 60 + i % 1000))
+        .collect();
+    std::thread::scope(|s| {
+        let (a, b, there, back) = (&mut a, &mut b, &there, &back);
+        s.spawn(move || {
+            a.send_all(there);
+            a.rx.wait(back.len());
+        });
+        s.spawn(move || {
+            b.send_all(back);
+            b.rx.wait(there.len());
+        });
+    });
+    for card in [&mut a, &mut b] {
+        drained(card);
+        until("the capture", || card.rig.stat("port.mirrored") == 4000);
+    }
+    assert!(!file("a.pcap").exists(), "whole or not at all");
+    a.rig.close();
+    b.rig.close();
+    for name in ["a.pcap", "b.pcap"] {
+        let all = read(File::open(file(name)).unwrap());
+        assert_eq!(all.len(), 4000);
+        // Each direction in its order.
+        let is_back = |frame: &&Vec<u8>| frame.len() >= 60 && back.contains(frame);
+        assert!(all.iter().filter(is_back).eq(&back), "{name}");
+        assert!(all.iter().filter(|f| !is_back(f)).eq(&there), "{name}");
+    }
+}
+
+#[test]
+fn every_port_has_it_and_what_does_not_pass_is_not_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.pcap");
+    let lab = Lab::new();
+    let spec = |port: &str| format!("sim:net,port={port},mirror={}", file.display());
+    // Sent, and received again.
+    let mut card = card(&lab, &spec("loopback"));
+    let sent = frames(300, 1514);
+    card.send_all(&sent);
+    card.rx.wait(300);
+    card.rig.close();
+    let all = read(File::open(&file).unwrap());
+    assert_eq!(all.len(), 600);
+    for frame in &sent {
+        assert_eq!(all.iter().filter(|f| *f == frame).count(), 2);
+    }
+    // Nobody is there.
+    for port in ["wire:x", "switch:x:5"] {
+        let mut card = self::card(&lab, &spec(port));
+        card.send_all(&sent[..10]);
+        drained(&mut card);
+        card.rig.close();
+        assert!(read(File::open(&file).unwrap()).is_empty(), "{port}");
+    }
+    let mut card = self::card(&lab, &spec("null"));
+    card.send_all(&sent[..10]);
+    drained(&mut card);
+    card.rig.reset();
+    card.rig.close();
+    assert_eq!(read(File::open(&file).unwrap()), sent[..10]);
+}
+
+#[test]
+fn a_file_that_is_slow_holds_the_device_back_and_nothing_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    // Open already, so that the device finds a reader.
+    let mut options = File::options();
+    let mut reader = options
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(&pipe)
+        .unwrap();
+    let lab = Lab::new();
+    let mut card = card(&lab, &format!("sim:net,mirror={}", pipe.display()));
+    let all: Vec<_> = (0..20_000).map(|i| frame(i, 1514)).collect();
+    let mut sent = 0;
+    let mut same = 0;
+    // Until it waits.
+    while same < 2000 {
+        let more = card.tx.send(&all[sent..]);
+        sent += more;
+        card.rx.poll();
+        same = if more == 0 { same + 1 } else { 0 };
+        std::thread::yield_now();
+    }
+    assert!(sent < all.len(), "nobody reads the pipe");
+    let mut bytes = Vec::new();
+    let mut some = [0; 65_536];
+    let mut pump = |bytes: &mut Vec<u8>| {
+        while let Ok(len @ 1..) = reader.read(&mut some) {
+            bytes.extend(&some[..len]);
+        }
+    };
+    until("the rest", || {
+        pump(&mut bytes);
+        sent += card.tx.send(&all[sent..]);
+        card.rx.poll();
+        card.rx.got.len() == all.len()
+    });
+    assert!(card.rx.got == all);
+    std::thread::scope(|s| {
+        let closing = s.spawn(|| card.rig.close());
+        until("the end", || {
+            pump(&mut bytes);
+            closing.is_finished()
+        });
+        pump(&mut bytes);
+    });
+    let captured = read(bytes.as_slice());
+    assert_eq!(captured.len(), 2 * all.len());
+    let mut counts = HashMap::new();
+    for frame in &captured {
+        *counts.entry(frame.as_slice()).or_insert(0) += 1;
+    }
+    assert!(all.iter().all(|frame| counts[frame.as_slice()] == 2));
+}
+
+#[test]
+fn a_disk_that_is_full_ends_the_capture_and_not_the_device() {
+    let lab = Lab::new();
+    let mut card = card(&lab, "sim:net,mirror=/dev/full");
+    let all = frames(3000, 1514);
+    card.send_all(&all);
+    card.rx.wait(all.len());
+    assert!(card.rx.got == all);
+    drained(&mut card);
+    assert!(card.rig.stat("port.mirrored") < 6000);
+    card.rig.close();
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_named_with_the_reason_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let missing = dir.path().join("no/such/dir/m.pcap");
+    let refused = |file: &Path| {
+        let spec = format!("sim:net,port=wire:a,mirror={}", file.display());
+        let error = lab.registry.open(&spec).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        let reason = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error}: {}", reason.unwrap_or_default())
+    };
+    let why = refused(&missing);
+    assert!(why.contains("no/such/dir/m.pcap"), "{why}");
+    assert!(why.contains("No such file or directory"), "{why}");
+    assert!(refused(dir.path()).contains("not a file name"));
+    // The wire's end is free.
+    let _a = lab.open("sim:net,port=wire:a");
+    let _b = lab.open("sim:net,port=wire:a");
+    let left: Vec<PathBuf> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
