@@ -42,3 +42,23 @@ impl Counters {
         }
     }
 }
+
+/// A list of counters: an enum of their places, and their names in the same order.
+macro_rules! counters {
+    (
+        $(#[$doc:meta])* $vis:vis enum $name:ident;
+        $(#[$list:meta])* $listed:vis const $names:ident {
+            $( $(#[$about:meta])* $variant:ident = $text:literal, )*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        $vis enum $name {
+            $( $(#[$about])* $variant, )*
+        }
+
+        $(#[$list])*
+        $listed const $names: &[&str] = &[$( $text, )*];
+    };
+}
+pub(crate) use counters;

@@ -1,23 +1,12 @@
 //! What a queue pair counts.
 
-use crate::stats::Counters;
-
-macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident, $names:ident { $( $(#[$about:meta])* $variant:ident = $text:literal, )* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub(super) enum $name {
-            $( $(#[$about])* $variant, )*
-        }
-
-        /// The names of these counters, behind the name of the queue and a dot.
-        pub const $names: &[&str] = &[$( $text, )*];
-    };
-}
+use crate::stats::{Counters, counters};
 
 counters! {
     /// What a transmit queue counts.
-    Tx, TRANSMIT_COUNTERS {
+    pub(super) enum Tx;
+    /// The names of the counters of a transmit queue, behind the name of the queue and a dot.
+    pub const TRANSMIT_COUNTERS {
         /// Frames given to the port.
         Packets = "packets",
         /// Their bytes.
@@ -55,7 +44,9 @@ counters! {
 
 counters! {
     /// What a receive queue counts.
-    Rx, RECEIVE_COUNTERS {
+    pub(super) enum Rx;
+    /// The names of the counters of a receive queue, behind the name of the queue and a dot.
+    pub const RECEIVE_COUNTERS {
         /// Frames given to the driver.
         Packets = "packets",
         /// Their bytes.

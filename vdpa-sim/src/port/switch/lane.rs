@@ -9,7 +9,7 @@ use super::vlan::{self, Admitted, Membership, Refused, Rewrite, TAG_BYTES};
 use super::{DEPTH, End, Inbox, Switch};
 use crate::frames::{BATCH_FRAMES, FrameBatch};
 use crate::port::{EPOCHS, Lane, Room};
-use crate::stats::Counters;
+use crate::stats::{Counters, counters};
 
 /// Empty batches.
 type Spares = Vec<Box<FrameBatch>>;
@@ -17,34 +17,28 @@ type Spares = Vec<Box<FrameBatch>>;
 /// How many empty batches a lane keeps.
 const SPARES: usize = 4;
 
-macro_rules! counters {
-    ($($(#[$about:meta])* $variant:ident = $text:literal,)*) => {
-        /// What a lane counts.
-        #[derive(Clone, Copy)]
-        enum Count { $($(#[$about])* $variant,)* }
-
-        /// The names of these counters.
-        pub(super) const SWITCH_COUNTERS: &[&str] = &[$($text,)*];
-    };
-}
-
 counters! {
-    /// Frames for one station that nobody has been seen with: they went to all.
-    Flooded = "flooded",
-    /// Copies for devices that had too much to receive already.
-    Full = "dropped.full",
-    /// Frames that nobody else of the VLAN is there for.
-    Nobody = "dropped.nobody",
-    /// Frames for a station on the side that they came from.
-    Back = "dropped.back",
-    /// Frames with a tag at an access port, or of the VLAN that is none.
-    Vlan = "dropped.vlan",
-    /// Frames shorter than their headers.
-    Short = "dropped.short",
-    /// Frames from a group or from address 0.
-    Source = "dropped.source",
-    /// Frames for the switch itself.
-    Reserved = "dropped.reserved",
+    /// What a lane counts.
+    enum Count;
+    /// The names of these counters.
+    pub(super) const SWITCH_COUNTERS {
+        /// Frames for one station that nobody has been seen with: they went to all.
+        Flooded = "flooded",
+        /// Copies for devices that had too much to receive already.
+        Full = "dropped.full",
+        /// Frames that nobody else of the VLAN is there for.
+        Nobody = "dropped.nobody",
+        /// Frames for a station on the side that they came from.
+        Back = "dropped.back",
+        /// Frames with a tag at an access port, or of the VLAN that is none.
+        Vlan = "dropped.vlan",
+        /// Frames shorter than their headers.
+        Short = "dropped.short",
+        /// Frames from a group or from address 0.
+        Source = "dropped.source",
+        /// Frames for the switch itself.
+        Reserved = "dropped.reserved",
+    }
 }
 
 impl From<Refused> for Count {

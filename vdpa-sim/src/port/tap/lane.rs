@@ -11,7 +11,7 @@ use super::{Lane, Tap};
 use crate::frames::{FrameBatch, HEADER_BYTES};
 use crate::offload::{self, Header};
 use crate::port::Room;
-use crate::stats::Counters;
+use crate::stats::{Counters, counters};
 
 /// The longest frame that a tap gives: the longest there is, in two tags.
 const LONGEST: usize = offload::LONGEST.saturating_add(8);
@@ -19,26 +19,20 @@ const LONGEST: usize = offload::LONGEST.saturating_add(8);
 /// The shortest frame: two addresses and a type.
 const SHORTEST: usize = 14;
 
-macro_rules! counters {
-    ($($(#[$about:meta])* $variant:ident = $text:literal,)*) => {
-        /// What a lane counts.
-        #[derive(Clone, Copy)]
-        enum Count { $($(#[$about])* $variant,)* }
-
-        /// The names of these counters.
-        pub(super) const TAP_COUNTERS: &[&str] = &[$($text,)*];
-    };
-}
-
 counters! {
-    /// Frames given up when the interface turned out to be down or gone; the next ones find no peer.
-    Down = "dropped.tx_down",
-    /// Frames that the kernel did not take for another reason.
-    Refused = "dropped.tx_refused",
-    /// Packets of the kernel that are no whole frame.
-    Malformed = "dropped.rx_malformed",
-    /// How often the interface had no room.
-    Waits = "tx_waits",
+    /// What a lane counts.
+    enum Count;
+    /// The names of these counters.
+    pub(super) const TAP_COUNTERS {
+        /// Frames given up when the interface turned out to be down or gone; the next ones find no peer.
+        Down = "dropped.tx_down",
+        /// Frames that the kernel did not take for another reason.
+        Refused = "dropped.tx_refused",
+        /// Packets of the kernel that are no whole frame.
+        Malformed = "dropped.rx_malformed",
+        /// How often the interface had no room.
+        Waits = "tx_waits",
+    }
 }
 
 /// A pair's queue.
