@@ -24,7 +24,9 @@
 //! waited would stop what it sends to others. So a sender never waits here, and between two devices that shall lose
 //! nothing there is `wire`.
 
+mod incoming;
 mod lane;
+mod outgoing;
 mod table;
 #[cfg(test)]
 mod tests;
