@@ -4,14 +4,16 @@
 //!   station (VLAN and address) ── hash ──▶ set ▶ | entry | entry | ... 8 ways |      512 sets, 4096 entries
 //!                                                 { key, device and time learnt }
 //! ```
-//! Lanes look things up without a lock. Whoever has something to learn tries a lock, once a batch; if another one
-//! learns at that moment, the next batch will do. A set that is full gives up its oldest entry, so that whoever invents
-//! addresses displaces some, and what is displaced is flooded until it is learnt again.
+//! Lanes look things up without a lock. Whoever has something to learn, which is once in ten seconds for a station that
+//! stays where it is, takes a lock, once for all of a batch. A set that is full gives up its oldest entry, so that
+//! whoever invents addresses displaces some, and what is displaced is flooded until it is learnt again.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::shared::lock;
 
 /// After how many seconds without a frame a station is forgotten.
 pub(super) const AGE: u32 = 300;
@@ -120,11 +122,9 @@ impl Table {
         })
     }
 
-    /// Stations were seen at `id`. If others learn at this moment, that is left for the next time.
+    /// Stations were seen at `id`.
     pub(super) fn learn(&self, stations: &[Station], id: Id, now: u32) {
-        let Ok(_writer) = self.writer.try_lock() else {
-            return;
-        };
+        let _writer = lock(&self.writer);
         for station in stations {
             self.write(*station, pack(id, now), now);
         }
