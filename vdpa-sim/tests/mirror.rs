@@ -210,6 +210,21 @@ fn a_file_that_cannot_be_made_is_named_with_the_reason_and_nothing_is_left() {
     assert!(why.contains("no/such/dir/m.pcap"), "{why}");
     assert!(why.contains("No such file or directory"), "{why}");
     assert!(refused(dir.path()).contains("not a file name"));
+    // Another one's, by whatever name.
+    let file = dir.path().join("m.pcap");
+    let first = lab.open(&format!("sim:net,mirror={}", file.display()));
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+    for same in [&file, &link.join("m.pcap")] {
+        let spec = format!("sim:net,mirror={}", same.display());
+        let why = lab.registry.open(&spec).unwrap_err().to_string();
+        assert!(why.contains("another device's mirror"), "{why}");
+    }
+    first.close();
+    lab.open(&format!("sim:net,mirror={}", file.display()))
+        .close();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(&link).unwrap();
     // The wire's end is free.
     let _a = lab.open("sim:net,port=wire:a");
     let _b = lab.open("sim:net,port=wire:a");

@@ -11,7 +11,7 @@ use vdpa_core::{Attr, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Result, Vdpa
 
 use crate::class::Class;
 use crate::device::{Options, SimDevice};
-use crate::port::{Switches, Wires};
+use crate::port::{Mirrors, Switches, Wires};
 use crate::shared::lock;
 
 /// Keys of every class.
@@ -55,6 +55,7 @@ pub struct SimMgmt {
     classes: [MgmtClass; KINDS.len()],
     wires: Wires,
     switches: Switches,
+    mirrors: Mirrors,
     devices: Mutex<Devices>,
 }
 
@@ -77,6 +78,7 @@ impl SimMgmt {
             classes: KINDS.map(|kind| kind.class),
             wires: Wires::new(),
             switches: Switches::new(),
+            mirrors: Mirrors::new(),
             devices: Mutex::default(),
         }
     }

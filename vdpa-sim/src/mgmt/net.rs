@@ -64,7 +64,7 @@ pub(super) fn make(mgmt: &SimMgmt, mut keys: Keys<'_>, number: u32) -> Result<Bo
     super::finish(keys, KEYS)?;
     let presence = Presence::new(settings.link);
     let port = port::open(mgmt, port.as_ref(), &settings, &presence)?;
-    let port = port::mirrored(port, mirror.as_ref(), &settings, &presence)?;
+    let port = port::mirrored(mgmt, port, mirror.as_ref(), &settings, &presence)?;
     Ok(Box::new(Net::new(settings, presence, port)))
 }
 

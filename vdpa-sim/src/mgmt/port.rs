@@ -9,7 +9,7 @@ use super::SimMgmt;
 use crate::error::SimError;
 use crate::net::Settings;
 use crate::port::{
-    Loopback, Membership, Mirror, Null, PcapPort, Port, Presence, TapError, TapPort,
+    Loopback, Membership, MirrorError, Null, PcapPort, Port, Presence, TapError, TapPort,
 };
 
 /// All of them.
@@ -81,6 +81,7 @@ pub(super) fn open(
 
 /// Has what goes through a port captured, if a file is named.
 pub(super) fn mirrored(
+    mgmt: &SimMgmt,
     port: Arc<dyn Port>,
     file: Option<&Value<'_>>,
     settings: &Settings,
@@ -90,15 +91,13 @@ pub(super) fn mirrored(
     if file.text().is_empty() {
         return Err(file.malformed("FILE: it has no name").into());
     }
-    let presence = Arc::clone(presence);
-    let mirror = Mirror::start(
-        file.text().as_ref(),
-        port,
-        presence,
-        settings.pairs,
-        settings.longest(),
-    );
-    Ok(Arc::new(mirror.map_err(SimError::from)?))
+    let (path, presence) = (file.text().as_ref(), Arc::clone(presence));
+    let (pairs, longest) = (settings.pairs, settings.longest());
+    let mirror = mgmt.mirrors.start(path, port, presence, pairs, longest);
+    Ok(Arc::new(mirror.map_err(|e| match e {
+        MirrorError::Taken { .. } => Error::from(file.malformed(format!("free: {e}"))),
+        MirrorError::Capture(e) => SimError::from(e).into(),
+    })?))
 }
 
 fn no_name(value: &Value<'_>, form: &str) -> Error {

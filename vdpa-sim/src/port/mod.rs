@@ -41,7 +41,7 @@ use vdpa_core::Bell;
 use crate::frames::FrameBatch;
 
 pub use loopback::Loopback;
-pub use mirror::Mirror;
+pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use null::Null;
 pub use pcap::PcapPort;
 pub use switch::{Membership, SwitchFull, SwitchPort, Switches};

@@ -1,0 +1,211 @@
+//! `mirror=FILE`: a capture of all that a device sends and receives at its port, whatever port that is.
+//!
+//! ```text
+//!   lane of the port ◀── MirrorLane ◀──▶ the device              each worker copies what passes
+//!                            │ records ══▶ queue ══▶ writer      one thread: the file, finished frames, and their times
+//! ```
+//! The capture is whole: a writer that falls behind holds the device back, as a slow peer would, and nothing is left
+//! out. If the file cannot be written any more, that is said once, and the device goes on without it.
+
+mod recorder;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+
+use crossbeam_queue::ArrayQueue;
+use vdpa_core::{Bell, Sleeper};
+
+use super::{Lane, Port, Presence};
+use crate::frames::FrameBatch;
+use crate::offload::Plain;
+use crate::pcap::{CaptureError, CaptureWriter, TimeResolution, Timestamp};
+use crate::shared::lock;
+
+use recorder::MirrorLane;
+use writer::Writer;
+
+/// How many records wait for the writer at most.
+const DEPTH: usize = 64;
+
+/// The files that mirrors of one [`SimMgmt`](crate::SimMgmt) are written to: no two to the same. A value, not a global.
+#[derive(Clone, Default)]
+pub struct Mirrors(Arc<Mutex<Files>>);
+
+/// Files and what is under way to each.
+type Files = Vec<(PathBuf, Weak<Reel>)>;
+
+/// Why there is no mirror.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MirrorError {
+    /// Another device's mirror is being written to the file: of the two the later one would be left.
+    #[error("{}: another device's mirror: name a file of its own", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be made.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+}
+
+/// A port of which all that passes is captured.
+///
+/// Frames are in the order in which workers passed them, and as they are on a cable: checksums completed, large packets
+/// segmented. What is sent while nobody is there, or received by no queue, did not pass. The file is whole when the
+/// device is closed.
+pub struct Mirror {
+    port: Arc<dyn Port>,
+    tape: Arc<Tape>,
+    longest: usize,
+}
+
+/// What the lanes and the writer share.
+struct Tape {
+    reel: Arc<Reel>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is under way to the writer.
+struct Reel {
+    records: ArrayQueue<Record>,
+    empty: ArrayQueue<Box<FrameBatch>>,
+    bell: Arc<Bell>,
+    presence: Arc<Presence>,
+    /// A lane waits for room.
+    blocked: AtomicBool,
+    /// There will be no more.
+    ended: AtomicBool,
+    /// Frames in the file.
+    written: AtomicU64,
+}
+
+/// Frames that passed at one time.
+struct Record {
+    time: Timestamp,
+    batch: Box<FrameBatch>,
+}
+
+impl Mirrors {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Begins the capture `file` of what passes `port`.
+    ///
+    /// * `pairs`, `longest`: the device's queue pairs, and the bytes of its longest frame
+    ///
+    /// # Errors
+    /// [`MirrorError`]: the file is another mirror's, it cannot be made, or there can be no writer.
+    pub fn start(
+        &self,
+        file: &Path,
+        port: Arc<dyn Port>,
+        presence: Arc<Presence>,
+        pairs: u16,
+        longest: usize,
+    ) -> Result<Mirror, MirrorError> {
+        let mut files = lock(&self.0);
+        files.retain(|(_, reel)| reel.strong_count() != 0);
+        let place = place(file);
+        if let Some(place) = &place
+            && files.iter().any(|(taken, _)| taken == place)
+        {
+            return Err(MirrorError::Taken {
+                path: file.to_owned(),
+            });
+        }
+        let (reel, writer) = start(file, presence, pairs)?;
+        if let Some(place) = place {
+            files.push((place, Arc::downgrade(&reel)));
+        }
+        Ok(Mirror {
+            port,
+            tape: Arc::new(Tape {
+                reel,
+                writer: Mutex::new(Some(writer)),
+            }),
+            longest,
+        })
+    }
+}
+
+/// Where a file is or will be, whatever its name leads over; `None` for one that may be written by many, such as a pipe
+/// or `/dev/null`.
+fn place(file: &Path) -> Option<PathBuf> {
+    if let Ok(there) = file.canonicalize() {
+        return there.is_file().then_some(there);
+    }
+    let parent = file.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
+    Some(parent.join(file.file_name()?))
+}
+
+/// Makes the file, and starts its writer.
+fn start(
+    file: &Path,
+    presence: Arc<Presence>,
+    pairs: u16,
+) -> Result<(Arc<Reel>, JoinHandle<()>), CaptureError> {
+    let capture = CaptureWriter::create(file, TimeResolution::Nanos)?;
+    let no_writer = |source| CaptureError::Write {
+        path: file.to_owned(),
+        source,
+    };
+    let sleeper = Sleeper::new().map_err(|e| no_writer(std::io::Error::other(e)))?;
+    let depth = DEPTH.max(usize::from(pairs).saturating_mul(2));
+    let reel = Arc::new(Reel {
+        records: ArrayQueue::new(depth),
+        empty: ArrayQueue::new(depth),
+        bell: Bell::new(&sleeper),
+        presence,
+        blocked: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        written: AtomicU64::new(0),
+    });
+    let writer = Writer {
+        file: file.display().to_string(),
+        capture: Some(capture),
+        reel: Arc::clone(&reel),
+        plain: Plain::new(),
+    };
+    let writer = std::thread::Builder::new()
+        .name("mirror".to_owned())
+        .spawn(move || writer.run(&sleeper))
+        .map_err(no_writer)?;
+    Ok((reel, writer))
+}
+
+impl Port for Mirror {
+    fn lane(&self, pair: u16) -> Box<dyn Lane> {
+        Box::new(MirrorLane::new(
+            self.port.lane(pair),
+            &self.tape,
+            self.longest,
+        ))
+    }
+
+    fn changed(&self) {
+        self.port.changed();
+    }
+
+    fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
+        self.port.stats(to);
+        let written = self.tape.reel.written.load(Ordering::Relaxed);
+        to("port.mirrored", written);
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        self.reel.ended.store(true, Ordering::Release);
+        self.reel.bell.ring();
+        if let Some(writer) = lock(&self.writer).take() {
+            let _panicked = writer.join();
+        }
+    }
+}
