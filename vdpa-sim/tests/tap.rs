@@ -7,12 +7,17 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{
+    NetHeaders, NetSlice, PacketBuilder, PacketHeaders, SlicedPacket, TransportHeader,
+    TransportSlice,
+};
 use netns::{ip, within};
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use rig::*;
 use vdpa_core::bits::net;
 use vdpa_core::config::net::NetStatus;
 use vdpa_core::{Attr, ErrorKind, Event, LinkState, MgmtDevice};
+use vdpa_sim::offload::{self, Header, Sum};
 
 /// The driver's addresses, and its port.
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 7];
@@ -68,6 +73,18 @@ fn datagrams(frames: &[Vec<u8>]) -> Vec<(u16, Vec<u8>)> {
     frames.iter().filter_map(ours).collect()
 }
 
+/// Whether the checksums of a datagram are right, in the frame as it is.
+fn is_finished(frame: &[u8]) -> bool {
+    let packet = PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let (Some(NetHeaders::Ipv4(v4, _)), Some(TransportHeader::Udp(udp))) =
+        (packet.net, packet.transport)
+    else {
+        panic!("no datagram");
+    };
+    let sum = udp.calc_checksum_ipv4(&v4, packet.payload.slice()).unwrap();
+    v4.calc_header_checksum() == v4.header_checksum && sum == udp.checksum
+}
+
 fn card(rig: Rig) -> Card {
     let features = with(&rig, false, true, true, false);
     Card::new(rig, features, 128, 2048)
@@ -104,6 +121,15 @@ fn talk(card: &mut Card, socket: &UdpSocket, count: usize) {
             datagrams(&card.rx.got).len() > before
         });
         assert_eq!(datagrams(&card.rx.got).pop(), Some((port, payload(i))));
+        let last = card
+            .rx
+            .got
+            .iter()
+            .rfind(|frame| !datagrams(std::slice::from_ref(*frame)).is_empty());
+        assert!(
+            is_finished(last.unwrap()),
+            "the kernel left its checksum to the tap"
+        );
         card.rx.got.clear();
         card.send_all(&[datagram(port, &payload(i))]);
         let mut bytes = [0; 2000];
@@ -257,6 +283,125 @@ fn an_interface_that_is_down_discards_and_goes_on_when_it_is_up() {
             // The interface forgot it.
             ip("neigh replace 10.77.0.2 lladdr 52:54:00:00:00:07 dev tap0 nud permanent");
             talk(&mut card, &socket(), 5);
+        },
+    );
+}
+
+/// Ten datagrams of a thousand bytes that the kernel is given as one, and cuts where nobody else does.
+fn burst(socket: &UdpSocket) -> Vec<u8> {
+    setsockopt(socket, UdpGsoSegment, &1000).unwrap();
+    let burst: Vec<u8> = (0..10_000).map(|at| (at / 7) as u8).collect();
+    assert_eq!(socket.send(&burst).unwrap(), burst.len());
+    burst
+}
+
+#[test]
+fn what_the_kernel_leaves_undone_is_done_for_a_driver_that_does_not_take_it_so() {
+    within(
+        "tap::what_the_kernel_leaves_undone_is_done_for_a_driver_that_does_not_take_it_so",
+        || {
+            let mut card = card(Lab::new().open(SPEC));
+            address();
+            let socket = socket();
+            for _ in 0..20 {
+                let sent = burst(&socket);
+                until("all datagrams", || {
+                    card.rx.poll();
+                    datagrams(&card.rx.got).len() == 10
+                });
+                let got = std::mem::take(&mut card.rx.got);
+                let port = socket.local_addr().unwrap().port();
+                let expected = sent.chunks(1000).map(|part| (port, part.to_vec()));
+                assert!(datagrams(&got).into_iter().eq(expected));
+                let ours = got
+                    .iter()
+                    .filter(|f| !datagrams(std::slice::from_ref(*f)).is_empty());
+                assert!(ours.clone().all(|frame| is_finished(frame)));
+            }
+            // From Linux 6.2 on they come whole, and are cut here.
+            println!("segmented: {}", card.rig.stat("queue0.segmented"));
+        },
+    );
+}
+
+#[test]
+fn what_is_left_undone_passes_both_ways_for_a_driver_that_takes_it_so() {
+    within(
+        "tap::what_is_left_undone_passes_both_ways_for_a_driver_that_takes_it_so",
+        || {
+            let rig = Lab::new().open(SPEC);
+            let features = with(&rig, true, true, true, false)
+                | (rig.device.offered() & (offload::TRANSMIT | offload::RECEIVE));
+            // Without the first, packets of the kernel come in segments, but with partial checksums.
+            let mut card = Card::new(rig, features, 64, 65_600);
+            address();
+            let socket = socket();
+            let port = socket.local_addr().unwrap().port();
+            socket.send(&[5; 500]).unwrap();
+            let sent = burst(&socket);
+            let mut bytes = 0;
+            until("all bytes", || {
+                card.rx.poll();
+                let got = datagrams(&card.rx.got);
+                bytes = got.iter().map(|(_, payload)| payload.len()).sum();
+                bytes == 10_500
+            });
+            let mut whole = 0;
+            for (header, frame) in card.rx.headers.iter().zip(&card.rx.got) {
+                if datagrams(std::slice::from_ref(frame)).is_empty() {
+                    continue;
+                }
+                let header = Header::of(header);
+                assert!(
+                    header.needs_csum(),
+                    "a checksum that nobody needed was computed"
+                );
+                assert_eq!((header.csum_start, header.csum_offset), (34, 6));
+                if header.is_gso() {
+                    assert_eq!((header.gso(), header.gso_size), (Header::GSO_UDP_L4, 1000));
+                    assert!(frame.ends_with(&sent));
+                    whole += 1;
+                }
+            }
+            println!("whole: {whole}");
+            // And the other way: the kernel cuts, and completes.
+            let mut large = datagram(port, &sent);
+            let partial = |frame: &mut Vec<u8>, gso_type: u8| {
+                // The sum of the pseudo header, as a driver leaves it there.
+                let len = (frame.len() - 34) as u16;
+                let sum = Sum::of(&frame[26..34]).and_word(17).and_word(len);
+                frame[40..42].copy_from_slice(&sum.fold().to_be_bytes());
+                let header = Header {
+                    flags: Header::NEEDS_CSUM,
+                    gso_type,
+                    hdr_len: 42,
+                    gso_size: 1000,
+                    csum_start: 34,
+                    csum_offset: 6,
+                };
+                let mut bytes = [0; HEADER];
+                header.put(&mut bytes);
+                bytes
+            };
+            let header = partial(&mut large, Header::GSO_UDP_L4);
+            assert_eq!(
+                card.tx.send_with([(header, large.as_slice())].into_iter()),
+                1
+            );
+            let mut some = [0; 2000];
+            for part in sent.chunks(1000) {
+                let len = socket.recv(&mut some).unwrap();
+                assert_eq!(some[..len], *part);
+            }
+            let mut small = datagram(port, b"partial");
+            let header = partial(&mut small, Header::GSO_NONE);
+            assert_eq!(
+                card.tx.send_with([(header, small.as_slice())].into_iter()),
+                1
+            );
+            let len = socket.recv(&mut some).unwrap();
+            assert_eq!(some[..len], *b"partial");
+            assert_eq!(card.rig.stat("port.dropped.tx_refused"), 0);
         },
     );
 }
