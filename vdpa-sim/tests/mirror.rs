@@ -1,5 +1,7 @@
 //! Captures of what passes a port, read by a stranger.
 
+#[path = "rig/packets.rs"]
+mod packets;
 mod rig;
 
 use std::collections::HashMap;
@@ -11,10 +13,12 @@ use std::time::SystemTime;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use packets::{TCP4, TCP6, UDP6, dissect, payload};
 use pcap_file::pcap::PcapReader;
 use pcap_file::{DataLink, TsResolution};
 use rig::*;
 use vdpa_core::ErrorKind;
+use vdpa_sim::offload::TRANSMIT;
 
 /// The frames of a capture, each with whether its time is of today, as `pcap-file` reads them.
 fn read(capture: impl Read) -> Vec<Vec<u8>> {
@@ -122,6 +126,43 @@ fn every_port_has_it_and_what_does_not_pass_is_not_in_it() {
     card.rig.reset();
     card.rig.close();
     assert_eq!(read(File::open(&file).unwrap()), sent[..10]);
+}
+
+#[test]
+fn what_is_left_undone_is_finished_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.pcap");
+    let rig = Lab::new().open(&format!("sim:net,port=null,mirror={}", file.display()));
+    let features = with(&rig, false, false, true, false) | TRANSMIT;
+    let mut card = Card::new(rig, features, 16, 65_600);
+    let long = payload(1, 60_000);
+    let packets = [
+        TCP4.packet(&long, 1460),
+        UDP6.packet(&long, 1000),
+        TCP6.partial(&long[..500]),
+    ];
+    for packet in &packets {
+        let mut header = [0; HEADER];
+        header[..10].copy_from_slice(&packet.header);
+        let sent = card
+            .tx
+            .send_with([(header, packet.frame.as_slice())].into_iter());
+        assert_eq!(sent, 1);
+    }
+    drained(&mut card);
+    card.rig.close();
+    let all = read(File::open(&file).unwrap());
+    assert_eq!(all.len(), 60_000_usize.div_ceil(1460) + 60 + 1);
+    let bytes = |frames: &[Vec<u8>]| -> Vec<u8> {
+        frames
+            .iter()
+            .flat_map(|frame| dissect(frame).payload)
+            .collect()
+    };
+    let (tcp, rest) = all.split_at(60_000_usize.div_ceil(1460));
+    assert!(bytes(tcp) == long);
+    assert!(bytes(&rest[..60]) == long);
+    assert!(bytes(&rest[60..]) == long[..500]);
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Devices on a switch.
 
+#[path = "rig/packets.rs"]
+mod packets;
 mod rig;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use packets::{Packet, TCP4, TCP6, UDP4, dissect, payload};
 use rig::*;
 use vdpa_core::MgmtDevice;
 use vdpa_core::bits::net;
+use vdpa_sim::offload::TRANSMIT;
 
 /// The address of the station behind card `i`.
 fn address(i: usize) -> [u8; 6] {
@@ -152,6 +156,51 @@ fn access_ports_and_trunks_through_the_rings() {
         cards[4].rig.total("dropped.tx_no_peer") == 1
     });
     wire.close();
+}
+
+#[test]
+fn packets_that_are_not_finished_keep_what_is_said_of_them_when_their_tags_change() {
+    let lab = Lab::new();
+    let mut trunk = card(&lab, 0, "a");
+    let mut access = card(&lab, 1, "a:7");
+    let rig = lab.open("sim:net,port=switch:a:7");
+    let features = with(&rig, false, false, true, false) | TRANSMIT;
+    let mut sender = Card::new(rig, features, 16, 65_600);
+    let long = payload(1, 30_000);
+    let send = |card: &mut Card, Packet { header, frame }: Packet| {
+        let mut bytes = [0; HEADER];
+        bytes[..10].copy_from_slice(&header);
+        until("sending", || {
+            card.tx.send_with([(bytes, frame.as_slice())].into_iter()) == 1
+        });
+    };
+    let check = |card: &mut Card, tagged: bool| {
+        card.rx.wait(30 + 30 + 1);
+        for frame in &card.rx.got {
+            assert_eq!(frame[12..14] == [0x81, 0], tagged);
+        }
+        let parts = card.rx.got.iter().map(|frame| dissect(frame).payload);
+        let expected = [&long[..], &long, &long[..900]].concat();
+        assert!(parts.flatten().eq(expected));
+        card.rx.got.clear();
+    };
+    send(&mut sender, TCP4.packet(&long, 1000));
+    send(&mut sender, UDP4.packet(&long, 1000));
+    send(&mut sender, TCP6.partial(&long[..900]));
+    check(&mut access, false);
+    check(&mut trunk, true);
+    // From a trunk, with its tag, whose VLAN is 5.
+    let rig = lab.open("sim:net,port=switch:a");
+    let features = with(&rig, true, false, true, false) | TRANSMIT;
+    let mut sender = Card::new(rig, features, 16, 65_600);
+    let mut five = card(&lab, 5, "a:5");
+    let tagged = |shape| packets::Shape { tags: 1, ..shape };
+    send(&mut sender, tagged(TCP4).packet(&long, 1000));
+    send(&mut sender, tagged(UDP4).packet(&long, 1000));
+    send(&mut sender, tagged(TCP6).partial(&long[..900]));
+    check(&mut five, false);
+    check(&mut trunk, true);
+    access.rx.quiet();
 }
 
 #[test]
