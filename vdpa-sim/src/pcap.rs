@@ -43,6 +43,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::iter::FusedIterator;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use pcap_file::pcap::PcapHeader;
 use pcap_file::{DataLink, Endianness, TsResolution};
@@ -79,6 +80,16 @@ impl Timestamp {
             Some(Self { secs, nanos })
         } else {
             None
+        }
+    }
+
+    /// The time by the system's clock. A capture ends in 2106.
+    pub fn now() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        Self {
+            secs: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+            nanos: now.subsec_nanos(),
         }
     }
 

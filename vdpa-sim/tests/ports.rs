@@ -167,9 +167,15 @@ fn a_wire_has_two_ends_and_one_that_is_closed_is_free_again() {
 
 #[test]
 fn pairs_of_one_device_go_to_the_pairs_that_the_other_uses() {
+    for port in ["wire:a", "switch:a"] {
+        pairs(port);
+    }
+}
+
+fn pairs(port: &str) {
     let lab = Lab::new();
-    let a = lab.open("sim:net,port=wire:a,queue_pairs=3,workers=2");
-    let b = lab.open("sim:net,port=wire:a,queue_pairs=2,workers=2");
+    let a = lab.open(&format!("sim:net,port={port},queue_pairs=3,workers=2"));
+    let b = lab.open(&format!("sim:net,port={port},queue_pairs=2,workers=2"));
     for rig in [&a, &b] {
         rig.negotiate(with(rig, false, false, true, false).with(net::MQ));
     }

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use super::{Lane, Port, Room};
 use crate::frames::FrameBatch;
@@ -82,11 +81,7 @@ impl Out {
     fn write(&self, batch: &FrameBatch, plain: &mut Plain) {
         let mut writer = lock(&self.writer);
         let Some(open) = writer.as_mut() else { return };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.unwrap_or_default();
-        // A capture ends in 2106.
-        let secs = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-        let time = Timestamp::new(secs, now.subsec_nanos()).unwrap_or_default();
+        let time = Timestamp::now();
         let mut failed = None;
         let _all_or_some = plain.batch(batch, |frame| match open.write(time, frame) {
             Ok(()) => ControlFlow::Continue(()),

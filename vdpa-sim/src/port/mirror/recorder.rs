@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::SystemTime;
 
 use super::{Record, Tape};
 use crate::frames::FrameBatch;
@@ -112,7 +111,7 @@ impl Recorder {
         let mut time = None;
         let mut filling: Option<Box<FrameBatch>> = None;
         for (header, frame) in packets {
-            let time = *time.get_or_insert_with(now);
+            let time = *time.get_or_insert_with(Timestamp::now);
             let longest = self.longest.max(frame.len());
             let mut batch = filling.take().unwrap_or_else(|| self.blank(longest));
             if !batch.push_packet(header, frame) {
@@ -151,12 +150,4 @@ impl Drop for Recorder {
             std::thread::yield_now();
         }
     }
-}
-
-fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.unwrap_or_default();
-    // A capture ends in 2106.
-    let secs = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-    Timestamp::new(secs, now.subsec_nanos()).unwrap_or_default()
 }
