@@ -96,8 +96,8 @@
 //!
 //! # Reading order
 //! `parent` and `caps` (the contract), `queue`, `call`, `doorbell` and `sleeper`, `event`, `relay`, `dma` (its parts),
-//! `status` (the machine), `device` (the handle), [`session`] (the driver), `mgmt` (the factory); the tables beside it
-//! are [`bits`], [`graph`], [`config`] and [`spec`].
+//! `status` (the machine), `device` (the handle), [`session`] (the driver), `mgmt` (the factory, and layers); the
+//! tables beside it are [`bits`], [`graph`], [`config`], [`spec`] and [`faults`].
 
 mod call;
 mod caps;
@@ -119,6 +119,7 @@ mod sync;
 
 pub mod bits;
 pub mod config;
+pub mod faults;
 pub mod graph;
 pub mod session;
 pub mod spec;
@@ -134,7 +135,7 @@ pub use doorbell::{Doorbell, Page};
 pub use error::{Error, ErrorKind, ParentError, ParentFailure, Result};
 pub use event::{Event, EventSink, Events};
 pub use features::{Bits, FeatureBit, FeatureList, FeatureName, Features};
-pub use mgmt::{Attr, Key, LinkState, MgmtClass, MgmtDevice, MgmtEntry, Registry};
+pub use mgmt::{Attr, Key, Layer, LinkState, MgmtClass, MgmtDevice, MgmtEntry, Registry, Wrap};
 pub use parent::{CallKind, DeviceInfo, Host, Kick, KickKind, VdpaDevice};
 pub use queue::{Area, Asid, GroupIndex, QueueConfig, QueueIndex, QueueLimits};
 pub use relay::{Relay, Relayed};
@@ -144,3 +145,4 @@ pub use spec::{DeviceSpec, SpecError};
 pub use status::{Status, StatusMachine, Step, SuspendBit};
 #[cfg(loom)]
 pub use sync::model;
+pub use vdpa_ring::QueueState;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::Mac;
+use crate::faults::Kind;
 use crate::{Device, DeviceSpec, DeviceType, Error, Features, Relay, Result, VdpaDevice};
 
 /// What a management device can make of one kind.
@@ -112,12 +113,43 @@ pub trait MgmtDevice: Send + Sync {
 
     /// The devices that there are.
     fn devices(&self) -> Vec<MgmtEntry>;
+
+    /// The faults that a device of this kind can be told to make by itself, in [`DeviceSpec::faults`]. None, unless the
+    /// parent says so.
+    ///
+    /// * `what`: as in [`MgmtClass::what`]
+    fn faults(&self, what: &str) -> &[Kind] {
+        let _ = what;
+        &[]
+    }
+}
+
+/// Puts a layer around a device: see [`Layer::wrap`].
+pub type Wrap = Box<dyn FnOnce(Arc<dyn VdpaDevice>) -> Arc<dyn VdpaDevice>>;
+
+/// What can stand between any parent's devices and their users: it wraps a [`VdpaDevice`] in another.
+pub trait Layer: Send + Sync {
+    /// One lower-case word.
+    fn name(&self) -> &str;
+
+    /// The keys of a device string that are this layer's, whichever parent it names.
+    fn keys(&self) -> &[Key];
+
+    /// Reads the layer's keys. `None`: a device of this string is not wrapped.
+    ///
+    /// * `spec`: the layer takes its keys [out](DeviceSpec::without), or the parent does not know them
+    /// * `parent`: who will make the device
+    ///
+    /// # Errors
+    /// When a value is not legal.
+    fn wrap(&self, spec: &mut DeviceSpec, parent: &dyn MgmtDevice) -> Result<Option<Wrap>>;
 }
 
 /// The parents that can be named in a device string. A value: made by whoever names concrete parents.
 #[derive(Clone, Default)]
 pub struct Registry {
     parents: Vec<Arc<dyn MgmtDevice>>,
+    layers: Vec<Arc<dyn Layer>>,
     relay: Relay,
 }
 
@@ -131,6 +163,17 @@ impl Registry {
     pub fn add(&mut self, parent: Arc<dyn MgmtDevice>) {
         self.parents.retain(|known| known.name() != parent.name());
         self.parents.push(parent);
+    }
+
+    /// Adds a layer, outside of those that were added before. One of the same name is replaced.
+    pub fn add_layer(&mut self, layer: Arc<dyn Layer>) {
+        self.layers.retain(|known| known.name() != layer.name());
+        self.layers.push(layer);
+    }
+
+    /// The layers, from the innermost outwards.
+    pub fn layers(&self) -> impl Iterator<Item = &dyn Layer> {
+        self.layers.iter().map(|layer| &**layer)
     }
 
     /// The parents, in the order they were added.
@@ -160,7 +203,25 @@ impl Registry {
         let parent = self
             .parent(spec.parent())
             .ok_or_else(|| spec.unknown_parent(self.parents().map(MgmtDevice::name)))?;
-        Device::new(parent.dev_add(spec)?, self.relay.clone())
+        let mut spec = spec.clone();
+        let mut wraps = Vec::new();
+        for layer in self.layers() {
+            wraps.extend(layer.wrap(&mut spec, parent)?);
+        }
+        let made = parent.dev_add(&spec).map_err(|e| self.know_more_keys(e))?;
+        let device = wraps.into_iter().fold(made, |device, wrap| wrap(device));
+        Device::new(device, self.relay.clone())
+    }
+
+    /// A parent's list of the keys that are legal lacks those of the layers.
+    fn know_more_keys(&self, error: Error) -> Error {
+        match error {
+            Error::Spec(error) => {
+                let keys = self.layers().flat_map(Layer::keys);
+                error.with_keys(keys.map(|key| key.name)).into()
+            }
+            error => error,
+        }
     }
 
     /// Changes a device under its driver, whichever parent made it.
@@ -258,6 +319,81 @@ mod tests {
         let registry = registry();
         let names: Vec<_> = registry.parents().map(MgmtDevice::name).collect();
         assert_eq!(names, ["vfio", "sim"]);
+    }
+
+    /// A layer with one key, that leaves a note and wraps nothing.
+    struct Paint;
+
+    impl Layer for Paint {
+        fn name(&self) -> &str {
+            "paint"
+        }
+        fn keys(&self) -> &[Key] {
+            &[Key {
+                name: "paint",
+                values: "",
+                about: "",
+            }]
+        }
+        fn wrap(&self, spec: &mut DeviceSpec, parent: &dyn MgmtDevice) -> Result<Option<Wrap>> {
+            assert!(parent.faults("net").is_empty());
+            let Some(colour) = spec.value("paint") else {
+                return Ok(None);
+            };
+            if colour.text() != "red" {
+                return Err(colour.unknown(["red"]).into());
+            }
+            *spec = spec.clone().without(&["paint"]).noted("coats", &2);
+            Ok(Some(Box::new(|device| device)))
+        }
+    }
+
+    /// A parent that says which string it was given.
+    struct Echo;
+
+    impl MgmtDevice for Echo {
+        fn name(&self) -> &str {
+            "echo"
+        }
+        fn classes(&self) -> &[MgmtClass] {
+            &[]
+        }
+        fn dev_add(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
+            spec.keys().finish(&["size"])?;
+            Err(spec.what_value().malformed(spec.text()).into())
+        }
+        fn dev_del(&self, _: &str) -> Result<()> {
+            Ok(())
+        }
+        fn dev_set(&self, _: &str, _: Attr) -> Result<()> {
+            Ok(())
+        }
+        fn devices(&self) -> Vec<MgmtEntry> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_layer_takes_its_keys_out_and_its_errors_point_into_the_whole_string() {
+        let mut registry = Registry::new();
+        registry.add(Arc::new(Echo));
+        registry.add_layer(Arc::new(Paint));
+        registry.add_layer(Arc::new(Paint));
+        assert_eq!(registry.layers().count(), 1);
+        let open = |spec| match registry.open(spec) {
+            Err(Error::Spec(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        let made = open("echo:x,paint=red");
+        assert!(
+            made.to_string().contains("echo:x,paint=red,coats=2"),
+            "{made}"
+        );
+        assert_eq!(open("echo:x,paint=blue").part(), "blue");
+        let unknown = open("echo:x,paint=red,pain=red");
+        assert_eq!(unknown.part(), "pain");
+        assert_eq!(unknown.problem().legal(), ["size", "paint"]);
+        assert_eq!(unknown.problem().suggestion(), Some("paint"));
     }
 
     #[test]

@@ -45,6 +45,8 @@ mod list;
 mod nearest;
 mod value;
 
+use crate::faults::Plan;
+
 pub use error::{Problem, SpecError};
 pub use keys::Keys;
 pub use value::{FromValue, Value};
@@ -59,6 +61,7 @@ pub struct DeviceSpec {
     parent: Range<usize>,
     what: Range<usize>,
     pairs: Vec<Pair>,
+    faults: Option<Plan>,
 }
 
 /// One `key=value`, as byte ranges of the whole string.
@@ -88,6 +91,7 @@ impl DeviceSpec {
             parent: 0..colon,
             what: colon + 1..text.len(),
             pairs: Vec::new(),
+            faults: None,
         };
         if colon == 0 {
             return fail(0..0, Problem::NoParent);
@@ -146,6 +150,42 @@ impl DeviceSpec {
             .map(|pair| (&self.text[pair.key.clone()], &self.text[pair.value.clone()]))
     }
 
+    /// The value of a key, if it was given.
+    pub fn value(&self, key: &str) -> Option<Value<'_>> {
+        let pair = self.pair(key)?;
+        let name = &self.text[pair.key.clone()];
+        Some(Value::new(&self.text, name, pair.value.clone()))
+    }
+
+    /// The same without these keys, which somebody else reads. The text stays whole, so that errors point into it.
+    #[must_use]
+    pub fn without(mut self, keys: &[&str]) -> Self {
+        let text = &self.text;
+        self.pairs
+            .retain(|pair| !keys.contains(&&text[pair.key.clone()]));
+        self
+    }
+
+    /// The same with a note at the end of its text, for whoever uses the text again: a value that was chosen where none
+    /// was given. It is no key of this one any more.
+    #[must_use]
+    pub fn noted(mut self, key: &str, value: &dyn fmt::Display) -> Self {
+        self.text.push_str(&format!(",{key}={value}"));
+        self
+    }
+
+    /// The faults that the parent is to make by itself, of those that it [has](crate::MgmtDevice::faults).
+    pub fn faults(&self) -> Option<&Plan> {
+        self.faults.as_ref()
+    }
+
+    /// The same with such faults.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Plan) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
     /// A reader over the keys, for the parent that knows them.
     pub fn keys(&self) -> Keys<'_> {
         Keys::new(self)
@@ -154,6 +194,12 @@ impl DeviceSpec {
     /// WHAT as a [`Value`], for a parent that finds something wrong in it.
     pub fn what_value(&self) -> Value<'_> {
         Value::new(&self.text, "WHAT", self.what.clone())
+    }
+
+    /// The error for a key that has no meaning beside the others, or without another.
+    pub fn unused(&self, key: &str) -> SpecError {
+        let span = self.pair(key).map_or(0..0, |pair| pair.key.clone());
+        SpecError::new(&self.text, span, Problem::UnusedKey { key: key.into() })
     }
 
     /// The error for a parent that nobody registered.

@@ -165,6 +165,15 @@ impl SpecError {
         }))
     }
 
+    /// The same, where these keys are legal as well.
+    #[must_use]
+    pub(crate) fn with_keys<'k>(mut self, more: impl IntoIterator<Item = &'k str>) -> Self {
+        if let Problem::UnknownKey { legal, .. } = &mut self.0.problem {
+            legal.extend(owned(more));
+        }
+        self
+    }
+
     /// The whole device string.
     pub fn text(&self) -> &str {
         &self.0.text
