@@ -27,13 +27,14 @@
 //! * **To use a device**: [`open`] takes a string that names it, [`NetDriver`](net::NetDriver) drives a network card,
 //!   [`Session`] any kind of device.
 //! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
-//! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, and `sim` a parent in
-//!   software.
+//! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, `sim` a parent in
+//!   software, and `layer` what stands around any device.
 //!
 //! # Features
 //! | feature | what it adds |
 //! |---|---|
 //! | `sim` (default) | the parent `sim` |
+//! | `layers` (default) | `trace=` and `fault=` in any device string |
 //! | `cli` (default) | the program `vdpactl` |
 //! | `vm-memory` (default) | [`map_guest`](vdpa_core::DmaHandle::map_guest): any guest memory in one call |
 
@@ -41,6 +42,9 @@ pub mod net;
 
 #[doc(inline)]
 pub use vdpa_core as core;
+#[cfg(feature = "layers")]
+#[doc(inline)]
+pub use vdpa_layer as layer;
 #[doc(inline)]
 pub use vdpa_mem as mem;
 #[doc(inline)]
@@ -54,7 +58,7 @@ pub use vdpa_core::{
 };
 pub use vdpa_mem::{AddressSpace, Deadline, Iova, Mapping, Region};
 
-/// A registry of every parent that is compiled in, each by a cargo feature of this crate.
+/// A registry of every parent that is compiled in, each by a cargo feature of this crate, and of the layers.
 ///
 /// It is a value: devices that are to find each other, such as the two ends of `port=wire:NAME`, are opened from one.
 ///
@@ -71,10 +75,19 @@ pub use vdpa_mem::{AddressSpace, Deadline, Iova, Mapping, Region};
 /// # fn main() {}
 /// ```
 pub fn registry() -> Registry {
-    #[cfg_attr(not(feature = "sim"), expect(unused_mut, reason = "nothing to add"))]
+    #[cfg_attr(
+        not(any(feature = "sim", feature = "layers")),
+        expect(unused_mut, reason = "nothing to add")
+    )]
     let mut registry = Registry::new();
     #[cfg(feature = "sim")]
     registry.add(std::sync::Arc::new(vdpa_sim::SimMgmt::new()));
+    #[cfg(feature = "layers")]
+    {
+        registry.add_layer(std::sync::Arc::new(vdpa_layer::FaultsLayer));
+        // Outside of the other: it tells of what the driver sees.
+        registry.add_layer(std::sync::Arc::new(vdpa_layer::TraceLayer));
+    }
     registry
 }
 

@@ -57,6 +57,8 @@ const ROOMS: &[Room] = &[
         "vdpa-vhost",
         &["vdpa-mem", "vdpa-ring", "vdpa-core", "vdpa-uapi"],
     ),
+    // What stands around any parent's device.
+    room("vdpa-layer", &["vdpa-mem", "vdpa-core"]),
     // Ends, and the wire they speak.
     room("vdpa-vhost-user", &["vdpa-mem", "vdpa-uapi"]),
     room(
@@ -73,6 +75,7 @@ const ROOMS: &[Room] = &[
             "vdpa-mem",
             "vdpa-ring",
             "vdpa-core",
+            "vdpa-layer",
             "vdpa-sim",
             "vdpa-vfio",
             "vdpa-mdev",

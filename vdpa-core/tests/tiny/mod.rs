@@ -33,6 +33,8 @@ pub struct Tiny {
     pub restless: AtomicU32,
     /// Whether it refuses to start queues.
     pub refuses: AtomicBool,
+    /// Its kicks: queue, and what came with it.
+    pub kicks: Arc<Mutex<Vec<(u16, u32)>>>,
 }
 
 #[derive(Default)]
@@ -71,6 +73,7 @@ impl Default for Tiny {
             left: AtomicU32::new(0),
             restless: AtomicU32::new(0),
             refuses: AtomicBool::new(false),
+            kicks: Arc::default(),
         }
     }
 }
@@ -196,8 +199,10 @@ impl VdpaDevice for Tiny {
             return Err(Error::ClassState { why });
         }
         self.kept.lock().unwrap().calls[q.place()] = Some(Arc::new(CallCell::new(call)));
-        let sleeper = Sleeper::new()?;
-        Ok(Bell::new(&sleeper).into())
+        let kicks = self.kicks.clone();
+        Ok(Doorbell::from_fn(move |data| {
+            kicks.lock().unwrap().push((q.get(), data));
+        }))
     }
     fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
         // A reset may have come in between.

@@ -1,0 +1,185 @@
+//! The capabilities of a device with faults: all that the device below has, and counters.
+
+use std::task::Poll;
+
+use vdpa_core::{
+    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, QueueEnable, QueueIndex, QueuePause,
+    QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice,
+};
+
+use super::{Faults, slot};
+use crate::line::lock;
+
+/// The capabilities of the device below, led through the layer.
+pub(super) fn around(faults: &Faults) -> Caps<'_> {
+    // Without `..`: a capability that is forgotten here does not compile.
+    let Caps {
+        dma,
+        spaces,
+        queue_reset,
+        queue_pause,
+        queue_enable,
+        suspend,
+        class_state,
+        stats: _,
+    } = faults.below.caps();
+    Caps {
+        dma,
+        spaces: spaces.map(|_| faults as _),
+        queue_reset: queue_reset.map(|_| faults as _),
+        queue_pause: queue_pause.map(|_| faults as _),
+        queue_enable: queue_enable.map(|_| faults as _),
+        suspend: suspend.map(|_| faults as _),
+        class_state: class_state.map(|_| faults as _),
+        // The layer counts, whether the device below does or not.
+        stats: Some(faults),
+    }
+}
+
+impl Faults {
+    fn missing(&self, what: &'static str) -> Error {
+        let device = self.info().name.clone();
+        Error::Unsupported { device, what }
+    }
+
+    /// Begins a stop of `q` that may fail on purpose, or be slow.
+    fn begin_stop(
+        &self,
+        q: QueueIndex,
+        call: &'static str,
+        begin: impl FnOnce(&dyn VdpaDevice) -> Result<()>,
+    ) -> Result<()> {
+        self.control(call, |below, control| {
+            begin(below)?;
+            let until = control.slow();
+            if let Some(slot) = slot(control, q) {
+                slot.slow = until;
+            }
+            Ok(())
+        })
+    }
+
+    /// Polls a stop of `q`.
+    fn poll_stop<T>(
+        &self,
+        q: QueueIndex,
+        poll: impl FnOnce(&dyn VdpaDevice) -> Result<Poll<T>>,
+    ) -> Result<Poll<T>> {
+        let until = slot(&mut lock(&self.core.control), q).and_then(|slot| slot.slow);
+        let polled = self.unless_slow(until, poll)?;
+        if polled.is_ready() {
+            self.end(q);
+        }
+        Ok(polled)
+    }
+}
+
+impl GroupSpaces for Faults {
+    fn assign(&self, g: GroupIndex, a: Asid) -> Result<()> {
+        self.control("spaces.assign", |below, _| {
+            let cap = below.caps().spaces;
+            cap.ok_or_else(|| self.missing("group spaces"))?
+                .assign(g, a)
+        })
+    }
+}
+
+impl QueueReset for Faults {
+    fn begin(&self, q: QueueIndex) -> Result<()> {
+        self.begin_stop(q, "queue_reset.begin", |below| {
+            let cap = below.caps().queue_reset;
+            cap.ok_or_else(|| self.missing("queue reset"))?.begin(q)
+        })
+    }
+
+    fn poll(&self, q: QueueIndex) -> Result<Poll<()>> {
+        self.poll_stop(q, |below| {
+            let cap = below.caps().queue_reset;
+            cap.ok_or_else(|| self.missing("queue reset"))?.poll(q)
+        })
+    }
+}
+
+impl QueuePause for Faults {
+    fn begin(&self, q: QueueIndex) -> Result<()> {
+        self.begin_stop(q, "queue_pause.begin", |below| {
+            let cap = below.caps().queue_pause;
+            cap.ok_or_else(|| self.missing("queue pause"))?.begin(q)
+        })
+    }
+
+    fn poll(&self, q: QueueIndex) -> Result<Poll<QueueState>> {
+        self.poll_stop(q, |below| {
+            let cap = below.caps().queue_pause;
+            cap.ok_or_else(|| self.missing("queue pause"))?.poll(q)
+        })
+    }
+}
+
+impl QueueEnable for Faults {
+    fn set(&self, q: QueueIndex, on: bool) -> Result<()> {
+        self.control("queue_enable.set", |below, _| {
+            let cap = below.caps().queue_enable;
+            cap.ok_or_else(|| self.missing("queue enable"))?.set(q, on)
+        })
+    }
+}
+
+impl Suspend for Faults {
+    fn begin(&self) -> Result<()> {
+        self.control("suspend.begin", |below, control| {
+            let cap = below.caps().suspend;
+            cap.ok_or_else(|| self.missing("suspend"))?.begin()?;
+            control.suspend_slow = control.slow();
+            Ok(())
+        })
+    }
+
+    fn poll(&self) -> Result<Poll<()>> {
+        let until = lock(&self.core.control).suspend_slow;
+        self.unless_slow(until, |below| {
+            let cap = below.caps().suspend;
+            cap.ok_or_else(|| self.missing("suspend"))?.poll()
+        })
+    }
+
+    fn state(&self, q: QueueIndex) -> Result<QueueState> {
+        self.check()?;
+        let cap = self.below.caps().suspend;
+        cap.ok_or_else(|| self.missing("suspend"))?.state(q)
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.control("suspend.resume", |below, _| {
+            let cap = below.caps().suspend;
+            cap.ok_or_else(|| self.missing("suspend"))?.resume()
+        })
+    }
+}
+
+impl ClassState for Faults {
+    fn save(&self) -> Result<Vec<u8>> {
+        self.control("class_state.save", |below, _| {
+            let cap = below.caps().class_state;
+            cap.ok_or_else(|| self.missing("class state"))?.save()
+        })
+    }
+
+    fn restore(&self, from: &[u8]) -> Result<()> {
+        self.control("class_state.restore", |below, _| {
+            let cap = below.caps().class_state;
+            cap.ok_or_else(|| self.missing("class state"))?
+                .restore(from)
+        })
+    }
+}
+
+impl Stats for Faults {
+    fn read(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()> {
+        if let Some(stats) = self.below.caps().stats {
+            stats.read(to)?;
+        }
+        self.plan.read(to);
+        Ok(())
+    }
+}
