@@ -51,11 +51,33 @@ impl Lab {
         let sim = Arc::new(SimMgmt::new());
         let mut registry = Registry::new();
         registry.add(sim.clone());
+        registry.add_layer(Arc::new(vdpa_layer::FaultsLayer));
+        registry.add_layer(Arc::new(vdpa_layer::TraceLayer));
         Self { sim, registry }
     }
 
     pub fn open(&self, spec: &str) -> Rig {
-        Rig::new(self.registry.open(spec).unwrap())
+        let spec = format!("{spec}{}", around());
+        Rig::new(self.registry.open(&spec).unwrap())
+    }
+}
+
+/// What every device of this test file is wrapped in: `through_trace` and `through_faults` hold other files.
+fn around() -> String {
+    match module_path!().split("::").next() {
+        Some("through_trace") => {
+            // Somebody has to listen, or kicks and calls are left alone.
+            let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+            let _again = all.with_writer(std::io::sink).try_init();
+            ",trace=trace".to_owned()
+        }
+        Some("through_faults") => {
+            // Every fault is asked for, so that everything goes through the layer, and never comes.
+            let kinds = vdpa_layer::faults::KINDS.iter();
+            let never: Vec<_> = kinds.map(|kind| format!("{}:0", kind.name)).collect();
+            format!(",fault={},seed=1", never.join("+"))
+        }
+        _ => String::new(),
     }
 }
 

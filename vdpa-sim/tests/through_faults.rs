@@ -1,0 +1,8 @@
+//! The same once more with a layer around each device, which may have faults, and has none: it has every capability that it has without.
+
+#[path = "control.rs"]
+mod control;
+#[path = "loopback.rs"]
+mod loopback;
+#[path = "spaces.rs"]
+mod spaces;

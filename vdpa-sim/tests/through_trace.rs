@@ -1,0 +1,8 @@
+//! The same once more with a layer around each device, which is told of: it has every capability that it has without.
+
+#[path = "control.rs"]
+mod control;
+#[path = "loopback.rs"]
+mod loopback;
+#[path = "spaces.rs"]
+mod spaces;
