@@ -30,10 +30,11 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -122,6 +123,17 @@ struct Fault {
     rate: Rate,
     /// How often it was made.
     made: Arc<AtomicU64>,
+    lanes: Lanes,
+}
+
+/// How far the dice on each lane are.
+type Lanes = Arc<Mutex<BTreeMap<u64, Arc<Mutex<Throws>>>>>;
+
+/// What was thrown on a lane.
+#[derive(Debug)]
+struct Throws {
+    occasions: u64,
+    generator: Xoshiro256PlusPlus,
 }
 
 /// The faults that are asked for, and their seed. Clones count together.
@@ -177,6 +189,7 @@ impl Plan {
             kind,
             rate,
             made: Arc::default(),
+            lanes: Lanes::default(),
         });
         self
     }
@@ -208,20 +221,27 @@ impl Plan {
             .map_or(0, |fault| fault.made.load(Ordering::Relaxed))
     }
 
-    /// The dice for this kind on one lane; `None` if none are asked for.
+    /// The dice for this kind on one lane; `None` if none are asked for. Asked for again, they go on where they were:
+    /// what counts occasions goes on when a queue is started anew.
     ///
     /// * `lane`: whatever has occasions of its own, such as the number of a queue
     pub fn dice(&self, kind: Kind, lane: u64) -> Option<Dice> {
         let fault = self.fault(kind)?;
-        // FNV-1a of the name: the same in every process. The generator spreads what it is seeded with.
-        let name = kind.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        let mut lanes = lock(&fault.lanes);
+        let throws = lanes.entry(lane).or_insert_with(|| {
+            // FNV-1a of the name: the same in every process. The generator spreads what it is seeded with.
+            let name = kind.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            let lane = lane.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            Arc::new(Mutex::new(Throws {
+                occasions: 0,
+                generator: Xoshiro256PlusPlus::seed_from_u64(self.seed ^ name ^ lane),
+            }))
         });
-        let lane = lane.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Some(Dice {
             rate: fault.rate,
-            occasions: 0,
-            generator: Xoshiro256PlusPlus::seed_from_u64(self.seed ^ name ^ lane),
+            throws: Arc::clone(throws),
             made: Arc::clone(&fault.made),
         })
     }
@@ -281,20 +301,25 @@ impl fmt::Debug for DebugMap {
 #[derive(Debug)]
 pub struct Dice {
     rate: Rate,
-    occasions: u64,
-    generator: Xoshiro256PlusPlus,
+    throws: Arc<Mutex<Throws>>,
     made: Arc<AtomicU64>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Dice {
     /// Whether the fault is to be made on this occasion. It is then counted as made.
     pub fn strikes(&mut self) -> bool {
-        self.occasions = self.occasions.wrapping_add(1);
+        let mut throws = lock(&self.throws);
+        throws.occasions = throws.occasions.wrapping_add(1);
         let strikes = match self.rate.0 {
-            When::Chance(chance) => self.generator.next_u64() >> 11 < chance,
-            When::Once(n) => self.occasions == n,
-            When::Every(n) => self.occasions.is_multiple_of(n),
+            When::Chance(chance) => throws.generator.next_u64() >> 11 < chance,
+            When::Once(n) => throws.occasions == n,
+            When::Every(n) => throws.occasions.is_multiple_of(n),
         };
+        drop(throws);
         if strikes {
             self.made.fetch_add(1, Ordering::Relaxed);
         }
@@ -305,7 +330,7 @@ impl Dice {
     pub fn draw(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (least, most) = (*range.start(), *range.end());
         // The bias of a remainder is of no matter here.
-        let drawn = self.generator.next_u64();
+        let drawn = lock(&self.throws).generator.next_u64();
         let span = most.saturating_sub(least).checked_add(1);
         let above = span.map_or(drawn, |span| drawn.checked_rem(span).unwrap_or(0));
         least.saturating_add(above)

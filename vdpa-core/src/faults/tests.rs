@@ -106,3 +106,11 @@ fn a_part_of_a_plan_counts_with_the_whole() {
     plan.read(&mut |name, value| read.push((name.to_owned(), value)));
     assert_eq!(read[1], ("fault.kick.late".to_owned(), 1));
 }
+
+#[test]
+fn dice_that_are_asked_for_again_go_on() {
+    let plan = parse("kick.lost:@3").unwrap();
+    let thrown: Vec<bool> = (0..4).map(|_| plan.dice(A, 5).unwrap().strikes()).collect();
+    assert_eq!(thrown, [false, false, true, false]);
+    assert!(!plan.dice(A, 6).unwrap().strikes(), "another lane");
+}
