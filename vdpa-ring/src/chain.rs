@@ -152,6 +152,16 @@ impl Batch {
             .map(|c| self.view(c))
     }
 
+    /// The segments of chain `i`, what the device reads and what it writes, to be changed by whoever makes faults. The
+    /// ring does not look at them again; a chain that is taken anew is as the driver wrote it.
+    pub fn segments_mut(&mut self, i: usize) -> Option<(&mut [Segment], &mut [Segment])> {
+        let chain = self.chains.get(..self.len)?.get(i)?;
+        let (first, end) = (chain.first as usize, chain.end as usize);
+        let readable = (chain.writable as usize).saturating_sub(first);
+        let segments = self.segments.get_mut(first..end)?;
+        segments.split_at_mut_checked(readable)
+    }
+
     #[inline(always)]
     fn view(&self, chain: &Chain) -> ChainRef<'_> {
         let part = |from: u32, to: u32| self.segments.get(from as usize..to as usize);

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use vdpa_core::faults::Plan;
 use vdpa_core::{
     Asid, Attr, Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Dma, Doorbell, Error, Event,
     Features, GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result,
@@ -36,6 +37,7 @@ pub struct SimDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
     options: Options,
+    faults: Option<Plan>,
     attached: AtomicBool,
     crew: Mutex<Option<Crew>>,
     suspension: Mutex<Suspension>,
@@ -118,10 +120,18 @@ impl SimDevice {
                 ..options
             },
             shared: Shared::new(class, options.page_requests),
+            faults: None,
             attached: AtomicBool::new(false),
             crew: Mutex::new(None),
             suspension: Mutex::default(),
         }
+    }
+
+    /// The same, which makes these [faults](crate::faults) by itself.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Option<Plan>) -> Self {
+        self.faults = faults;
+        self
     }
 
     /// Changes an attribute. The driver is told, if that changes what it sees. A suspended device changes when it goes
@@ -454,7 +464,8 @@ impl VdpaDevice for SimDevice {
         let call = Arc::new(CallCell::new(call));
         let features = self.shared.accepted().unwrap_or(Features::NONE);
         let mut queue = Queue::new(q, c, features, Arc::clone(&call), role.chains)
-            .map_err(|why| SimError::Ring { queue: q, why })?;
+            .map_err(|why| SimError::Ring { queue: q, why })?
+            .with_faults(self.faults.as_ref());
         if self.options.page_requests {
             queue = queue.with_page_requests();
         }

@@ -183,6 +183,21 @@ impl FrameBatch {
             .saturating_sub(usize::from(count != 0))
     }
 
+    /// Takes out, without a look at them, the frames for which `keeps` answers `false`.
+    pub(crate) fn retain(&mut self, mut keeps: impl FnMut() -> bool) {
+        let mut kept = self.front;
+        for at in self.front..self.len {
+            if keeps()
+                && let Some(slot) = self.slots.get(at).copied()
+                && let Some(place) = self.slots.get_mut(kept)
+            {
+                *place = slot;
+                kept = kept.wrapping_add(1);
+            }
+        }
+        self.len = kept;
+    }
+
     /// The packets that have not been taken out: what is true of each, and the frame, which is not finished where the
     /// header says so (see [`Plain`](crate::offload::Plain)).
     pub fn packets(&self) -> impl Iterator<Item = (Header, &[u8])> {
@@ -236,6 +251,23 @@ mod tests {
         assert_eq!(&batch.first().unwrap()[HEADER_BYTES..], &frames[1][..]);
         batch.clear();
         assert!(batch.is_empty() && batch.first().is_none());
+    }
+
+    #[test]
+    fn frames_that_are_not_kept_leave_no_gap() {
+        let mut batch = FrameBatch::new(9014);
+        for i in 0..9 {
+            assert!(batch.push_frame(&[i; 20]));
+        }
+        batch.pop();
+        let mut n = 0;
+        batch.retain(|| {
+            n += 1;
+            n % 3 != 0
+        });
+        assert!(batch.push_frame(&[9; 20]));
+        let left: Vec<u8> = batch.packets().map(|(_, frame)| frame[0]).collect();
+        assert_eq!(left, [1, 2, 4, 5, 7, 8, 9]);
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! # Reading order
 //! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker`, `mailbox` and `kicks` (threads), [`queue`] (a ring
 //! and its areas), [`class`] (what a kind of device brings), [`net`] with its parts, [`port`], [`frames`];
-//! [`offload`] and [`pcap`] stand alone.
+//! [`offload`] and [`pcap`] stand alone, and [`faults`] are made only if they are asked for.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,6 +43,7 @@
 pub mod class;
 mod device;
 mod error;
+pub mod faults;
 pub mod frames;
 mod kicks;
 mod mailbox;

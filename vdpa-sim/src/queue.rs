@@ -9,12 +9,15 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use vdpa_core::faults::Plan;
 use vdpa_core::{Area, CallCell, Features, QueueConfig, QueueIndex, bits};
 use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section};
 use vdpa_ring::{
     Areas, Batch, ChainToken, DeviceMem, DeviceRing, Format, QueueState, RingError, RingFeatures,
     SetupError, Used, area_sizes,
 };
+
+use crate::faults::QueueFaults;
 
 /// Why a queue does not go on: for good, that is before the device is reset, or for a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -211,6 +214,8 @@ pub struct Queue {
     /// What is waited for, and whether that was told.
     waits: Option<Wait>,
     near: Hint,
+    /// What it does wrong on purpose.
+    faults: Option<Box<QueueFaults>>,
     /// Whether it has effects: see [`QueueEnable`](vdpa_core::QueueEnable).
     pub enabled: bool,
     /// The chains of one take.
@@ -275,6 +280,7 @@ impl Queue {
             misses: false,
             waits: None,
             near: Hint::default(),
+            faults: None,
             enabled: c.enabled,
             batch: Batch::new(chains, segments),
             used: Vec::with_capacity(chains),
@@ -288,6 +294,17 @@ impl Queue {
             misses: true,
             ..self
         }
+    }
+
+    /// The same queue, which makes the faults of `plan`.
+    pub(crate) fn with_faults(mut self, plan: Option<&Plan>) -> Self {
+        self.faults = plan.map(|plan| QueueFaults::new(plan, self.index, self.size()));
+        self
+    }
+
+    /// What it does wrong on purpose.
+    pub(crate) fn faults(&mut self) -> Option<&mut QueueFaults> {
+        self.faults.as_deref_mut()
     }
 
     /// What the queue waits for since it was last asked.
@@ -410,7 +427,10 @@ impl Queue {
             }
             whole = whole.saturating_add(1);
         }
-        self.rewind(taken.saturating_sub(whole))?;
+        let rest = taken.saturating_sub(whole);
+        if rest != 0 {
+            self.ring.rewind(&mut self.batch, rest)?;
+        }
         match gap.map(|gap| self.wait_for(gap)) {
             Some(waiting) if whole == 0 => Err(waiting),
             _ => Ok(whole),
@@ -423,12 +443,32 @@ impl Queue {
     /// [`Halt`] when the ring is malformed, or its next chain is not mapped yet.
     #[inline]
     pub fn take(&mut self, mem: &QueueMem<'_>, limit: usize) -> Result<usize, Halt> {
-        let taken = self.ring.take(mem, &mut self.batch, limit)?;
+        let mut taken = self.ring.take(mem, &mut self.batch, limit)?;
         self.tables = mem.tables.get();
         if self.misses {
-            return self.take_mapped(mem.section, taken);
+            taken = self.take_mapped(mem.section, taken)?;
+        }
+        if self.faults.is_some() && taken != 0 {
+            self.bend(mem.section, taken)?;
         }
         Ok(taken)
+    }
+
+    /// Makes faults of the chains that were taken.
+    #[cold]
+    fn bend(&mut self, section: &Section<'_>, taken: usize) -> Result<(), Halt> {
+        let Some(faults) = &mut self.faults else {
+            return Ok(());
+        };
+        if !faults.lose_area() {
+            faults.bend(&mut self.batch, section);
+            return Ok(());
+        }
+        // So that the queue's state says that they were not taken.
+        self.ring.rewind(&mut self.batch, taken)?;
+        let Place { area, at, .. } = self.device;
+        let fault = Fault::Miss;
+        Err(Halt::Area { area, at, fault })
     }
 
     /// Gives the last `n` chains of the batch back untouched.
@@ -439,6 +479,9 @@ impl Queue {
     pub fn rewind(&mut self, n: usize) -> Result<(), Halt> {
         if n != 0 {
             self.ring.rewind(&mut self.batch, n)?;
+            if let Some(faults) = &mut self.faults {
+                faults.rewind(n);
+            }
         }
         Ok(())
     }
@@ -452,6 +495,9 @@ impl Queue {
         if self.used.is_empty() {
             return Ok(());
         }
+        if let Some(faults) = &mut self.faults {
+            faults.bend_used(&mut self.used, self.ring.size(), mem.section);
+        }
         let call = if self.in_order && how == Completeness::Whole {
             self.ring.commit_in_order(mem, &self.used)
         } else {
@@ -459,6 +505,9 @@ impl Queue {
         };
         self.used.clear();
         self.call_due |= call?;
+        if let Some(faults) = &mut self.faults {
+            self.call_due |= faults.bend_ring(&mem.areas, self.ring.state(), self.ring.size());
+        }
         Ok(())
     }
 

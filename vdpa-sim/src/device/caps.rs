@@ -124,6 +124,9 @@ impl ClassState for SimDevice {
 impl Stats for SimDevice {
     fn read(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()> {
         self.shared.class.stats(to);
+        if let Some(faults) = &self.faults {
+            faults.read(to);
+        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod port;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use vdpa_core::faults;
 use vdpa_core::spec::{DeviceSpec, Keys, SpecError};
 use vdpa_core::{Attr, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Result, VdpaDevice};
 
@@ -114,7 +115,8 @@ impl SimMgmt {
         let options = options(&mut keys, kind.max_workers)?;
         let class = (kind.make)(self, keys, number)?;
         let name = format!("{}{number}", self.name());
-        Ok(SimDevice::new(&name, class, options))
+        let faults = spec.faults().cloned();
+        Ok(SimDevice::new(&name, class, options).with_faults(faults))
     }
 }
 
@@ -186,5 +188,12 @@ impl MgmtDevice for SimMgmt {
                 .map(|(entry, _)| entry.clone())
                 .collect()
         })
+    }
+
+    fn faults(&self, what: &str) -> &[faults::Kind] {
+        match what {
+            "net" => crate::faults::NET,
+            _ => crate::faults::ANY,
+        }
     }
 }

@@ -103,6 +103,9 @@ impl Transmitter {
         if queue.call() {
             counters.add(Tx::Calls as usize, 1);
         }
+        if let Some(faults) = queue.faults() {
+            faults.lose_packets(&mut batch);
+        }
         self.spare = Some(if batch.is_empty() {
             batch
         } else {

@@ -13,8 +13,8 @@ use vdpa_core::bits::{self, net};
 use vdpa_core::*;
 use vdpa_mem::{Access, Bytes, Deadline, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
 use vdpa_ring::{
-    Areas, Completion, DriverMem, DriverRing, Format, Placement, QueueState, RingFeatures, Segment,
-    Tables, area_sizes,
+    Areas, Completion, DriverMem, DriverRing, Format, Placement, QueueState, RingError,
+    RingFeatures, Segment, Tables, area_sizes,
 };
 use vdpa_sim::SimMgmt;
 
@@ -374,10 +374,15 @@ impl Q {
 
     /// What has come back by now.
     pub fn used(&mut self) -> Vec<Completion> {
+        self.try_used().unwrap()
+    }
+
+    /// The same, from a device that may break the ring.
+    pub fn try_used(&mut self) -> Result<Vec<Completion>, RingError> {
         let mem = Self::mem(&self.window, self.at, &self.placed, self.tables, self.size);
         let mut out = [Completion::default(); 256];
-        let taken = self.ring.take_used(&mem, &mut out).unwrap();
-        out[..taken].to_vec()
+        let taken = self.ring.take_used(&mem, &mut out)?;
+        Ok(out[..taken].to_vec())
     }
 
     pub fn arm(&mut self) -> bool {
