@@ -184,6 +184,16 @@ impl NetDriver {
         self.pair(pair)?.receive(each)
     }
 
+    /// Kicks the queues of `pair`, whether the device asks for it or not: for whoever waits in vain, and does not trust a
+    /// device to hear every kick. What it missed it finds then.
+    ///
+    /// # Errors
+    /// When there is no such pair.
+    pub fn kick(&mut self, pair: u16) -> Result<(), NetError> {
+        self.pair(pair)?.kick();
+        Ok(())
+    }
+
     /// Waits until something has arrived at `pair`. `false` when the deadline passes first.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The control queue: one command at a time, and its answer.
 
+use std::time::Duration;
+
 use vdpa_core::session::{Completions, Part};
 use vdpa_core::{DeviceType, Features, Queue};
 use vdpa_mem::Deadline;
@@ -10,6 +12,9 @@ use super::{Command, NetError, PATIENCE};
 const OK: u8 = 0;
 /// What is in the place of the answer until then: no answer that there is.
 const NONE: u8 = 0xff;
+
+/// How long an answer is waited for before the device is kicked again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The control queue with room for one completion.
 pub(super) struct Commands {
@@ -43,8 +48,13 @@ impl Commands {
         self.queue.publish();
         let by = Deadline::after(PATIENCE);
         while self.queue.poll(&mut self.done)? == 0 {
-            if !self.queue.wait(by)? {
-                return Ok(None);
+            let soon = Deadline::after(AGAIN);
+            if !self.queue.wait(soon)? {
+                if by.expired() {
+                    return Ok(None);
+                }
+                // Perhaps the kick was not heard, or the call.
+                self.queue.kick();
             }
         }
         let mut answer = [NONE];

@@ -133,6 +133,11 @@ impl Pair {
         Ok(frames)
     }
 
+    pub(super) fn kick(&self) {
+        self.receive.kick();
+        self.transmit.kick();
+    }
+
     pub(super) fn wait(&mut self, by: Deadline) -> Result<bool, NetError> {
         Ok(self.receive.wait(by)?)
     }
