@@ -76,7 +76,19 @@ fn mgmtdev_show_lists_the_simulator_and_its_keys() {
     let run = run(["mgmtdev", "show", "--json"]);
     assert_eq!(run.code, 0, "{run:?}");
     let object = run.object();
-    assert_eq!(keys(&object), ["mgmtdevs"]);
+    assert_eq!(keys(&object), ["faults", "layers", "mgmtdevs"]);
+    let named = |list: &Value, name: &str| {
+        let list = list.as_array().unwrap().iter();
+        list.filter(|item| item["name"] == name).count() == 1
+    };
+    assert!(named(&object["faults"], "kick.lost"));
+    let layers = object["layers"].as_array().unwrap();
+    for key in ["trace", "fault", "seed"] {
+        assert!(
+            layers.iter().any(|layer| named(&layer["keys"], key)),
+            "{key}"
+        );
+    }
     let parents = object["mgmtdevs"].as_array().unwrap();
     let sim = parents
         .iter()
@@ -84,6 +96,7 @@ fn mgmtdev_show_lists_the_simulator_and_its_keys() {
         .unwrap();
     let classes = sim["classes"].as_array().unwrap();
     let net = classes.iter().find(|class| class["what"] == "net").unwrap();
+    assert!(named(&net["faults"], "ring.used_id"));
     let names: Vec<&str> = net["keys"]
         .as_array()
         .unwrap()
@@ -100,6 +113,43 @@ fn mgmtdev_show_lists_the_simulator_and_its_keys() {
     ] {
         assert!(names.contains(&key), "{key} is not in {names:?}");
     }
+}
+
+#[test]
+fn a_seed_that_was_chosen_is_told_and_shown() {
+    let first = run(["dev", "show", "--json", "sim:net,fault=kick.lost:0.5"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let spec = first.object()["spec"].as_str().unwrap().to_owned();
+    let (_, seed) = spec.split_once(",seed=").unwrap();
+    assert!(first.stderr.contains(&format!("seed={seed}")), "{first:?}");
+    // The same again is nothing to tell.
+    let again = run(["dev", "show", "--json", &spec]);
+    assert_eq!(again.object()["spec"], spec);
+    assert_eq!(again.stderr, "");
+}
+
+#[test]
+fn tracing_is_text_on_standard_error_as_far_as_it_is_asked_for() {
+    let quiet = run(["dev", "show", "--json", "sim:net"]);
+    assert_eq!(quiet.stderr, "");
+    for level in ["--trace", "--trace=debug", "--trace=trace"] {
+        let told = run(["dev", "show", "--json", "sim:net", level]);
+        assert_eq!(told.object()["type"], "net");
+        let calls = told
+            .stderr
+            .lines()
+            .filter(|line| line.contains("call=\"queue_limits\""));
+        assert_eq!(calls.count(), 3, "{told:?}");
+        assert!(!told.stderr.contains('\u{1b}'));
+    }
+    let mut by_environment = command(["dev", "show", "--json", "sim:net"]);
+    let told = ended(by_environment.env("RUST_LOG", "vdpa=debug"));
+    assert!(told.stderr.contains("read_config"), "{told:?}");
+    assert_eq!(told.object()["type"], "net");
+    let mut wrong = command(["dev", "show", "sim:net"]);
+    let refused = ended(wrong.env("RUST_LOG", "vdpa=loudly"));
+    refused.is_refused_with(&["RUST_LOG", "vdpa=loudly", "vdpa=debug"]);
+    run(["dev", "show", "sim:net", "--trace=loudly"]).is_refused_with(&["loudly", "trace"]);
 }
 
 #[test]
@@ -283,6 +333,13 @@ fn a_wrong_device_string_is_pointed_at() {
             &["mac", "52:54:00:00:00:01"],
         ),
         ("sim:net,port=loop", "loop", &["port", "loopback"]),
+        (
+            "sim:net,fault=kick.lots:0.1",
+            "kick.lots",
+            &["fault", "kick.lost", "ring.used_id"],
+        ),
+        ("sim:net,fault=kick.lost:2", "2", &["fault", "0..=1"]),
+        ("sim:net,seed=7", "seed", &["seed"]),
         ("sim:net,mtu=1,mtu=2", "mtu", &["mtu", "twice"]),
     ] {
         for json in [false, true] {

@@ -286,7 +286,7 @@ pub struct TraceLayer;
 const KEYS: &[Key] = &[Key {
     name: "trace",
     values: "off, error, warn, info, debug, trace",
-    about: "the most that is told to a `tracing` subscriber; default all, if one listens at debug",
+    about: "the most that is traced; default what is heard",
 }];
 
 impl Layer for TraceLayer {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vdpa::core::config;
-use vdpa::core::{Device, QueueIndex};
+use vdpa::core::{Device, MgmtDevice, QueueIndex};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -29,8 +29,14 @@ struct Queue {
 
 /// Shows the device of this string. No driver is set to work on it.
 pub(crate) fn show(spec: &str, output: &mut Output) -> Result<Verdict, Failure> {
-    let device = vdpa::open(spec).map_err(Failure::input)?;
-    let report = report(spec, &device)?;
+    let registry = vdpa::registry();
+    let device = registry.open(spec).map_err(Failure::input)?;
+    // As the parent has it: with what was chosen where the string left it open.
+    let name = &device.info().name;
+    let entries = registry.parents().flat_map(MgmtDevice::devices);
+    let made = entries.into_iter().find(|entry| entry.name == *name);
+    let spec = made.map_or(spec.to_owned(), |entry| entry.spec);
+    let report = report(&spec, &device)?;
     tell(&report, output)?;
     output.object(&report)?;
     Ok(Verdict::Well)

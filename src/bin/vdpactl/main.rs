@@ -18,6 +18,7 @@ mod packets;
 mod paint;
 mod protocols;
 mod replay;
+mod told;
 mod words;
 
 use std::process::ExitCode;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
         }
     };
     let mut output = Output::new(options.json);
-    let done = run(options.command.unwrap_or(Command::Demo), &mut output)
+    let done = told::listen(options.trace)
+        .and_then(|()| run(options.command.unwrap_or(Command::Demo), &mut output))
         .and_then(|verdict| Ok(output.flush().map(|()| verdict)?));
     match done {
         Ok(verdict) => verdict.into(),

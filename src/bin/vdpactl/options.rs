@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use vdpa::net::Ring;
 
@@ -21,8 +21,30 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
+    /// Tell of what goes on between driver and device, on standard error: error, warn, info, debug (contract calls) or
+    /// trace (kicks and calls too). Without it RUST_LOG says what is told
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "debug"
+    )]
+    pub(crate) trace: Option<Level>,
+
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// How much is told.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Subcommand, Debug)]

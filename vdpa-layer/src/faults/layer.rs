@@ -11,8 +11,8 @@ use super::{Faults, KINDS};
 /// Wraps the devices of a device string in [`Faults`], by `fault=KIND[:RATE]+...` and `seed=N`.
 ///
 /// The kinds are [`KINDS`], which work with any parent, and those that the parent makes
-/// [by itself](vdpa_core::MgmtDevice::faults). Without a seed one is chosen; it is told to `tracing` at INFO, and stands
-/// at the end of the device's string from then on.
+/// [by itself](vdpa_core::MgmtDevice::faults). Without a seed one is chosen; it is told to `tracing` at INFO, with the target `vdpa::seed`, and stands at
+/// the end of the device's string from then on.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct FaultsLayer;
 
@@ -52,7 +52,7 @@ impl Layer for FaultsLayer {
         let mut rest = spec.clone().without(&["fault", "seed"]);
         if seed.is_none() {
             let seed = plan.seed();
-            tracing::info!(target: "vdpa", spec = spec.text(), seed, "faults have a seed of their own");
+            tracing::info!(target: "vdpa::seed", device = spec.text(), seed, "faults have a seed that was chosen");
             rest = rest.noted("seed", &seed);
         }
         if let Some(plan) = plan.of(&own) {
