@@ -146,6 +146,21 @@ fn a_contract_call_fails_once_and_not_when_it_is_made_again() {
 }
 
 #[test]
+fn a_status_byte_that_failed_is_heard_when_it_is_written_again() {
+    for n in 1..=2 {
+        let (tiny, device, _) = faulty(Tiny::default(), &[(kinds::CONTROL_ERROR, Rate::once(n))]);
+        for bits in [Status::ACKNOWLEDGE, Status::ACKNOWLEDGE | Status::DRIVER] {
+            let written = device.write_status(bits.bits());
+            if written.is_err() {
+                device.write_status(bits.bits()).unwrap();
+            }
+            assert_eq!(device.status().unwrap(), bits);
+            assert_eq!(tiny.status().unwrap(), bits, "the device has them too");
+        }
+    }
+}
+
+#[test]
 fn what_is_slow_stays_under_way_and_ends() {
     let (_, device, plan) = with(&[(kinds::CONTROL_SLOW, Rate::chance(1.0))]);
     started(&device, 0);

@@ -73,11 +73,15 @@ impl Device {
         held.check_settled()?;
         let control = &mut *held.control;
         loop {
-            let before = control.machine.status();
+            let before = control.machine;
             let step = control.machine.write(written);
-            let recorded = control.machine.status() - before;
-            if !recorded.is_empty() {
-                self.inner.parent.add_status(recorded)?;
+            let recorded = control.machine.status() - before.status();
+            if !recorded.is_empty()
+                && let Err(e) = self.inner.parent.add_status(recorded)
+            {
+                // The device does not have them: written again, they are new to it.
+                control.machine = before;
+                return Err(e);
             }
             match step {
                 Step::None => return self.withdraw(control, written),
