@@ -495,9 +495,14 @@ impl Queue {
         if self.used.is_empty() {
             return Ok(());
         }
-        if let Some(faults) = &mut self.faults {
-            faults.bend_used(&mut self.used, self.ring.size(), mem.section);
+        if self.faults.is_some() {
+            return self.commit_bent(mem, how);
         }
+        self.commit_used(mem, how)
+    }
+
+    #[inline(always)]
+    fn commit_used(&mut self, mem: &QueueMem<'_>, how: Completeness) -> Result<(), Halt> {
         let call = if self.in_order && how == Completeness::Whole {
             self.ring.commit_in_order(mem, &self.used)
         } else {
@@ -505,8 +510,19 @@ impl Queue {
         };
         self.used.clear();
         self.call_due |= call?;
+        Ok(())
+    }
+
+    /// Gives them back with faults.
+    #[cold]
+    fn commit_bent(&mut self, mem: &QueueMem<'_>, how: Completeness) -> Result<(), Halt> {
+        let size = self.ring.size();
         if let Some(faults) = &mut self.faults {
-            self.call_due |= faults.bend_ring(&mem.areas, self.ring.state(), self.ring.size());
+            faults.bend_used(&mut self.used, size, mem.section);
+        }
+        self.commit_used(mem, how)?;
+        if let Some(faults) = &mut self.faults {
+            self.call_due |= faults.bend_ring(&mem.areas, self.ring.state(), size);
         }
         Ok(())
     }
