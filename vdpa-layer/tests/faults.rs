@@ -3,16 +3,19 @@
 #[path = "../../vdpa-core/tests/tiny/mod.rs"]
 mod tiny;
 
+mod nobody;
+
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use nobody::Nobody;
 use tiny::*;
 use vdpa_core::faults::{Kind, Plan, Rate};
 use vdpa_core::*;
-use vdpa_layer::Faults;
 use vdpa_layer::faults::kinds;
+use vdpa_layer::{Faults, FaultsLayer};
 
 /// A device around `tiny` with these faults, up to FEATURES_OK.
 fn faulty(tiny: Tiny, faults: &[(Kind, Rate)]) -> (Arc<Tiny>, Device, Plan) {
@@ -461,4 +464,23 @@ fn the_same_seed_and_the_same_occasions_are_the_same_faults() {
     let first = life(7);
     assert_eq!(first, life(7));
     assert_ne!(first, life(8));
+}
+
+#[test]
+fn kinds_that_only_other_parents_know_are_refused_and_keys_are_taken_out() {
+    let wrap = |text: &str| {
+        let mut spec = DeviceSpec::parse(text).unwrap();
+        let wrap = FaultsLayer.wrap(&mut spec, &Nobody);
+        wrap.map(|wrap| (wrap.is_some(), spec))
+    };
+    let (is, spec) = wrap("nobody:net,fault=kick.lost,seed=7,mtu=9000").unwrap();
+    assert!(is && spec.faults().is_none());
+    assert_eq!(spec.pairs().collect::<Vec<_>>(), [("mtu", "9000")]);
+    assert!(!wrap("nobody:net,mtu=9000").unwrap().0);
+    let Err(Error::Spec(error)) = wrap("nobody:net,fault=kick.lost+ring.used_id") else {
+        panic!("it is not this parent's");
+    };
+    assert_eq!(error.part(), "ring.used_id");
+    let legal = vdpa_layer::faults::KINDS.iter().map(|kind| kind.name);
+    assert!(error.problem().legal().iter().eq(legal));
 }

@@ -114,3 +114,20 @@ fn dice_that_are_asked_for_again_go_on() {
     assert_eq!(thrown, [false, false, true, false]);
     assert!(!plan.dice(A, 6).unwrap().strikes(), "another lane");
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_list_is_read_or_refused_without_a_panic(
+        list in "[kick.lostae:+@/0-9.eE-]{0,40}|kick[.]l(ost|ate):[@/]?[0-9.eE-]{0,30}",
+        n in 0..100_u32,
+    ) {
+        if let Ok(plan) = parse(&list) {
+            for kind in [A, B] {
+                if let Some(mut dice) = plan.dice(kind, n.into()) {
+                    let struck = (0..n).filter(|_| dice.strikes()).count();
+                    assert_eq!(plan.count(kind), struck as u64);
+                }
+            }
+        }
+    }
+}
