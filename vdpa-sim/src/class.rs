@@ -77,6 +77,12 @@ pub trait Class: Send + Sync {
     /// Back to the beginning: no worker is at a queue any more.
     fn reset(&self);
 
+    /// A queue begins to run, or has stopped. For a class whose settings are a queue's own; others need not care. A
+    /// reset of the whole device is told by [`reset`](Self::reset) alone.
+    fn queue_changed(&self, q: QueueIndex, change: QueueChange) {
+        let _ = (q, change);
+    }
+
     /// A number that changes with the configuration.
     fn generation(&self) -> u32;
 
@@ -110,6 +116,17 @@ pub trait Class: Send + Sync {
 
     /// Calls `to` for each counter.
     fn stats(&self, to: &mut dyn FnMut(&str, u64));
+}
+
+/// What became of a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueChange {
+    /// It runs.
+    Started,
+    /// It was stopped with its state.
+    Paused,
+    /// It was reset alone.
+    Reset,
 }
 
 /// Why an attribute is not changed.

@@ -17,7 +17,7 @@ use vdpa_core::{
 use vdpa_mem::{AddressSpace, Reader};
 use vdpa_ring::QueueState;
 
-use crate::class::{Class, Desk, Role, SetError};
+use crate::class::{Class, Desk, QueueChange, Role, SetError};
 use crate::error::SimError;
 use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
@@ -492,6 +492,7 @@ impl VdpaDevice for SimDevice {
                 record.call = Some(call);
                 record.state = None;
             }
+            self.shared.class.queue_changed(q, QueueChange::Started);
             if let Some(hand) = hand {
                 let queue = Box::new(queue);
                 hand.mailbox.post(Command::Start { at, queue, kick });

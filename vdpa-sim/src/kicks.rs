@@ -34,16 +34,16 @@ impl Kicks {
         Ok(Self { sleeper, epoll })
     }
 
-    /// Sleeps until woken, unless `work` finds something once the worker has said that it sleeps. Answers whether there
-    /// is something to [`take`](Self::take).
+    /// Sleeps until woken or until `by`, unless `work` finds something once the worker has said that it sleeps. Answers
+    /// whether there is something to [`take`](Self::take).
     ///
     /// # Errors
     /// When the system call fails.
-    pub(crate) fn sleep_unless(&self, work: impl FnMut() -> bool) -> vdpa_core::Result<bool> {
-        self.sleep(work, None)
-    }
-
-    fn sleep(&self, work: impl FnMut() -> bool, by: Option<Deadline>) -> vdpa_core::Result<bool> {
+    pub(crate) fn sleep_unless(
+        &self,
+        work: impl FnMut() -> bool,
+        by: Option<Deadline>,
+    ) -> vdpa_core::Result<bool> {
         let mut kicked = false;
         self.sleeper
             .sleep_unless(work, by, |token| kicked |= token == KICKED)?;
@@ -124,7 +124,7 @@ mod tests {
     fn slept(kicks: &Kicks) -> Vec<u64> {
         let by = Deadline::after(Duration::from_millis(20));
         let mut tokens = Vec::new();
-        if kicks.sleep(|| false, Some(by)).unwrap() {
+        if kicks.sleep_unless(|| false, Some(by)).unwrap() {
             kicks.take(|token| tokens.push(token));
         }
         tokens.sort_unstable();

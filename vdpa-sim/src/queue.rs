@@ -6,8 +6,11 @@
 //!                     section ends ─▶ Queue::call                           outside the section
 //! ```
 
+mod calls;
+
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use vdpa_core::faults::Plan;
 use vdpa_core::{Area, CallCell, Features, QueueConfig, QueueIndex, bits};
@@ -18,6 +21,7 @@ use vdpa_ring::{
 };
 
 use crate::faults::QueueFaults;
+pub use calls::{BATCH_SIZES, Hold, Tally};
 
 /// Why a queue does not go on: for good, that is before the device is reset, or for a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -207,7 +211,13 @@ pub struct Queue {
     tables: Hint,
     call: Arc<CallCell>,
     call_due: bool,
-    calls: u64,
+    /// Chains given back since the last call, or since it would have been made.
+    returned: usize,
+    /// When a call that is held back is made at the latest.
+    due: Option<Instant>,
+    /// Kicks were asked for, and nothing has come since.
+    armed: bool,
+    tally: Tally,
     in_order: bool,
     /// Whether an address that is not mapped is waited for.
     misses: bool,
@@ -275,7 +285,10 @@ impl Queue {
             tables: Hint::default(),
             call,
             call_due: false,
-            calls: 0,
+            returned: 0,
+            due: None,
+            armed: false,
+            tally: Tally::default(),
             in_order: ring.contains(RingFeatures::IN_ORDER),
             misses: false,
             waits: None,
@@ -445,6 +458,10 @@ impl Queue {
     pub fn take(&mut self, mem: &QueueMem<'_>, limit: usize) -> Result<usize, Halt> {
         let mut taken = self.ring.take(mem, &mut self.batch, limit)?;
         self.tables = mem.tables.get();
+        if self.armed && taken != 0 {
+            self.armed = false;
+            self.tally.kicks = self.tally.kicks.wrapping_add(1);
+        }
         if self.misses {
             taken = self.take_mapped(mem.section, taken)?;
         }
@@ -508,8 +525,14 @@ impl Queue {
         } else {
             self.ring.commit(mem, &self.used)
         };
+        self.tally.batch(self.used.len());
+        self.returned = self.returned.saturating_add(self.used.len());
         self.used.clear();
-        self.call_due |= call?;
+        if call? {
+            self.call_due = true;
+        } else {
+            self.tally.suppressed = self.tally.suppressed.wrapping_add(1);
+        }
         Ok(())
     }
 
@@ -554,23 +577,14 @@ impl Queue {
     /// # Errors
     /// [`Halt`] when the ring is malformed.
     pub fn arm(&mut self, mem: &QueueMem<'_>) -> Result<bool, Halt> {
-        Ok(self.ring.arm(mem)?)
+        let more = self.ring.arm(mem)?;
+        self.armed = !more;
+        Ok(more)
     }
 
     /// Asks for silence: the worker looks at the ring by itself.
     #[inline]
     pub fn disarm(&mut self, mem: &QueueMem<'_>) {
         self.ring.disarm(mem);
-    }
-
-    /// Calls the driver if a commit found that it wants that. Answers whether it did. Outside sections.
-    #[inline]
-    pub fn call(&mut self) -> bool {
-        let due = std::mem::take(&mut self.call_due);
-        if due {
-            self.calls = self.calls.wrapping_add(1);
-            self.call.raise();
-        }
-        due
     }
 }

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use vdpa_core::{Asid, Bell, Event, GroupIndex, Status};
-use vdpa_mem::{AddressSpace, Reader};
+use vdpa_core::{Asid, Bell, Event, GroupIndex, QueueIndex, Status};
+use vdpa_mem::{AddressSpace, Deadline, Reader};
 
-use crate::class::{Desk, Served, Station, Stations, Unit};
+use crate::class::{Desk, QueueChange, Served, Station, Stations, Unit};
 use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
@@ -143,6 +143,8 @@ pub(crate) struct Post {
     hot: bool,
     /// Since when there is nothing to do, while hot.
     quiet: Option<Instant>,
+    /// When a call that is held back has to be made, while not hot.
+    due: Option<Instant>,
 }
 
 impl Post {
@@ -166,6 +168,7 @@ impl Post {
             bell,
             hot: false,
             quiet: None,
+            due: None,
         }
     }
 
@@ -189,6 +192,14 @@ impl Post {
     fn heat(&mut self) {
         self.hot = true;
         self.quiet = None;
+        self.due = None;
+    }
+
+    /// Looked at when something is to be done for it, and at the latest when the first call that is held back is due.
+    fn cool(&mut self) {
+        self.hot = false;
+        let queues = self.queues.iter_mut();
+        self.due = queues.filter_map(|station| station.running()?.due()).min();
     }
 }
 
@@ -308,9 +319,12 @@ impl Worker {
         let mut worked = false;
         let mut now = None;
         for post in posts.iter_mut() {
-            if post.bell.take() {
-                post.hot = true;
-                post.quiet = None;
+            if post.bell.take()
+                || post
+                    .due
+                    .is_some_and(|due| *now.get_or_insert_with(Instant::now) >= due)
+            {
+                post.heat();
             }
             // Of a device that does not run only what is in flight is served: it ends.
             if !post.hot || (!runs && post.is_idle()) {
@@ -326,7 +340,9 @@ impl Worker {
                     let now = *now.get_or_insert_with(Instant::now);
                     let since = *post.quiet.get_or_insert(now);
                     if now.saturating_duration_since(since) >= *patience {
-                        post.hot = post.unit.arm(&mut post.queues, desk);
+                        if !post.unit.arm(&mut post.queues, desk) {
+                            post.cool();
+                        }
                         post.quiet = None;
                     }
                 }
@@ -354,16 +370,20 @@ impl Worker {
     /// Sleeps until there is something to do.
     fn sleep(&mut self) {
         let awake = self.is_awake();
+        let runs = self.runs();
         let Self {
             posts,
             mailbox,
             kicks,
             ..
         } = self;
-        let bells = posts.as_slice();
-        let slept = kicks.sleep_unless(|| {
-            (awake && bells.iter().any(|post| post.bell.is_pending())) || mailbox.is_pending()
-        });
+        let posts = posts.as_slice();
+        // A device that does not run calls nobody.
+        let due = posts.iter().filter_map(|post| post.due.filter(|_| runs));
+        let by = due.min().map(Deadline::at);
+        let work =
+            || (awake && posts.iter().any(|post| post.bell.is_pending())) || mailbox.is_pending();
+        let slept = kicks.sleep_unless(work, by);
         match slept {
             Ok(true) => self.look(),
             Ok(false) => {}
@@ -545,6 +565,13 @@ impl Worker {
                     }
                     Station::Stopped => None,
                 };
+                let change = match how {
+                    Stop::Pause => QueueChange::Paused,
+                    Stop::Reset => QueueChange::Reset,
+                };
+                // There are as many as 16 bits count.
+                let queue = QueueIndex::new(at.queue as u16);
+                self.core.class.queue_changed(queue, change);
                 self.core.stopped(at.queue, state);
             }
         }
@@ -589,6 +616,7 @@ impl Worker {
             post.unit.reset();
             post.hot = false;
             post.quiet = None;
+            post.due = None;
             if post.asid != Asid::new(0) {
                 post.asid = Asid::new(0);
                 post.reader = self.home.reader();
@@ -597,10 +625,13 @@ impl Worker {
     }
 }
 
-/// Takes nothing more from a queue.
+/// Takes nothing more from a queue. A call that is held back is made: nobody would make it later.
 fn drain(station: &mut Station) {
     *station = match std::mem::take(station) {
-        Station::Running(queue) => Station::Draining(queue),
+        Station::Running(mut queue) => {
+            queue.call();
+            Station::Draining(queue)
+        }
         other => other,
     };
 }
