@@ -15,9 +15,15 @@ mod config;
 mod control;
 mod count;
 mod filter;
+#[allow(dead_code, reason = "used by what follows")]
+mod flow;
+#[allow(dead_code, reason = "used by what follows")]
+mod hashing;
 mod receive;
 mod saved;
 mod settled;
+#[allow(dead_code, reason = "used by what follows")]
+mod toeplitz;
 mod transmit;
 
 use std::os::fd::OwnedFd;
