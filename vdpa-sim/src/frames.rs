@@ -88,6 +88,11 @@ impl FrameBatch {
         self.cut = Cut::default();
     }
 
+    /// Whether it has room for as much as another one.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.bytes.len() == other.bytes.len()
+    }
+
     /// How many frames have not been taken out.
     pub fn len(&self) -> usize {
         self.len.saturating_sub(self.front)

@@ -14,6 +14,8 @@
 mod config;
 mod control;
 mod count;
+#[allow(dead_code, reason = "used by what follows")]
+mod exchange;
 mod filter;
 #[allow(dead_code, reason = "used by what follows")]
 mod flow;
@@ -22,6 +24,8 @@ mod hashing;
 mod receive;
 mod saved;
 mod settled;
+#[allow(dead_code, reason = "used by what follows")]
+mod sorter;
 #[allow(dead_code, reason = "used by what follows")]
 mod toeplitz;
 mod transmit;
