@@ -11,6 +11,8 @@
 //! the port as it is, and is finished where the receiving driver does not take it so: see [`offload`](crate::offload).
 //! Not offered: HOST_UFO and GUEST_UFO (IP fragments), RSC_EXT, and the bits for UDP tunnels.
 
+#[allow(dead_code, reason = "used by what follows")]
+mod coalesce;
 mod config;
 mod control;
 mod count;
