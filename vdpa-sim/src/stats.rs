@@ -35,6 +35,18 @@ impl Counters {
             .map_or(0, |value| value.load(Ordering::Relaxed))
     }
 
+    /// The sum of the counters of these names; one that ends with a dot or an underscore stands for all that begin so.
+    pub fn sum(&self, names: &[&str]) -> u64 {
+        let is_meant = |own: &str, name: &str| {
+            own == name || (name.ends_with(['.', '_']) && own.starts_with(name))
+        };
+        let all = self.names.iter().zip(&self.values);
+        let counted = all.filter(|(own, _)| names.iter().any(|name| is_meant(own, name)));
+        counted.fold(0, |sum, (_, value)| {
+            sum.wrapping_add(value.load(Ordering::Relaxed))
+        })
+    }
+
     /// Calls `to` for each counter, as `PREFIX.NAME`.
     pub fn read(&self, prefix: &str, to: &mut dyn FnMut(&str, u64)) {
         for (name, value) in self.names.iter().zip(&self.values) {

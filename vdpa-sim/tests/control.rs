@@ -103,6 +103,7 @@ fn a_paused_queue_goes_on_where_it_stood_and_nothing_is_lost() {
     }
 }
 
+// virtio 1.4 §5.1.9.5.6.2.
 #[test]
 fn a_queue_that_was_reset_starts_afresh_with_another_size() {
     let lab = Lab::new();

@@ -52,6 +52,33 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
         rig.close();
     }
 
+    // A call that is held back for long costs nothing either.
+    let rig = Lab::new().open("sim:net");
+    rig.negotiate(with(&rig, false, false, false, false));
+    let mut tx = rig.queue(1, 16);
+    let mut ctrl = Ctrl::new(&rig, rig.queue(2, 16));
+    rig.run();
+    let hold = [6, 0, 0xff, 0, 0, 0, 0, 0, 0, 1];
+    assert_eq!(ctrl.command(&hold), 0);
+    let at = rig.alloc(2048);
+    tx.add(&[(at, 100)], &[]).unwrap();
+    tx.publish();
+    tx.wait_used(1);
+    std::thread::sleep(Duration::from_millis(200));
+    let before = cpu_time();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = cpu_time() - before;
+    assert!(
+        spent < Duration::from_millis(5),
+        "{spent:?} of CPU time in 1 s"
+    );
+    assert_eq!(
+        tx.calls.load(std::sync::atomic::Ordering::SeqCst),
+        0,
+        "16 s are not over"
+    );
+    rig.close();
+
     // The side that stays is not served meanwhile.
     let lab = Lab::new();
     let stays = lab.open("sim:net,port=wire:a");

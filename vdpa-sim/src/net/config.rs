@@ -4,6 +4,8 @@ use vdpa_core::config::net::{Duplex, NetStatus};
 use vdpa_core::config::{Mac, NetConfig};
 use vdpa_core::{Features, bits, bits::net};
 
+use super::hashing::{HASH_TYPES, MAX_KEY_SIZE, MAX_TABLE, REPORT_BYTES};
+use crate::frames::HEADER_BYTES;
 use crate::offload::{LONGEST, TRANSMIT_GSO};
 
 /// Bytes of an Ethernet header: two addresses and a type.
@@ -70,6 +72,13 @@ pub const POSSIBLE: Features = Features::of(&[
     net::GUEST_ECN,
     net::GUEST_USO4,
     net::GUEST_USO6,
+    net::CTRL_GUEST_OFFLOADS,
+    net::GUEST_ANNOUNCE,
+    net::RSS,
+    net::HASH_REPORT,
+    net::NOTF_COAL,
+    net::VQ_NOTF_COAL,
+    net::DEVICE_STATS,
 ]);
 
 /// The most queue pairs.
@@ -103,19 +112,14 @@ impl Settings {
     }
 
     /// The configuration space, virtio 1.4 §5.1.4.
-    pub(super) fn space(&self, mac: Mac, link: bool) -> NetConfig {
-        let status = if link {
-            NetStatus::LINK_UP
-        } else {
-            NetStatus::empty()
-        };
+    pub(super) fn space(&self, mac: Mac, status: NetStatus) -> NetConfig {
         let has = |bit| self.features.contains(bit);
         let mut space = NetConfig::new().with_mac(mac);
         // A field of a feature that is not offered does not exist: it reads 0.
         if has(net::STATUS) {
             space = space.with_status(status);
         }
-        if has(net::MQ) {
+        if has(net::MQ) || has(net::RSS) {
             space = space.with_max_virtqueue_pairs(self.pairs);
         }
         if has(net::MTU) {
@@ -124,7 +128,30 @@ impl Settings {
         if has(net::SPEED_DUPLEX) {
             space = space.with_speed(self.speed).with_duplex(Duplex::Full);
         }
+        if has(net::RSS) || has(net::HASH_REPORT) {
+            space = space
+                .with_rss_max_key_size(MAX_KEY_SIZE)
+                .with_supported_hash_types(HASH_TYPES);
+        }
+        if has(net::RSS) {
+            space = space.with_rss_max_indirection_table_length(MAX_TABLE as u16);
+        }
         space
+    }
+}
+
+/// Whether the driver has the queues of all pairs, whichever it uses: virtio 1.4 §5.1.2.
+pub(super) fn has_pairs(features: Features) -> bool {
+    features.contains(net::MQ) || features.contains(net::RSS)
+}
+
+/// Bytes of the header of a packet in a queue, virtio 1.4 §5.1.9.
+#[inline]
+pub(super) fn header_bytes(features: Features) -> usize {
+    if features.contains(net::HASH_REPORT) {
+        HEADER_BYTES.saturating_add(REPORT_BYTES)
+    } else {
+        HEADER_BYTES
     }
 }
 

@@ -1,22 +1,28 @@
 //! The control queue: commands of the driver, virtio 1.4 §5.1.9.5.
 //!
 //! ```text
-//!   readable:  class u8 | command u8 | data          however it is cut
-//!   writable:  result, where a command has one | ack u8, the last byte
+//!   readable:  class u8 | command u8 | data                     however it is cut
+//!   writable:  ack u8, the last byte                            of most commands
+//!              parameters 8 | ack u8                            of NOTF_COAL_VQ_GET: they are a part of its data
+//!              ack u8 | result                                  of the class STATS
 //! ```
 //! A command that is short, overlong, unknown or not negotiated comes back with an error; none is lost. What a command
 //! changes has reached every worker before the command comes back.
 
+mod filters;
+mod reply;
+mod settings;
+mod stats;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vdpa_core::config::Mac;
-use vdpa_core::{Features, bits::net};
 use vdpa_mem::{Access, Hint, Iova, Section};
 use vdpa_ring::{Segment, Used};
 
 use super::NetShared;
-use super::filter::{Addresses, Filter, Modes, VLANS};
+use super::coalesce::Params;
+use super::filter::Filter;
 use crate::class::{Desk, Served, Stations, Unit};
 use crate::port::Port;
 use crate::queue::{Completeness, Halt, Queue};
@@ -27,11 +33,11 @@ pub(super) const BATCH: usize = 16;
 /// Bytes of the longest command: far more than a MAC table that is kept.
 const LONGEST: usize = 16 << 10;
 
-/// Bytes that are zeroed before the ack where the driver gave more than it takes.
-const MOST_ZEROED: u64 = 4096;
+/// Bytes of `virtio_net_ctrl_coal`.
+const PARAMS_BYTES: u64 = 8;
 
-const OK: u8 = 0;
-const ERR: u8 = 1;
+/// VIRTIO_NET_CTRL_STATS.
+const STATS: u8 = 8;
 
 /// What the control queue counts: places in [`COUNTERS`].
 const COMMANDS: usize = 0;
@@ -41,6 +47,12 @@ const CALLS: usize = 3;
 
 /// The names of these counters, behind `control.`.
 pub(super) const COUNTERS: &[&str] = &["commands", "refused", "faults", "calls"];
+
+/// How many commands came, that of the moment too, and how many of them were carried out, if that of the moment is.
+pub(super) fn commands(counters: &crate::stats::Counters) -> [u64; 2] {
+    let commands = counters.value(COMMANDS);
+    [commands, commands.wrapping_sub(counters.value(REFUSED))]
+}
 
 /// The control queue.
 pub(super) struct Control {
@@ -119,40 +131,35 @@ impl Control {
                 return Ok(0);
             };
             self.shared.control.add(COMMANDS, 1);
-            let mut changed = false;
-            let ack = match self.read(&section, chain.readable(), chain.readable_len()) {
+            let mut done = None;
+            let room = chain.writable_len();
+            let mut kind = [0; 2];
+            match self.read(&section, chain.readable(), chain.readable_len()) {
                 // Off, it has no effects, and a driver that waits for its command waits for no answer in vain.
-                _ if !queue.enabled => ERR,
+                _ if !queue.enabled => {}
                 Ok(len) => {
                     let command = self.command.get(..len).unwrap_or_default();
-                    let done = carry_out(&self.shared, command);
-                    changed = done == Some(Change::Seen);
-                    if done.is_some() { OK } else { ERR }
+                    kind = command.first_chunk().copied().unwrap_or_default();
+                    done = carry_out(&self.shared, command, room);
                 }
-                Err(Unread::Long) => ERR,
+                Err(Unread::Long) => {}
                 Err(Unread::At(at)) => {
                     desk_fault(&mut desk.fault, at, Access::DeviceReads);
                     self.shared.control.add(FAULTS, 1);
-                    ERR
                 }
-            };
-            if ack == ERR {
+            }
+            if done.is_none() {
                 self.shared.control.add(REFUSED, 1);
             }
-            let len = match answer(
-                &section,
-                chain.writable(),
-                chain.writable_len(),
-                ack,
-                &mut self.near,
-            ) {
-                Ok(len) => len,
-                Err(at) => {
-                    desk_fault(&mut desk.fault, at, Access::DeviceWrites);
-                    self.shared.control.add(FAULTS, 1);
-                    0
-                }
-            };
+            let (whole, reply) = reply::reply(kind, done.as_ref(), room);
+            let to = chain.writable();
+            let written = reply::answer(&section, to, room, &reply, whole, &mut self.near);
+            let len = written.unwrap_or_else(|at| {
+                desk_fault(&mut desk.fault, at, Access::DeviceWrites);
+                self.shared.control.add(FAULTS, 1);
+                0
+            });
+            let changed = done == Some(Done::Seen);
             let token = chain.token();
             queue.used.push(Used { token, len });
             (taken, changed)
@@ -209,162 +216,41 @@ fn desk_fault(fault: &mut Option<(Iova, Access)>, at: Iova, want: Access) {
     fault.get_or_insert((at, want));
 }
 
-/// Writes the ack into the last writable byte. Answers with the bytes written from the first one on.
-fn answer(
-    section: &Section<'_>,
-    to: &[Segment],
-    len: u64,
-    ack: u8,
-    near: &mut Hint,
-) -> Result<u32, Iova> {
-    let Some(last) = len.checked_sub(1) else {
-        // Nowhere to say anything: it comes back, which is what can be done.
-        return Ok(0);
-    };
-    let mut before = 0_u64;
-    for segment in to {
-        let (mut at, mut left) = (segment.addr, segment.len);
-        while left != 0 {
-            let bytes = section
-                .translate(at, left, Access::DeviceWrites, near)
-                .map_err(|_| at)?;
-            let here = bytes.len();
-            let zeroed = MOST_ZEROED.min(last).saturating_sub(before);
-            bytes.zero(0, here.min(usize::try_from(zeroed).unwrap_or(0)));
-            let after = before.saturating_add(here as u64);
-            if let Some(place) = last.checked_sub(before).filter(|_| last < after) {
-                bytes.write(usize::try_from(place).unwrap_or(usize::MAX), &[ack]);
-            }
-            before = after;
-            left = left.saturating_sub(here as u32);
-            if here == 0 || left == 0 {
-                break;
-            }
-            at = at.checked_add(here as u64).ok_or(at)?;
-        }
-    }
-    // Past the zeroes nothing is promised.
-    Ok(if last <= MOST_ZEROED {
-        len as u32
-    } else {
-        MOST_ZEROED as u32
-    })
-}
-
-/// What a command changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Change {
-    /// Something that workers go by.
+/// What a command that was carried out comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Done {
+    /// Something is changed that workers go by.
     Seen,
-    /// Nothing.
-    None,
+    /// Nothing is.
+    Quiet,
+    /// The parameters that were asked for.
+    Params(Params),
+    /// The result that was asked for.
+    Result(Vec<u8>),
 }
 
-/// Carries a command out; `None` refuses it.
-fn carry_out(shared: &NetShared, command: &[u8]) -> Option<Change> {
+/// Carries a command out; `None` refuses it. `room`: how many bytes there are for its answer.
+fn carry_out(shared: &NetShared, command: &[u8], room: u64) -> Option<Done> {
     let (&[class, what], data) = command.split_first_chunk()?;
     let features = shared.settled.features();
     let old = shared.settled.filter();
     let mut filter = Filter::clone(&old);
     match class {
-        0 => mode(&mut filter, what, data, features)?,
-        1 => address(&mut filter, what, data, features)?,
-        2 => vlan(&mut filter, what, data, features)?,
-        4 => return pairs(shared, what, data, features),
+        0 => filters::mode(&mut filter, what, data, features)?,
+        1 => filters::address(&mut filter, what, data, features)?,
+        2 => filters::vlan(&mut filter, what, data, features)?,
+        3 => return settings::announce(shared, what, data, features),
+        4 => return settings::steer(shared, what, data, features),
+        5 => return settings::offloads(shared, what, data, features),
+        6 => return settings::coalesce(shared, what, data, features, room),
+        STATS => return stats::carry_out(shared, what, data, room).map(Done::Result),
         _ => return None,
     }
     if filter == *old {
-        return Some(Change::None);
+        return Some(Done::Quiet);
     }
     shared.settled.set_filter(filter);
-    Some(Change::Seen)
-}
-
-/// VIRTIO_NET_CTRL_RX, virtio 1.4 §5.1.9.5.1.
-fn mode(filter: &mut Filter, what: u8, data: &[u8], features: Features) -> Option<()> {
-    let needs = if what < 2 {
-        net::CTRL_RX
-    } else {
-        net::CTRL_RX_EXTRA
-    };
-    let &[on] = data else { return None };
-    if !features.contains(needs) || !features.contains(net::CTRL_RX) {
-        return None;
-    }
-    let on = on != 0;
-    let modes = filter.modes.get_or_insert_with(Modes::default);
-    match what {
-        0 => modes.promiscuous = on,
-        1 => modes.all_multicast = on,
-        2 => modes.all_unicast = on,
-        3 => modes.no_multicast = on,
-        4 => modes.no_unicast = on,
-        5 => modes.no_broadcast = on,
-        _ => return None,
-    }
-    Some(())
-}
-
-/// VIRTIO_NET_CTRL_MAC, virtio 1.4 §5.1.9.5.2.
-fn address(filter: &mut Filter, what: u8, data: &[u8], features: Features) -> Option<()> {
-    match what {
-        0 if features.contains(net::CTRL_RX) => {
-            let (unicast, data) = table(data)?;
-            let (multicast, data) = table(data)?;
-            if !data.is_empty() {
-                return None;
-            }
-            filter.unicast = unicast;
-            filter.multicast = multicast;
-            filter.modes.get_or_insert_with(Modes::default);
-            Some(())
-        }
-        1 if features.contains(net::CTRL_MAC_ADDR) => {
-            let mac = Mac::new(<[u8; 6]>::try_from(data).ok()?);
-            if !mac.is_unicast() {
-                return None;
-            }
-            filter.mac = mac;
-            Some(())
-        }
-        _ => None,
-    }
-}
-
-/// One table of addresses: `entries` u32, then 6 bytes each. Answers with what follows.
-fn table(data: &[u8]) -> Option<(Addresses, &[u8])> {
-    let (entries, data) = data.split_first_chunk()?;
-    // The count is the driver's: it may say more than there can be.
-    let bytes = usize::try_from(u32::from_le_bytes(*entries))
-        .ok()?
-        .checked_mul(6)?;
-    let (list, rest) = data.split_at_checked(bytes)?;
-    let macs = list.as_chunks().0.iter().map(|octets| Mac::new(*octets));
-    Some((Addresses::new(macs), rest))
-}
-
-/// VIRTIO_NET_CTRL_VLAN, virtio 1.4 §5.1.9.5.3.
-fn vlan(filter: &mut Filter, what: u8, data: &[u8], features: Features) -> Option<()> {
-    let id = u16::from_le_bytes(data.try_into().ok()?);
-    if !features.contains(net::CTRL_VLAN) || id >= VLANS || what > 1 {
-        return None;
-    }
-    filter.set_vlan(id, what == 0);
-    Some(())
-}
-
-/// VIRTIO_NET_CTRL_MQ, virtio 1.4 §5.1.9.5.6.
-fn pairs(shared: &NetShared, what: u8, data: &[u8], features: Features) -> Option<Change> {
-    let count = u16::from_le_bytes(data.try_into().ok()?);
-    let legal = (1..=shared.settings.pairs).contains(&count);
-    if what != 0 || !features.contains(net::MQ) || !legal {
-        return None;
-    }
-    if shared.presence.active() == count {
-        return Some(Change::None);
-    }
-    shared.presence.set_active(count);
-    Some(Change::Seen)
+    Some(Done::Seen)
 }
 
 #[cfg(test)]

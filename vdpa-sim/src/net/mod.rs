@@ -1,46 +1,43 @@
 //! The network device: queue pairs, a control queue, a port.
 //!
 //! ```text
-//!                 control queue ─▶ control ─▶ Settled: filter, pairs in use, modes      (replaced as a whole)
+//!                 control queue ─▶ control ─▶ Settled: filter, hashing, offloads        (replaced as a whole)
 //!                                                  │ looked at once a batch
 //!  transmit queue ─▶ transmit ─▶ FrameBatch ─▶ port lane ─▶ FrameBatch ─▶ receive ─▶ receive queue
+//!                                                                            │ steered by a hash: sorter, exchange
+//!                                                                            └──────▶ another pair's receive queue
 //! ```
 //! Each pair is a unit, and the control queue is one more, the last.
 //!
 //! What a driver leaves unfinished of what it sends (a checksum, segmentation) is checked when it is taken, goes through
 //! the port as it is, and is finished where the receiving driver does not take it so: see [`offload`](crate::offload).
-//! Not offered: HOST_UFO and GUEST_UFO (IP fragments), RSC_EXT, and the bits for UDP tunnels.
+//! Not offered: HOST_UFO and GUEST_UFO (IP fragments), RSC_EXT, the bits for UDP tunnels, HASH_TUNNEL and RSS_CONTEXT.
 
-#[allow(dead_code, reason = "used by what follows")]
 mod coalesce;
 mod config;
 mod control;
 mod count;
-#[allow(dead_code, reason = "used by what follows")]
 mod exchange;
 mod filter;
-#[allow(dead_code, reason = "used by what follows")]
 mod flow;
-#[allow(dead_code, reason = "used by what follows")]
 mod hashing;
 mod receive;
 mod saved;
 mod settled;
-#[allow(dead_code, reason = "used by what follows")]
 mod sorter;
-#[allow(dead_code, reason = "used by what follows")]
 mod toeplitz;
 mod transmit;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use vdpa_core::config::net::NetStatus;
 use vdpa_core::{
-    Attr, Bell, DeviceType, Features, GroupIndex, LinkState, QueueIndex, bits::net,
+    Attr, Bell, DeviceType, FeatureBit, Features, GroupIndex, LinkState, QueueIndex, bits::net,
     config::NetConfig,
 };
 
-use crate::class::{Class, Desk, Role, Served, SetError, Station, Stations, Unit};
+use crate::class::{Class, Desk, QueueChange, Role, Served, SetError, Station, Stations, Unit};
 use crate::frames::BATCH_FRAMES;
 use crate::port::{Lane, Port, Presence};
 
@@ -48,9 +45,13 @@ pub use config::{MAX_PAIRS, POSSIBLE, Settings};
 pub use count::{RECEIVE_COUNTERS, TRANSMIT_COUNTERS};
 pub use filter::{Addresses, Filter, Modes};
 
+use coalesce::Coalescing;
 use control::Control;
 use count::PairCounters;
-use receive::Receiver;
+use exchange::Exchange;
+use hashing::Hashing;
+use receive::{Receiver, Seat};
+use saved::Saved;
 use settled::Settled;
 use transmit::Transmitter;
 
@@ -72,6 +73,9 @@ pub(crate) struct NetShared {
     pub(crate) settled: Settled,
     pub(crate) presence: Arc<Presence>,
     pub(crate) counters: Box<[PairCounters]>,
+    coalescing: Coalescing,
+    /// How pairs hand frames to each other; made when a driver first chooses steering.
+    exchange: OnceLock<Exchange>,
     pub(crate) control: crate::stats::Counters,
 }
 
@@ -81,7 +85,9 @@ impl Net {
     /// * `presence`: the one that the port was made with
     pub fn new(settings: Settings, presence: Arc<Presence>, port: Arc<dyn Port>) -> Self {
         let shared = NetShared {
-            settled: Settled::new(Filter::new(settings.mac)),
+            settled: Settled::new(settings.mac),
+            coalescing: Coalescing::new(settings.pairs),
+            exchange: OnceLock::new(),
             counters: (0..settings.pairs).map(|_| PairCounters::new()).collect(),
             control: crate::stats::Counters::new(control::COUNTERS),
             settings,
@@ -95,27 +101,58 @@ impl Net {
 
     /// The number of the control queue: behind all pairs that there may be, virtio 1.4 §5.1.2.
     fn control_queue(&self, features: Features) -> Option<u16> {
-        let pairs = if features.contains(net::MQ) {
-            self.shared.settings.pairs
-        } else {
-            1
-        };
         features
             .contains(net::CTRL_VQ)
-            .then_some(pairs.saturating_mul(2))
+            .then_some(self.shared.pairs(features).saturating_mul(2))
+    }
+
+    /// Changes the carrier. Answers whether the driver sees that.
+    fn set_link(&self, up: bool) -> bool {
+        let changed = self.shared.presence.set_link(up);
+        let seen = changed && self.shared.shows(net::STATUS);
+        if seen {
+            self.shared.settled.changed();
+        }
+        if changed {
+            self.port.changed();
+            // Frames may wait in the transmit queues.
+            self.shared.presence.ring_all();
+        }
+        seen
     }
 }
 
 impl NetShared {
-    /// Whether the driver can see the carrier: virtio 1.4 §5.1.4.
-    fn shows_link(&self) -> bool {
+    /// Whether the driver can see what is in the configuration with `bit`: virtio 1.4 §5.1.4.
+    fn shows(&self, bit: FeatureBit) -> bool {
         let accepted = self.settled.features();
         let features = if accepted == Features::NONE {
             self.settings.features
         } else {
             accepted
         };
-        features.contains(net::STATUS)
+        features.contains(bit)
+    }
+
+    /// How many pairs there are with these features: virtio 1.4 §5.1.2.
+    fn pairs(&self, features: Features) -> u16 {
+        if config::has_pairs(features) {
+            self.settings.pairs
+        } else {
+            1
+        }
+    }
+
+    /// Has frames hashed and steered in another way, from the next batch of each worker on.
+    fn set_hashing(&self, hashing: Hashing) {
+        if let Some(steering) = hashing.steering() {
+            // Before workers can see the steering.
+            let (presence, settings) = (&self.presence, &self.settings);
+            self.exchange
+                .get_or_init(|| Exchange::new(presence, settings.pairs, settings.longest()));
+            presence.set_active(steering.reach());
+        }
+        self.settled.set_hashing(hashing);
     }
 }
 
@@ -199,7 +236,7 @@ impl Class for Net {
         }
         let unit = q.place() >> 1;
         let place = q.place() & 1;
-        let used = if features.contains(net::MQ) { pairs } else { 1 };
+        let used = usize::from(self.shared.pairs(features));
         // A frame may need every buffer of the queue.
         let merged = place == RECEIVE && features.contains(net::MRG_RXBUF);
         let chains = if merged {
@@ -230,14 +267,18 @@ impl Class for Net {
     }
 
     fn reset(&self) {
-        let NetShared {
-            settled,
-            settings,
-            presence,
-            ..
-        } = &*self.shared;
-        settled.reset(Filter::new(settings.mac));
-        presence.set_active(1);
+        self.shared.settled.reset();
+        self.shared.coalescing.reset();
+        self.shared.presence.set_active(1);
+    }
+
+    fn queue_changed(&self, q: QueueIndex, change: QueueChange) {
+        let coalescing = &self.shared.coalescing;
+        match change {
+            QueueChange::Started => coalescing.started(q.get()),
+            QueueChange::Paused => coalescing.stopped(q.get(), false),
+            QueueChange::Reset => coalescing.stopped(q.get(), true),
+        }
     }
 
     fn generation(&self) -> u32 {
@@ -245,12 +286,12 @@ impl Class for Net {
     }
 
     fn read_config(&self, at: u32, to: &mut [u8]) {
-        let mac = self.shared.settled.filter().mac;
-        let space = self
-            .shared
-            .settings
-            .space(mac, self.shared.presence.has_link())
-            .to_bytes();
+        let settled = &self.shared.settled;
+        let mut status = NetStatus::empty();
+        status.set(NetStatus::LINK_UP, self.shared.presence.has_link());
+        status.set(NetStatus::ANNOUNCE, settled.announces());
+        let space = self.shared.settings.space(settled.filter().mac, status);
+        let space = space.to_bytes();
         let from = space.get(at as usize..).unwrap_or_default();
         for (to, from) in to.iter_mut().zip(from.iter().chain(std::iter::repeat(&0))) {
             *to = *from;
@@ -265,54 +306,71 @@ impl Class for Net {
     fn check(&self, attr: Attr) -> Result<(), SetError> {
         match attr {
             Attr::Link(_) => Ok(()),
+            Attr::Mac(mac) if mac.is_unicast() => Ok(()),
+            Attr::Mac(mac) => Err(SetError::Illegal(format!(
+                "{mac} is no address of one card: the lowest bit of its first byte is set, or it is all zeroes"
+            ))),
+            Attr::Announce if self.offered().contains(net::GUEST_ANNOUNCE) => Ok(()),
+            Attr::Announce => Err(SetError::Illegal(
+                "it does not offer GUEST_ANNOUNCE: add +GUEST_ANNOUNCE to its features".to_owned(),
+            )),
             _ => Err(SetError::Unsupported),
         }
     }
 
     fn set(&self, attr: Attr) -> Result<bool, SetError> {
-        let Attr::Link(link) = attr else {
-            return Err(SetError::Unsupported);
-        };
-        let up = link == LinkState::Up;
-        let changed = self.shared.presence.set_link(up);
-        let seen = changed && self.shared.shows_link();
-        if seen {
-            self.shared.settled.changed();
-        }
-        if changed {
-            self.port.changed();
-            // Frames may wait in the transmit queues.
-            self.shared.presence.ring_all();
-        }
-        Ok(seen)
+        self.check(attr)?;
+        Ok(match attr {
+            Attr::Link(link) => self.set_link(link == LinkState::Up),
+            // Workers filter by it from their next batch on.
+            Attr::Mac(mac) => self.shared.settled.set_own(mac) && self.shared.shows(net::MAC),
+            // A driver that cannot announce itself is not asked to.
+            Attr::Announce => {
+                let accepted = self.shared.settled.features();
+                accepted.contains(net::GUEST_ANNOUNCE) && self.shared.settled.set_announce(true)
+            }
+            _ => return Err(SetError::Unsupported),
+        })
     }
 
     fn save(&self) -> Vec<u8> {
-        let filter = self.shared.settled.filter();
-        saved::save(
-            &filter,
-            self.shared.presence.active(),
-            self.shared.presence.has_link(),
-        )
+        let NetShared {
+            settled,
+            presence,
+            coalescing,
+            ..
+        } = &*self.shared;
+        let state = Saved {
+            filter: Filter::clone(&settled.filter()),
+            active: presence.active(),
+            link: presence.has_link(),
+            announce: settled.announces(),
+            offloads: Some(settled.offloads()),
+            hashing: Hashing::clone(&settled.hashing()),
+            coalescing: coalescing.save(self.shared.pairs(settled.features())),
+        };
+        state.to_bytes()
     }
 
     fn restore(&self, from: &[u8]) -> Result<bool, String> {
         let NetShared {
             settled,
-            settings,
             presence,
+            coalescing,
             ..
         } = &*self.shared;
-        let most = if settled.features().contains(net::MQ) {
-            settings.pairs
-        } else {
-            1
-        };
-        let state = saved::load(from, most)?;
+        let features = settled.features();
+        let state = Saved::from_bytes(from, self.shared.pairs(features), features)?;
         settled.set_filter(state.filter);
         presence.set_active(state.active);
+        self.shared.set_hashing(state.hashing);
+        coalescing.restore(&state.coalescing);
+        if let Some(offloads) = state.offloads {
+            settled.set_offloads(offloads);
+        }
+        settled.set_announce(state.announce);
         // The carrier is this device's own, whatever it was there; a driver that saw the other one is told.
-        let differs = state.link != presence.has_link() && self.shared.shows_link();
+        let differs = state.link != presence.has_link() && self.shared.shows(net::STATUS);
         if differs {
             settled.changed();
         }
@@ -357,10 +415,16 @@ impl Unit for Pair {
         let [receive, transmit] = queues;
         let mut worked = false;
         if let Station::Running(queue) = transmit {
-            worked |= transmitter.serve(queue, &mut **lane, shared, &counters.transmit, desk);
+            let hold = shared.coalescing.hold(queue.index().get());
+            worked |= transmitter.serve(queue, &mut **lane, shared, &counters.transmit, hold, desk);
         }
-        worked |= receiver.serve(receive, &mut **lane, shared, &counters.receive, desk);
-        if shared.presence.take_lost() && shared.shows_link() {
+        let seat = Seat {
+            shared,
+            pair: *pair,
+            counters: &counters.receive,
+        };
+        worked |= receiver.serve(receive, &mut **lane, seat, desk);
+        if shared.presence.take_lost() && shared.shows(net::STATUS) {
             shared.settled.changed();
             desk.config_changed();
         }

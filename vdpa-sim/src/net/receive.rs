@@ -1,25 +1,30 @@
 //! From the port to a receive queue.
 
+mod pass;
 mod place;
+mod steered;
 mod unfinished;
 
 use vdpa_core::Features;
-use vdpa_core::bits::net;
-use vdpa_mem::{Access, Hint, Iova, Section};
+use vdpa_mem::{Hint, Iova, Section};
 use vdpa_ring::{Batch, Used};
 
 use super::NetShared;
 use super::config::Settings;
-use super::count::Rx;
+use super::count::{self, Rx};
+use super::exchange::Parcel;
 use super::filter::Filter;
+use super::hashing::Hashing;
 use super::settled::Watch;
+use super::sorter::Sorter;
 use crate::class::{Desk, Station};
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
 use crate::port::Lane;
 use crate::queue::{Completeness, Halt, Queue, QueueMem};
 use crate::stats::Counters;
-use place::{Booked, Buffers, header, write_whole};
+use pass::Pass;
+use place::{Booked, Buffers, header};
 
 /// The receiving half of a pair.
 #[derive(Default)]
@@ -28,6 +33,18 @@ pub(super) struct Receiver {
     /// Frames wait for buffers: kicks are of use.
     waiting: bool,
     hand: Hand,
+    sorter: Sorter,
+    /// What another pair gave, of which something is left.
+    open: Option<Parcel>,
+}
+
+/// A pair, as its receiver goes by it.
+#[derive(Clone, Copy)]
+pub(super) struct Seat<'a> {
+    pub(super) shared: &'a NetShared,
+    /// Its number.
+    pub(super) pair: u16,
+    pub(super) counters: &'a Counters,
 }
 
 /// What is remembered from batch to batch.
@@ -64,6 +81,10 @@ struct Delivery<'a> {
     merge: bool,
     /// Bytes of the longest frame without tags.
     plain: usize,
+    /// What is reported of hashes, if the driver wants to know.
+    report: Option<&'a Hashing>,
+    /// Bytes of a header in a queue.
+    header: usize,
 }
 
 /// What was done before in one pass, which is bounded: what a driver posts meanwhile keeps no section open.
@@ -120,6 +141,8 @@ impl Receiver {
     pub(super) fn reset(&mut self) {
         self.waiting = false;
         self.hand.lack = Lack::default();
+        self.sorter.reset();
+        self.open = None;
     }
 
     /// Gives the driver what has come. Answers whether something was done.
@@ -127,63 +150,48 @@ impl Receiver {
         &mut self,
         station: &mut Station,
         lane: &mut dyn Lane,
-        shared: &NetShared,
-        counters: &Counters,
+        seat: Seat<'_>,
+        desk: &mut Desk,
+    ) -> bool {
+        let was_waiting = self.waiting;
+        // Without a link nothing comes any more, and a capture waits.
+        let worked = seat.shared.presence.has_link() && {
+            self.watch.refresh(&seat.shared.settled);
+            match seat.shared.exchange.get() {
+                None => self.serve_lane(station, lane, seat, desk),
+                Some(exchange) => self.serve_exchange(station, lane, seat, exchange, desk),
+            }
+        };
+        if self.waiting && !was_waiting {
+            seat.counters.add(Rx::Waits as usize, 1);
+        }
+        // Whatever came: a call that was held back may be due.
+        if let Some(queue) = station.running() {
+            queue.call_by(seat.shared.coalescing.hold(queue.index().get()));
+            count::add(seat.counters, &queue.tally());
+        }
+        worked
+    }
+
+    /// What comes to this pair is for this pair.
+    fn serve_lane(
+        &mut self,
+        station: &mut Station,
+        lane: &mut dyn Lane,
+        seat: Seat<'_>,
         desk: &mut Desk,
     ) -> bool {
         let queue = match station {
-            // Nothing comes any more, and a capture waits.
-            _ if !shared.presence.has_link() => return false,
             Station::Running(queue) if queue.enabled => queue,
-            Station::Running(_) => return discard(lane, counters, Rx::Off),
-            Station::Stopped => return discard(lane, counters, Rx::Stopped),
+            Station::Running(_) => return discard(lane, seat.counters, Rx::Off),
+            Station::Stopped => return discard(lane, seat.counters, Rx::Stopped),
             // They wait until it goes on.
             Station::Draining(_) | Station::Paused => return false,
         };
-        let features = shared.settled.features();
-        let was_waiting = self.waiting;
-        let (mut waiting, mut worked, mut lost) = (false, false, None);
-        let (hand, mut fault) = (&mut self.hand, None);
-        let delivery = Delivery {
-            settings: &shared.settings,
-            counters,
-            filter: self
-                .watch
-                .filter(&shared.settled)
-                .filter(|filter| filter.is_chosen()),
-            features,
-            offloads: shared.settled.guest_offloads(),
-            merge: features.contains(net::MRG_RXBUF),
-            plain: shared.settings.plain(),
-        };
-        let again = lane.receive(&mut |frames| {
-            if lost.is_some() {
-                return;
-            }
-            let before = (frames.len(), frames.cut());
-            let section = desk.reader.enter();
-            match delivery.deliver(queue, &section, frames, hand, &mut fault) {
-                Ok(Delivered { enough, given }) => {
-                    waiting |= !enough;
-                    worked |= given;
-                }
-                Err(why) => lost = Some(why),
-            }
-            worked |= (frames.len(), frames.cut()) != before;
-        });
+        let mut pass = Pass::new(&self.watch, &mut self.hand, seat);
+        let again = lane.receive(&mut |frames| pass.give(queue, frames, &mut desk.reader));
+        let (waiting, worked) = pass.end(Some(queue), desk);
         self.waiting = waiting;
-        if waiting && !was_waiting {
-            counters.add(Rx::Waits as usize, 1);
-        }
-        if let Some(at) = fault {
-            desk.fault(at, Access::DeviceWrites);
-        }
-        if let Some(why) = lost {
-            desk.halt(queue, why);
-        }
-        if queue.call() {
-            counters.add(Rx::Calls as usize, 1);
-        }
         worked || again
     }
 
@@ -348,7 +356,7 @@ impl Delivery<'_> {
                 frames.pop();
                 continue;
             }
-            let len = packet.len();
+            let len = self.len(packet);
             let Some(first) = to.batch.chain(round.next) else {
                 round.short = true;
                 break;
@@ -356,14 +364,14 @@ impl Delivery<'_> {
             // Nearly all frames: one segment in one mapping.
             if let [one] = *first.writable()
                 && one.len as usize >= len
-                && write_whole(header(1), packet, one.addr, to.section, to.near)
+                && self.write_whole(header(1), packet, one.addr, to.section, to.near)
             {
                 to.used.push(Used {
                     token: first.token(),
                     len: len as u32,
                 });
                 round.next = round.next.wrapping_add(1);
-                round.count(len);
+                round.count(packet.len());
                 frames.pop();
                 continue;
             }

@@ -1,17 +1,28 @@
 //! The state of a network device besides its queues, as bytes.
 //!
 //! ```text
-//!  "vnet" | version u16 = 1 | address 6 | flags u16 | pairs in use u16
+//!  "vnet" | version u16 = 2 | address 6 | flags u16 | pairs in use u16
 //!         | unicast count u16, 6 bytes each | multicast count u16, 6 bytes each | VLANs: 512 bytes, with that flag
+//!         | receive offloads u64 | hashing: size u16, as its command has it
+//!         | coalescing: count u16, packets u32 and microseconds u32 each: for all receive queues, for all transmit
+//!           queues, then queue by queue
 //! ```
-//! All little-endian. The bytes come from anywhere: everything is checked, and nothing may be left over.
+//! Version 1 ends with the VLANs: receive offloads are then as negotiated, and the rest is as at reset. All
+//! little-endian. The bytes come from anywhere: everything is checked, and nothing may be left over.
 
+use vdpa_core::Features;
 use vdpa_core::config::Mac;
 
+use super::coalesce::Params;
 use super::filter::{Addresses, Filter, Modes, TABLE};
+use super::hashing::Hashing;
+use crate::offload::RECEIVE;
 
 const MAGIC: &[u8; 4] = b"vnet";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+
+/// The first version, which is still read.
+const FIRST: u16 = 1;
 
 // The flags.
 /// The carrier that the driver saw. It is compared, and not restored: the carrier is the device's.
@@ -26,7 +37,11 @@ const NO_BROADCAST: u16 = 1 << 7;
 const EVERY_UNICAST: u16 = 1 << 8;
 const EVERY_MULTICAST: u16 = 1 << 9;
 const VLANS: u16 = 1 << 10;
-const KNOWN: u16 = (1 << 11) - 1;
+const FIRST_KNOWN: u16 = (1 << 11) - 1;
+const ANNOUNCE: u16 = 1 << 11;
+/// The hashing is a steering too.
+const STEERED: u16 = 1 << 12;
+const KNOWN: u16 = (1 << 13) - 1;
 
 /// What was saved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,43 +49,70 @@ pub(super) struct Saved {
     pub(super) filter: Filter,
     pub(super) active: u16,
     pub(super) link: bool,
+    pub(super) announce: bool,
+    /// `None`: as negotiated.
+    pub(super) offloads: Option<Features>,
+    pub(super) hashing: Hashing,
+    /// See [`Coalescing::save`](super::coalesce::Coalescing::save).
+    pub(super) coalescing: Vec<Params>,
 }
 
-pub(super) fn save(filter: &Filter, active: u16, link: bool) -> Vec<u8> {
-    let modes = filter.modes.unwrap_or_default();
-    let flags = [
-        (LINK, link),
-        (MODES, filter.modes.is_some()),
-        (PROMISCUOUS, modes.promiscuous),
-        (ALL_MULTICAST, modes.all_multicast),
-        (ALL_UNICAST, modes.all_unicast),
-        (NO_MULTICAST, modes.no_multicast),
-        (NO_UNICAST, modes.no_unicast),
-        (NO_BROADCAST, modes.no_broadcast),
-        (EVERY_UNICAST, filter.unicast.list().is_none()),
-        (EVERY_MULTICAST, filter.multicast.list().is_none()),
-        (VLANS, filter.vlans.is_some()),
-    ];
-    let flags = flags
-        .iter()
-        .filter(|(_, on)| *on)
-        .fold(0, |all, (flag, _)| all | flag);
-    let mut bytes = Vec::new();
-    bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend(filter.mac.octets());
-    bytes.extend(u16::to_le_bytes(flags));
-    bytes.extend(active.to_le_bytes());
-    for table in [&filter.unicast, &filter.multicast] {
-        let list = table.list().unwrap_or_default();
-        // At most `TABLE`.
-        bytes.extend((list.len() as u16).to_le_bytes());
-        bytes.extend(list.iter().flat_map(|mac| mac.octets()));
+impl Saved {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let filter = &self.filter;
+        let modes = filter.modes.unwrap_or_default();
+        let flags = [
+            (LINK, self.link),
+            (MODES, filter.modes.is_some()),
+            (PROMISCUOUS, modes.promiscuous),
+            (ALL_MULTICAST, modes.all_multicast),
+            (ALL_UNICAST, modes.all_unicast),
+            (NO_MULTICAST, modes.no_multicast),
+            (NO_UNICAST, modes.no_unicast),
+            (NO_BROADCAST, modes.no_broadcast),
+            (EVERY_UNICAST, filter.unicast.list().is_none()),
+            (EVERY_MULTICAST, filter.multicast.list().is_none()),
+            (VLANS, filter.vlans.is_some()),
+            (ANNOUNCE, self.announce),
+            (STEERED, self.hashing.steering().is_some()),
+        ];
+        let flags = flags
+            .iter()
+            .filter(|(_, on)| *on)
+            .fold(0, |all, (flag, _)| all | flag);
+        let mut bytes = Vec::new();
+        bytes.extend(MAGIC);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(filter.mac.octets());
+        bytes.extend(u16::to_le_bytes(flags));
+        bytes.extend(self.active.to_le_bytes());
+        for table in [&filter.unicast, &filter.multicast] {
+            let list = table.list().unwrap_or_default();
+            // At most `TABLE`.
+            bytes.extend((list.len() as u16).to_le_bytes());
+            bytes.extend(list.iter().flat_map(|mac| mac.octets()));
+        }
+        let vlans = filter.vlans.iter().flat_map(|vlans| vlans.iter());
+        bytes.extend(vlans.flat_map(|word| word.to_le_bytes()));
+        let offloads = self.offloads.unwrap_or(Features::NONE);
+        bytes.extend(offloads.low_u64().to_le_bytes());
+        let hashing = self.hashing.to_bytes();
+        // A few hundred bytes, and 258 parameters at most.
+        bytes.extend((hashing.len() as u16).to_le_bytes());
+        bytes.extend(hashing);
+        bytes.extend((self.coalescing.len() as u16).to_le_bytes());
+        bytes.extend(self.coalescing.iter().flat_map(|params| params.to_bytes()));
+        bytes
     }
-    let vlans = filter.vlans.iter().flat_map(|vlans| vlans.iter());
-    bytes.extend(vlans.flat_map(|word| word.to_le_bytes()));
-    bytes
+
+    /// Reads a state for a device that may use up to `most` pairs with these features.
+    pub(super) fn from_bytes(from: &[u8], most: u16, features: Features) -> Result<Self, String> {
+        load(from, most, features)
+    }
 }
+
+/// Two for each pair that a device can have, and two for all.
+const MOST_PARAMS: u16 = super::config::MAX_PAIRS.saturating_add(1).saturating_mul(2);
 
 /// Takes bytes apart from the front.
 struct Rest<'a>(&'a [u8]);
@@ -87,6 +129,67 @@ impl Rest<'_> {
 
     fn u16(&mut self, what: &str) -> Result<u16, String> {
         self.take(what).map(u16::from_le_bytes)
+    }
+
+    fn offloads(&mut self, features: Features) -> Result<Features, String> {
+        let legal = features & RECEIVE;
+        let on = Features::from_u64(u64::from_le_bytes(self.take("receive offloads")?));
+        if !legal.contains_all(on) {
+            return Err(format!(
+                "its receive offloads {:#x} were not negotiated: {:#x} are legal",
+                on.low_u64(),
+                legal.low_u64(),
+            ));
+        }
+        Ok(on)
+    }
+
+    fn hashing(&mut self, steered: bool, most: u16) -> Result<Hashing, String> {
+        let len = self.u16("hashing")?;
+        let (bytes, tail) = self
+            .0
+            .split_at_checked(len.into())
+            .ok_or("it ends within the hashing")?;
+        self.0 = tail;
+        let hashing = if steered {
+            Hashing::from_rss(bytes, most)
+        } else {
+            Hashing::from_hash_config(bytes)
+        };
+        hashing.ok_or_else(|| {
+            let what = if steered {
+                "virtio_net_rss_config"
+            } else {
+                "virtio_net_hash_config"
+            };
+            format!("its hashing of {len} bytes is no {what} for {most} queue pairs")
+        })
+    }
+
+    fn coalescing(&mut self, most: u16) -> Result<Vec<Params>, String> {
+        let count = self.u16("coalescing")?;
+        let least = 2;
+        // Two for all, and two a pair; a device with fewer pairs takes what it has queues for.
+        if count % 2 != 0 || !(least..=MOST_PARAMS).contains(&count) {
+            return Err(format!(
+                "its coalescing has {count} parameters: an even number from {least} to {MOST_PARAMS} is legal"
+            ));
+        }
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(Params::from_bytes(self.take("coalescing")?));
+        }
+        let own = usize::from(most).saturating_add(1).saturating_mul(2);
+        if all
+            .iter()
+            .skip(own)
+            .any(|params| *params != Params::default())
+        {
+            return Err(format!(
+                "it coalesces calls of queues that there are not with {most} queue pairs"
+            ));
+        }
+        Ok(all)
     }
 
     fn table(&mut self, every: bool, what: &str) -> Result<Addresses, String> {
@@ -108,8 +211,7 @@ impl Rest<'_> {
     }
 }
 
-/// Reads a state for a device that may use up to `most` pairs.
-pub(super) fn load(from: &[u8], most: u16) -> Result<Saved, String> {
+fn load(from: &[u8], most: u16, features: Features) -> Result<Saved, String> {
     let mut rest = Rest(from);
     let magic = rest.take::<4>("magic number")?;
     if magic != *MAGIC {
@@ -118,17 +220,20 @@ pub(super) fn load(from: &[u8], most: u16) -> Result<Saved, String> {
         ));
     }
     let version = rest.u16("version")?;
-    if version != VERSION {
-        return Err(format!("its version is {version}, known is {VERSION}"));
+    if !(FIRST..=VERSION).contains(&version) {
+        return Err(format!(
+            "its version is {version}, known are {FIRST} to {VERSION}"
+        ));
     }
     let mac = Mac::new(rest.take("address")?);
     if !mac.is_unicast() {
         return Err(format!("{mac} cannot be the address of a device"));
     }
     let flags = rest.u16("flags")?;
-    if flags & !KNOWN != 0 {
+    let known = if version == FIRST { FIRST_KNOWN } else { KNOWN };
+    if flags & !known != 0 {
         return Err(format!(
-            "its flags {flags:#06x} have unknown ones: known are {KNOWN:#06x}"
+            "its flags {flags:#06x} have unknown ones: known are {known:#06x}"
         ));
     }
     let active = rest.u16("number of pairs")?;
@@ -158,10 +263,22 @@ pub(super) fn load(from: &[u8], most: u16) -> Result<Saved, String> {
             *word = u64::from_le_bytes(rest.take("VLANs")?);
         }
     }
+    let mut offloads = None;
+    let mut hashing = Hashing::default();
+    let mut coalescing = Vec::new();
+    if version != FIRST {
+        offloads = Some(rest.offloads(features)?);
+        hashing = rest.hashing(has(STEERED), most)?;
+        coalescing = rest.coalescing(most)?;
+    }
     if !rest.0.is_empty() {
         return Err(format!("{} bytes are left over", rest.0.len()));
     }
     Ok(Saved {
+        announce: has(ANNOUNCE),
+        offloads,
+        hashing,
+        coalescing,
         filter: Filter {
             mac,
             modes: has(MODES).then_some(modes),
@@ -175,73 +292,4 @@ pub(super) fn load(from: &[u8], most: u16) -> Result<Saved, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn full() -> Saved {
-        let mut filter = Filter::new(Mac::new([2, 0, 0, 0, 0, 1]));
-        filter.modes = Some(Modes {
-            all_multicast: true,
-            no_broadcast: true,
-            ..Modes::default()
-        });
-        filter.unicast = Addresses::new([Mac::new([2, 0, 0, 0, 0, 9])].into_iter());
-        filter.multicast = Addresses::all();
-        filter.set_vlan(4095, true);
-        Saved {
-            filter,
-            active: 3,
-            link: true,
-        }
-    }
-
-    #[test]
-    fn what_is_saved_is_loaded() {
-        let fresh = Saved {
-            filter: Filter::new(Mac::new([2, 0, 0, 0, 0, 1])),
-            active: 1,
-            link: false,
-        };
-        for state in [fresh, full()] {
-            let bytes = save(&state.filter, state.active, state.link);
-            assert_eq!(load(&bytes, 4).unwrap(), state);
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_the_device_is_refused_with_the_numbers() {
-        let state = full();
-        let bytes = save(&state.filter, state.active, state.link);
-        let why = load(&bytes, 2).unwrap_err();
-        assert_eq!(
-            why,
-            "it uses 3 queue pairs: 1 to 2 are legal with the features accepted"
-        );
-        for len in 0..bytes.len() {
-            assert!(load(&bytes[..len], 4).is_err(), "cut at {len}");
-        }
-        let mut long = bytes;
-        long.push(0);
-        assert_eq!(load(&long, 4).unwrap_err(), "1 bytes are left over");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_refused_or_come_out_as_they_went_in(
-            bytes in proptest::collection::vec(any::<u8>(), 0..700),
-            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        ) {
-            let _refused = load(&bytes, 128);
-            let state = full();
-            let mut near = save(&state.filter, state.active, state.link);
-            for (at, byte) in changes {
-                let at = at.index(near.len());
-                near[at] = byte;
-            }
-            if let Ok(loaded) = load(&near, 128) {
-                prop_assert_eq!(save(&loaded.filter, loaded.active, loaded.link), near);
-            }
-        }
-    }
-}
+mod tests;

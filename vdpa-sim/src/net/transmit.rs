@@ -7,13 +7,13 @@ use vdpa_mem::{Access, Hint, Iova, Section};
 use vdpa_ring::{Segment, Used};
 
 use super::NetShared;
-use super::config::{ETHERNET_BYTES, Settings};
-use super::count::Tx;
+use super::config::{ETHERNET_BYTES, Settings, header_bytes};
+use super::count::{self, Tx};
 use crate::class::Desk;
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
 use crate::port::{Lane, Room};
-use crate::queue::{Completeness, Halt, Queue};
+use crate::queue::{Completeness, Halt, Hold, Queue};
 use crate::stats::Counters;
 
 /// The transmitting half of a pair.
@@ -24,6 +24,8 @@ pub(super) struct Transmitter {
     near: Hint,
     /// The port was full: kicks are of no use before it has room.
     full: bool,
+    /// Bytes of the header between what is kept of it and the frame: there to be ignored.
+    gap: usize,
 }
 
 /// What all packets of a batch have in common.
@@ -48,6 +50,7 @@ impl Transmitter {
             longest,
             near: Hint::default(),
             full: false,
+            gap: 0,
         }
     }
 
@@ -62,13 +65,16 @@ impl Transmitter {
         lane: &mut dyn Lane,
         shared: &NetShared,
         counters: &Counters,
+        hold: Option<Hold>,
         desk: &mut Desk,
     ) -> bool {
         let verdict = self::verdict(queue.enabled, lane, shared);
         self.full = verdict == Verdict::Wait;
         if self.full {
+            call(queue, hold, counters);
             return false;
         }
+        self.gap = header_bytes(shared.settled.features()).saturating_sub(HEADER_BYTES);
         let longest = self.longest;
         let mut batch = self
             .spare
@@ -100,9 +106,7 @@ impl Transmitter {
         if let Some(at) = done.fault {
             desk.fault(at, Access::DeviceReads);
         }
-        if queue.call() {
-            counters.add(Tx::Calls as usize, 1);
-        }
+        call(queue, hold, counters);
         if let Some(faults) = queue.faults() {
             faults.lose_packets(&mut batch);
         }
@@ -173,15 +177,20 @@ impl Transmitter {
         batch: &mut FrameBatch,
         sending: &Sending<'_>,
     ) -> Result<usize, Refused> {
-        let shortest = HEADER_BYTES.saturating_add(ETHERNET_BYTES);
+        let shortest = HEADER_BYTES
+            .saturating_add(self.gap)
+            .saturating_add(ETHERNET_BYTES);
         if len < shortest as u64 {
             return Err(Refused::Drop(Tx::Short));
         }
-        if len > self.longest.saturating_add(HEADER_BYTES) as u64 {
+        let most = HEADER_BYTES
+            .saturating_add(self.gap)
+            .saturating_add(self.longest);
+        if len > most as u64 {
             return Err(Refused::Drop(Tx::OverMtu));
         }
-        // At most `longest`.
-        let len = len as usize;
+        // At most `longest` and a header.
+        let len = (len as usize).saturating_sub(self.gap);
         let room = batch.room(len).ok_or(Refused::Full)?;
         let whole = match *segments {
             // Nearly all packets: one segment in one mapping.
@@ -189,7 +198,13 @@ impl Transmitter {
                 let bytes = section
                     .translate(one.addr, one.len, Access::DeviceReads, &mut self.near)
                     .map_err(|_| Refused::Fault(one.addr))?;
-                bytes.read(0, room) == len
+                if self.gap == 0 {
+                    bytes.read(0, room) == len
+                } else {
+                    let (head, frame) = room.split_at_mut(HEADER_BYTES.min(len));
+                    let at = HEADER_BYTES.saturating_add(self.gap);
+                    bytes.read(0, head) == head.len() && bytes.read(at, frame) == frame.len()
+                }
             }
             _ => false,
         };
@@ -222,14 +237,29 @@ impl Transmitter {
         room: &mut [u8],
     ) -> Result<(), Refused> {
         let mut filled = 0_usize;
+        let mut gap = self.gap;
         for segment in segments {
             let (mut at, mut left) = (segment.addr, segment.len);
             while left != 0 {
                 let bytes = section
                     .translate(at, left, Access::DeviceReads, &mut self.near)
                     .map_err(|_| Refused::Fault(at))?;
-                let read = bytes.read(0, room.get_mut(filled..).unwrap_or_default());
-                filled = filled.saturating_add(read);
+                let read = if gap == 0 {
+                    let read = bytes.read(0, room.get_mut(filled..).unwrap_or_default());
+                    filled = filled.saturating_add(read);
+                    read
+                } else if let Some(head) = room
+                    .get_mut(filled..HEADER_BYTES)
+                    .filter(|head| !head.is_empty())
+                {
+                    let read = bytes.read(0, head);
+                    filled = filled.saturating_add(read);
+                    read
+                } else {
+                    let skipped = gap.min(bytes.len());
+                    gap = gap.saturating_sub(skipped);
+                    skipped
+                };
                 left = left.saturating_sub(read as u32);
                 if read == 0 || left == 0 {
                     break;
@@ -256,6 +286,13 @@ impl Transmitter {
             false
         })
     }
+}
+
+/// Calls the driver, if it is time, and counts what the queue did.
+#[inline]
+fn call(queue: &mut Queue, hold: Option<Hold>, counters: &Counters) {
+    queue.call_by(hold);
+    count::add(counters, &queue.tally());
 }
 
 /// Why a packet is not in the batch.

@@ -24,6 +24,15 @@ pub const BASE: u64 = 0x4000_0000;
 pub const REGION: u64 = 16 << 20;
 /// A packet's header.
 pub const HEADER: usize = 12;
+
+/// Bytes of a packet's header with these features.
+pub fn header_bytes(features: Features) -> usize {
+    if features.contains(net::HASH_REPORT) {
+        20
+    } else {
+        HEADER
+    }
+}
 /// Anything ends within this.
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -209,7 +218,8 @@ impl Rig {
 /// Everything but packed rings, offloads and what changes which frames arrive.
 pub fn plain(rig: &Rig) -> Features {
     let rest = rig.device.offered() - vdpa_sim::offload::TRANSMIT - vdpa_sim::offload::RECEIVE;
-    rest - (bits::RING_PACKED | bits::IN_ORDER | net::MRG_RXBUF | net::MQ)
+    let rest = rest - (bits::RING_PACKED | bits::IN_ORDER | net::MRG_RXBUF | net::MQ);
+    rest - (net::RSS | net::HASH_REPORT)
 }
 
 /// Plain features with some of these switched on.
@@ -414,6 +424,7 @@ pub struct Tx {
     free: Vec<usize>,
     of: Vec<usize>,
     len: usize,
+    header: usize,
 }
 
 impl Tx {
@@ -424,6 +435,7 @@ impl Tx {
             free: (0..count).collect(),
             of: vec![0; count],
             len,
+            header: header_bytes(q.features),
             q,
         }
     }
@@ -441,13 +453,15 @@ impl Tx {
         self.reap();
         let mut sent = 0;
         for (header, frame) in packets {
-            assert!(frame.len() + HEADER <= self.len);
+            let len = frame.len() + self.header;
+            assert!(len <= self.len);
             let Some(buffer) = self.free.pop() else { break };
             let at = self.buffers[buffer];
             let bytes = self.q.window.bytes();
+            bytes.zero(at as usize, self.header);
             bytes.write(at as usize, &header);
-            bytes.write(at as usize + HEADER, frame);
-            let Some(id) = self.q.add(&[(at, (frame.len() + HEADER) as u32)], &[]) else {
+            bytes.write(at as usize + self.header, frame);
+            let Some(id) = self.q.add(&[(at, len as u32)], &[]) else {
                 self.free.push(buffer);
                 break;
             };
@@ -488,6 +502,9 @@ pub struct Rx {
     pub headers: Vec<[u8; HEADER]>,
     /// Calls back with each buffer's `num_buffers` and length.
     pub buffers_used: Vec<u32>,
+    header: usize,
+    /// The hash and its report of each frame, with HASH_REPORT.
+    pub hashes: Vec<(u32, u16)>,
 }
 
 impl Rx {
@@ -499,6 +516,8 @@ impl Rx {
             of: vec![0; count],
             len,
             merge: q.features.contains(net::MRG_RXBUF),
+            header: header_bytes(q.features),
+            hashes: Vec::new(),
             q,
             part: Vec::new(),
             missing: 0,
@@ -552,7 +571,12 @@ impl Rx {
                     "{buffers} buffers"
                 );
                 self.missing = buffers;
-                bytes.drain(..HEADER);
+                if let [a, b, c, d, e, f, g, h] = bytes[HEADER..self.header] {
+                    assert_eq!([g, h], [0; 2], "padding");
+                    let hash = u32::from_le_bytes([a, b, c, d]);
+                    self.hashes.push((hash, u16::from_le_bytes([e, f])));
+                }
+                bytes.drain(..self.header);
             }
             self.part.extend(bytes);
             self.missing -= 1;
@@ -598,6 +622,24 @@ impl Ctrl {
     pub fn new(rig: &Rig, q: Q) -> Self {
         let at = rig.alloc(4096);
         Self { q, at }
+    }
+
+    /// Sends a command with room for `len` bytes of answer, and returns those that were written.
+    pub fn ask(&mut self, bytes: &[u8], len: u32) -> Vec<u8> {
+        let memory = self.q.window.bytes();
+        memory.write(self.at as usize, bytes);
+        let answer = self.at + 2048;
+        memory.write(answer as usize, &vec![0xaa; len as usize]);
+        self.q
+            .add(&[(self.at, bytes.len() as u32)], &[(answer, len)])
+            .unwrap();
+        self.q.publish();
+        let done = self.q.wait_used(1);
+        let mut said = vec![0; len as usize];
+        self.q.window.bytes().read(answer as usize, &mut said);
+        let rest = said.split_off(done[0].len as usize);
+        assert!(rest.iter().all(|byte| *byte == 0xaa), "beyond what is used");
+        said
     }
 
     /// Sends a command and returns its ack.

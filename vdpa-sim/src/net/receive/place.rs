@@ -67,7 +67,7 @@ impl Delivery<'_> {
         round: &mut Round,
         spent: Spent,
     ) -> Booked {
-        let len = packet.len();
+        let len = self.len(packet);
         let Some(first) = to.batch.chain(round.next) else {
             round.short = true;
             return Booked::Stop;
@@ -77,19 +77,55 @@ impl Delivery<'_> {
         {
             put_buffers(packet, 1);
             let header = packet.first_chunk().copied().unwrap_or(header(1));
-            if write_whole(header, packet, one.addr, to.section, to.near) {
+            if self.write_whole(header, packet, one.addr, to.section, to.near) {
                 to.used.push(Used {
                     token: first.token(),
                     // Far below 4 GiB.
                     len: len as u32,
                 });
                 round.next = round.next.wrapping_add(1);
-                round.count(len);
+                round.count(packet.len());
                 return Booked::Done;
             }
         }
         let placed = self.place(packet, to.batch, round.next, to.section, to.near);
+        if matches!(placed, Placed::Into(_)) {
+            round.count(packet.len());
+        }
         self.book(placed, len, to.batch, to.used, round, spent)
+    }
+
+    /// Bytes of a packet in a queue: its header is longer there with HASH_REPORT.
+    #[inline]
+    pub(super) fn len(&self, packet: &[u8]) -> usize {
+        let longer = self.header.saturating_sub(HEADER_BYTES);
+        packet.len().saturating_add(longer)
+    }
+
+    /// Writes a packet to one place, with `header` for its own. `false`: it has to be tried in pieces.
+    #[inline(always)]
+    pub(super) fn write_whole(
+        &self,
+        header: [u8; HEADER_BYTES],
+        packet: &[u8],
+        at: Iova,
+        section: &Section<'_>,
+        near: &mut Hint,
+    ) -> bool {
+        let len = self.len(packet);
+        match section.translate(at, len as u32, Access::DeviceWrites, near) {
+            Ok(bytes) if bytes.len() == len => {
+                let frame = packet.get(HEADER_BYTES..).unwrap_or_default();
+                // Apart from the frame: a header just stored in front of it would be read back by the copy at once.
+                bytes.write(0, &header);
+                if let Some(hashing) = self.report {
+                    bytes.write(HEADER_BYTES, &hashing.report(frame));
+                }
+                bytes.write(self.header, frame);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Writes a packet into buffers of the batch from `next` on, whatever pieces these are in.
@@ -105,16 +141,17 @@ impl Delivery<'_> {
             return Placed::Short;
         };
         let room = first.writable_len();
-        if room < HEADER_BYTES as u64 {
+        if room < self.header as u64 {
             return Placed::BadBuffer;
         }
+        let len = self.len(packet) as u64;
         let mut count = 1_usize;
-        if room < packet.len() as u64 {
+        if room < len {
             if !self.merge {
                 return Placed::NoRoom;
             }
             let mut room = room;
-            while room < packet.len() as u64 {
+            while room < len {
                 let Some(more) = batch.chain(next.saturating_add(count)) else {
                     return Placed::Short;
                 };
@@ -124,7 +161,10 @@ impl Delivery<'_> {
         }
         // The longest packet has fewer buffers than 16 bits count.
         put_buffers(packet, count.min(usize::from(u16::MAX)) as u16);
-        let mut rest = &*packet;
+        let (header, frame) = packet.split_at(HEADER_BYTES.min(packet.len()));
+        let report = self.report.map(|hashing| hashing.report(frame));
+        let report = report.as_ref().map_or(&[][..], |report| report);
+        let mut rest = [header, report, frame];
         for chain in batch.iter().skip(next).take(count) {
             if let Err(at) = scatter(section, chain.writable(), &mut rest, near) {
                 return Placed::Fault(count, at);
@@ -133,7 +173,7 @@ impl Delivery<'_> {
         Placed::Into(count)
     }
 
-    /// Gives back the buffers that a packet of `len` bytes used up.
+    /// Gives back the buffers that a packet of `len` bytes, header and all, used up.
     fn book(
         &self,
         placed: Placed,
@@ -147,7 +187,6 @@ impl Delivery<'_> {
             Placed::Into(count) => {
                 give_back(batch, used, round.next, count, len);
                 round.next = round.next.wrapping_add(count);
-                round.count(len);
                 Booked::Done
             }
             Placed::Short => {
@@ -198,27 +237,6 @@ pub(super) const fn header(buffers: u16) -> [u8; HEADER_BYTES] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
 }
 
-/// Writes a packet to one place, with `header` for its own. `false`: it has to be tried in pieces.
-#[inline(always)]
-pub(super) fn write_whole(
-    header: [u8; HEADER_BYTES],
-    packet: &[u8],
-    at: Iova,
-    section: &Section<'_>,
-    near: &mut Hint,
-) -> bool {
-    let len = packet.len();
-    match section.translate(at, len as u32, Access::DeviceWrites, near) {
-        Ok(bytes) if bytes.len() == len => {
-            // Apart from the frame: a header just stored in front of it would be read back by the copy at once.
-            bytes.write(0, &header);
-            bytes.write(HEADER_BYTES, packet.get(HEADER_BYTES..).unwrap_or_default());
-            true
-        }
-        _ => false,
-    }
-}
-
 /// Gives `count` chains from `next` on back, with `len` bytes in them together.
 #[inline]
 fn give_back(batch: &Batch, used: &mut Vec<Used>, next: usize, count: usize, len: usize) {
@@ -238,21 +256,23 @@ fn give_back(batch: &Batch, used: &mut Vec<Used>, next: usize, count: usize, len
     }
 }
 
-/// Writes `rest` into the segments, and leaves of it what did not fit.
+/// Writes the parts of `rest` into the segments, and leaves of them what did not fit.
 fn scatter(
     section: &Section<'_>,
     segments: &[Segment],
-    rest: &mut &[u8],
+    rest: &mut [&[u8]],
     near: &mut Hint,
 ) -> Result<(), Iova> {
     for segment in segments {
         let (mut at, mut left) = (segment.addr, segment.len);
-        while left != 0 && !rest.is_empty() {
+        while left != 0
+            && let Some(part) = rest.iter_mut().find(|part| !part.is_empty())
+        {
             let bytes = section
                 .translate(at, left, Access::DeviceWrites, near)
                 .map_err(|_| at)?;
-            let written = bytes.write(0, rest);
-            *rest = rest.get(written..).unwrap_or_default();
+            let written = bytes.write(0, part);
+            *part = part.get(written..).unwrap_or_default();
             left = left.saturating_sub(written as u32);
             if written == 0 || left == 0 {
                 break;

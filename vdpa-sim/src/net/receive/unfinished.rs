@@ -45,7 +45,7 @@ impl Delivery<'_> {
         }
         match self.put(packet, to, round, spent) {
             Booked::Done => {
-                self.count(told);
+                self.count(told, packet.len());
                 frames.pop();
             }
             Booked::NoRoom => self.give_up(frames),
@@ -152,7 +152,7 @@ impl Delivery<'_> {
             tell.put(packet);
             round.spent.segments = round.spent.segments.wrapping_add(1);
             match self.put(packet, to, round, spent) {
-                Booked::Done => self.count(tell),
+                Booked::Done => self.count(tell, packet.len()),
                 Booked::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
                 Booked::Again => continue,
                 Booked::Stop => return (next, count, false),
@@ -183,12 +183,17 @@ impl Delivery<'_> {
         }
     }
 
-    fn count(&self, told: Header) {
+    /// Counts what a packet, of `len` bytes with 12 for its header, was told to be.
+    fn count(&self, told: Header, len: usize) {
         if told.needs_csum() {
             self.counters.add(Rx::Partial as usize, 1);
+        } else if told.flags & Header::DATA_VALID != 0 {
+            self.counters.add(Rx::Valid as usize, 1);
         }
         if told.is_gso() {
+            let bytes = len.saturating_sub(HEADER_BYTES) as u64;
             self.counters.add(Rx::Gso as usize, 1);
+            self.counters.add(Rx::GsoBytes as usize, bytes);
         }
     }
 }

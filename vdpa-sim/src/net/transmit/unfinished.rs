@@ -29,6 +29,7 @@ impl Sending<'_> {
         }
         if header.is_gso() {
             self.counters.add(Tx::Gso as usize, 1);
+            self.counters.add(Tx::GsoBytes as usize, frame.len() as u64);
         }
         header.put(packet);
         Ok(())
