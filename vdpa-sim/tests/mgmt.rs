@@ -73,6 +73,18 @@ fn everything_legal_is_offered_and_features_can_be_taken_out() {
 }
 
 #[test]
+fn attributes_have_the_names_of_the_kernels_tool_too() {
+    // vdpa dev add name ... mac ... mtu ... max_vqp ... device_features ...
+    let spec = "sim:net,mac=52:54:00:aa:bb:cc,mtu=9000,max_vqp=3,device_features=0x100420028";
+    let rig = Lab::new().open(spec);
+    let expected: Features = bits::VERSION_1 | net::MQ | net::CTRL_VQ | net::MAC | net::MTU;
+    assert_eq!(rig.device.offered(), expected);
+    let config = rig.config();
+    assert_eq!(config.mac().to_string(), "52:54:00:aa:bb:cc");
+    assert_eq!((config.mtu(), config.max_virtqueue_pairs()), (9000, 3));
+}
+
+#[test]
 fn what_is_wrong_with_a_device_string_is_pointed_at() {
     let lab = Lab::new();
     for (spec, part, says) in [
@@ -89,7 +101,27 @@ fn what_is_wrong_with_a_device_string_is_pointed_at() {
             "52:54:00:00:00:01",
         ),
         ("sim:net,mac=x", "x", "52:54:00:00:00:01"),
-        ("sim:net,features=RSS", "RSS", "MRG_RXBUF"),
+        ("sim:net,features=STANDBY", "STANDBY", "MRG_RXBUF"),
+        ("sim:net,features=RSS", "RSS", "CTRL_VQ"),
+        ("sim:net,max_vqp=129", "129", "1..=128"),
+        ("sim:net,max_vqp=2,queue_pairs=2", "max_vqp", "no meaning"),
+        (
+            "sim:net,features=MAC,device_features=0x100000020",
+            "device_features",
+            "no meaning",
+        ),
+        ("sim:net,device_features=MAC", "MAC", "number"),
+        (
+            "sim:net,device_features=0x4000000100000000",
+            "0x4000000100000000",
+            "STANDBY",
+        ),
+        ("sim:net,device_features=0x20", "0x20", "VERSION_1"),
+        (
+            "sim:net,device_features=0x100040000",
+            "0x100040000",
+            "CTRL_VQ",
+        ),
         ("sim:net,features=CTRL_RX", "CTRL_RX", "CTRL_VQ"),
         ("sim:net,port=tun:x", "tun:x", "loopback"),
         ("sim:net,port=tap", "tap", "tap:NAME"),

@@ -2,7 +2,7 @@
 
 use vdpa_core::config::Mac;
 use vdpa_core::spec::{Keys, SpecError};
-use vdpa_core::{DeviceType, Key, MgmtClass, Result};
+use vdpa_core::{DeviceType, Features, Key, MgmtClass, Result, graph};
 
 use super::{PAGE_REQUESTS, POLL_US, SimMgmt, key, port};
 use crate::class::Class;
@@ -34,6 +34,11 @@ const KEYS: &[Key] = &[
     ),
     key("queue_pairs", "1 to 128", "queue pairs; default 1"),
     key(
+        "max_vqp",
+        "1 to 128",
+        "queue_pairs, as the kernel's vdpa tool has it",
+    ),
+    key(
         "queue_size",
         "1 to 32768",
         "largest queue size; default 1024",
@@ -42,6 +47,11 @@ const KEYS: &[Key] = &[
         "features",
         "A+B or +A-B",
         "what is offered; default everything",
+    ),
+    key(
+        "device_features",
+        "0x300020020",
+        "features as a number, as the kernel's vdpa tool has them",
     ),
     key("port", port::PORTS, "where frames go; default loopback"),
     key(
@@ -80,13 +90,42 @@ fn settings(keys: &mut Keys<'_>, number: u32) -> Result<Settings, SpecError> {
     Ok(Settings {
         mac: mac.unwrap_or_else(|| own_mac(number)),
         mtu: keys.take_in("mtu", 68..=u16::MAX)?.unwrap_or(1500),
-        pairs: keys.take_in("queue_pairs", 1..=MAX_PAIRS)?.unwrap_or(1),
+        pairs: pairs(keys)?.unwrap_or(1),
         queue_size: keys.take_in("queue_size", 1..=32768_u16)?.unwrap_or(1024),
-        features: keys
-            .take_features("features", DeviceType::Net, POSSIBLE, POSSIBLE)?
-            .unwrap_or(POSSIBLE),
+        features: features(keys)?.unwrap_or(POSSIBLE),
         speed,
         link: keys.take_one_of("link", &link)?.unwrap_or(true),
+    })
+}
+
+/// By either name; by both, one is left over, and that is an error.
+fn pairs(keys: &mut Keys<'_>) -> Result<Option<u16>, SpecError> {
+    let range = || 1..=MAX_PAIRS;
+    Ok(match keys.take_in("queue_pairs", range())? {
+        None => keys.take_in("max_vqp", range())?,
+        pairs => pairs,
+    })
+}
+
+/// As [`pairs`].
+fn features(keys: &mut Keys<'_>) -> Result<Option<Features>, SpecError> {
+    let named = keys.take_features("features", DeviceType::Net, POSSIBLE, POSSIBLE)?;
+    if named.is_some() {
+        return Ok(named);
+    }
+    keys.take_with("device_features", |value| {
+        let set = Features::from_u64(value.integer(0..=u64::MAX)?);
+        if !POSSIBLE.contains_all(set) {
+            let more = set.difference(POSSIBLE);
+            let possible = POSSIBLE.low_u64();
+            let more = more.display(DeviceType::Net);
+            let legal = format!("some of {possible:#x}, of which {more} is no part");
+            return Err(value.malformed(legal));
+        }
+        match graph::check_offered(DeviceType::Net, set) {
+            Ok(()) => Ok(set),
+            Err(refusal) => Err(value.malformed(format!("features that go together: {refusal}"))),
+        }
     })
 }
 
