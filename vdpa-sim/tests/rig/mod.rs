@@ -543,7 +543,12 @@ impl Rx {
 
     /// Takes what has come into `got`, checks its headers, and posts the buffers again.
     pub fn poll(&mut self) {
-        let used = self.q.used();
+        self.try_poll().unwrap();
+    }
+
+    /// The same, from a device that may break the ring.
+    pub fn try_poll(&mut self) -> Result<(), RingError> {
+        let used = self.q.try_used()?;
         let count = used.len();
         for done in used {
             let buffer = self.of[usize::from(done.id)];
@@ -589,6 +594,7 @@ impl Rx {
         if count != 0 {
             self.post(count);
         }
+        Ok(())
     }
 
     /// Waits until `count` frames have come in all.
