@@ -5,6 +5,7 @@ use vdpa_mem::Iova;
 use crate::{
     chain::{Batch, Completion, Segment, Used},
     error::{AddError, RingError, SetupError},
+    inflight::Again,
     layout::Format,
     mem::{DeviceMem, DriverMem, RingMem},
     packed::{PackedDevice, PackedDriver},
@@ -75,6 +76,27 @@ impl DeviceRing {
     #[inline]
     pub fn parked(&self) -> Option<Iova> {
         either!(self, ring => ring.parked())
+    }
+
+    /// Takes these chains again, before what is new; the ring's state counts them as taken, as
+    /// [`Record::open`](crate::Record::open) says it.
+    pub fn resubmit(&mut self, again: Again) {
+        either!(self, ring => ring.resubmit(again));
+    }
+
+    /// Chains to take again that were not taken yet.
+    pub fn to_repeat(&self) -> usize {
+        either!(self, ring => ring.to_repeat())
+    }
+
+    /// Remembers what a [`Record`](crate::Record) has to know besides the batch, from here on.
+    /// `chains`: how many a batch has at most.
+    pub fn note(&mut self, chains: usize) {
+        match self {
+            // A head finds its table again.
+            Self::Split(_) => {}
+            Self::Packed(ring) => ring.note(chains),
+        }
     }
 
     /// Takes up to `limit` chains, after clearing `batch`. 0: the ring is empty, or its next

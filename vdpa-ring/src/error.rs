@@ -245,6 +245,21 @@ pub enum RingError {
         size: u16,
     },
 
+    /// A chain was made available while it is in flight; seen where a record is kept of what is.
+    #[error("chain {id} was made available while it is in flight")]
+    InFlightTwice {
+        /// Head descriptor (split) or buffer id (packed).
+        id: u16,
+    },
+    /// Packed: a chain taken again from a record that is no legal chain.
+    #[error("chain {id} of the record has {slots} descriptors that make no chain")]
+    Unrepeatable {
+        /// Buffer id.
+        id: u16,
+        /// Its descriptors.
+        slots: u16,
+    },
+
     // The device misbehaved; seen by a driver half.
     /// `used.idx` went back, or past what is in flight.
     #[error("used.idx is {to} after {from}, {in_flight} chains are in flight")]

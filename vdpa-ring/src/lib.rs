@@ -25,7 +25,8 @@
 //!
 //! # Reading order
 //! [`layout`] (where things stand in memory), [`mem`] (cells and fences), [`event`] (when to
-//! notify), [`chain`] (what is passed), then the four halves, `split` before `packed`.
+//! notify), [`chain`] (what is passed), then the four halves, `split` before `packed`; [`inflight`]
+//! beside them.
 #![no_std]
 #![deny(
     clippy::unwrap_used,
@@ -54,6 +55,7 @@ pub mod chain;
 mod descriptor;
 pub mod error;
 pub mod event;
+pub mod inflight;
 pub mod layout;
 pub mod mem;
 mod packed;
@@ -66,6 +68,7 @@ pub use any::{DeviceRing, DriverRing};
 pub use chain::{Batch, ChainRef, ChainToken, Completion, Segment, Used};
 pub use error::{AddError, Kind, RingError, SetupError};
 pub use event::{need_event, need_event_packed};
+pub use inflight::{Again, Record, RecordError, Recovered, record_bytes};
 pub use layout::{Area, AreaSizes, Format, Placement, area_sizes, legal_size};
 pub use mem::{Areas, DeviceMem, DriverMem, RingMem, Tables};
 pub use packed::{PackedDevice, PackedDriver};

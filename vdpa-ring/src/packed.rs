@@ -3,5 +3,6 @@
 mod device;
 mod driver;
 
+pub(crate) use device::Noted;
 pub use device::PackedDevice;
 pub use driver::PackedDriver;

@@ -1,6 +1,6 @@
 //! Device half of the packed ring.
 
-use alloc::{boxed::Box, vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 
 use vdpa_mem::Iova;
 
@@ -9,6 +9,7 @@ use crate::{
     descriptor::{INDIRECT, NEXT, WRITE, packed, segment},
     error::{Latch, RingError, SetupError},
     event::{mode, packed_wants},
+    inflight::Again,
     layout::{self, EVENT_MODE, EVENT_POS, Format, legal_size},
     mem::{Areas, DeviceMem, RingMem},
     state::{Pos, QueueState, RingFeatures},
@@ -36,6 +37,19 @@ pub struct PackedDevice {
     rewindable: usize,
     /// Private copy of the indirect table being walked.
     table: Box<[[u64; 2]]>,
+    /// Chains to take before what is new.
+    again: Option<Box<Again>>,
+    /// The descriptors of the batch's tables, where somebody wants to know.
+    noted: Option<Vec<Noted>>,
+}
+
+/// A descriptor that points to a table: a batch has the table's segments alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    /// Which chain of the batch.
+    pub(crate) place: usize,
+    /// Address and meta word.
+    pub(crate) descriptor: [u64; 2],
 }
 
 impl PackedDevice {
@@ -81,6 +95,8 @@ impl PackedDevice {
             parked: None,
             rewindable: 0,
             table: vec![[0; 2]; entries].into_boxed_slice(),
+            again: None,
+            noted: None,
         })
     }
 
@@ -126,6 +142,20 @@ impl PackedDevice {
         self.rewindable = 0;
         self.latch.check()?;
         self.parked = None;
+        if self.again.is_some() || self.noted.is_some() {
+            return self.take_watched(mem, batch, limit);
+        }
+        self.take_new(mem, batch, limit)
+    }
+
+    /// Takes what is new, behind what is in the batch already.
+    #[inline]
+    fn take_new<D: DeviceMem>(
+        &mut self,
+        mem: &D,
+        batch: &mut Batch,
+        limit: usize,
+    ) -> Result<usize, RingError> {
         let areas = mem.areas();
         // Slots behind the room hold chains in flight: nothing can be available there.
         let goal = limit.min(batch.capacity());
@@ -147,6 +177,95 @@ impl PackedDevice {
         }
         self.rewindable = batch.len();
         Ok(batch.len())
+    }
+
+    /// Takes chains of old before what is new, and notes what a record has to know.
+    #[cold]
+    #[inline(never)]
+    fn take_watched<D: DeviceMem>(
+        &mut self,
+        mem: &D,
+        batch: &mut Batch,
+        limit: usize,
+    ) -> Result<usize, RingError> {
+        if let Some(noted) = &mut self.noted {
+            noted.clear();
+        }
+        let Some(mut again) = self.again.take() else {
+            return self.take_new(mem, batch, limit);
+        };
+        again.begin();
+        let goal = limit.min(batch.capacity());
+        let mut stopped = None;
+        while let Some(saved) = again.peek().filter(|_| batch.len() < goal) {
+            let descriptors = again.descriptors(saved);
+            if let Err(stop) = self.repeat(mem, batch, saved.id, descriptors) {
+                stopped = Some(stop);
+                break;
+            }
+            again.advance();
+        }
+        // The batch may still be rewound.
+        let gone = again.is_empty() && again.repeated() == 0;
+        self.again = (!gone).then_some(again);
+        self.rewindable = batch.len();
+        match stopped {
+            Some(stop) => self.stopped(stop, batch),
+            None => self.take_new(mem, batch, limit),
+        }
+    }
+
+    /// A chain of old, from its descriptors as they were saved. They are counted as taken already.
+    fn repeat<D: DeviceMem>(
+        &mut self,
+        mem: &D,
+        batch: &mut Batch,
+        id: u16,
+        descriptors: &[[u64; 2]],
+    ) -> Result<(), Stop> {
+        let slots = descriptors.len().min(usize::from(self.size)) as u16;
+        let head = self.avail.index;
+        let mut open = batch.open(head);
+        for (&[addr, meta], number) in descriptors.iter().zip(1u16..) {
+            let flags = packed::flags(meta);
+            if (flags & NEXT != 0) != (number < slots) {
+                return Err(RingError::Unrepeatable { id, slots }.into());
+            }
+            if flags & INDIRECT == 0 {
+                batch.append(&mut open, segment(addr, meta), flags & WRITE != 0, number)?;
+                continue;
+            }
+            if !self.features.contains(RingFeatures::INDIRECT_DESC) || slots != 1 {
+                return Err(RingError::Unrepeatable { id, slots }.into());
+            }
+            self.walk_table(mem, batch, &mut open, head, addr, meta as u32)?;
+        }
+        batch.close(open, id, slots)
+    }
+
+    /// Takes these chains again, before what is new; the state counts them as taken.
+    pub fn resubmit(&mut self, again: Again) {
+        self.again = (!again.is_empty()).then(|| Box::new(again));
+    }
+
+    /// Chains to take again that were not taken yet.
+    pub fn to_repeat(&self) -> usize {
+        self.again.as_ref().map_or(0, |again| again.len())
+    }
+
+    /// How many chains of the last batch were taken again.
+    pub(crate) fn repeated(&self) -> usize {
+        self.again.as_ref().map_or(0, |again| again.repeated())
+    }
+
+    /// Notes the descriptors of tables from here on, for up to `chains` of a batch.
+    pub fn note(&mut self, chains: usize) {
+        self.noted = Some(Vec::with_capacity(chains));
+    }
+
+    /// Those of the last batch.
+    pub(crate) fn noted(&self) -> &[Noted] {
+        self.noted.as_deref().unwrap_or_default()
     }
 
     /// Takes chains of one descriptor as long as they come, up to `goal` chains in the batch and not
@@ -232,6 +351,12 @@ impl PackedDevice {
                     return Err(RingError::IndirectInList { head, index }.into());
                 }
                 self.walk_table(mem, batch, &mut open, head, addr, meta as u32)?;
+                if let Some(noted) = &mut self.noted {
+                    noted.push(Noted {
+                        place: batch.len(),
+                        descriptor: [addr, meta],
+                    });
+                }
             } else {
                 batch.append(&mut open, segment(addr, meta), flags & WRITE != 0, index)?;
             }
@@ -306,8 +431,11 @@ impl PackedDevice {
     /// gave back is not looked at: each counts as one of the last take.
     pub fn rewind(&mut self, batch: &mut Batch, n: usize) -> Result<(), RingError> {
         let rewindable = batch.len().min(self.rewindable);
+        // Those that were taken again stay taken.
+        let again = self.again.as_ref();
+        let again = again.map_or(0, |again| again.among(batch.len(), n));
         let slots = (n <= rewindable)
-            .then(|| batch.slots_of_last(n))
+            .then(|| batch.slots_of_last(n.wrapping_sub(again)))
             .flatten()
             .and_then(|slots| u16::try_from(slots).ok())
             .filter(|&slots| slots <= self.in_flight);
@@ -319,6 +447,9 @@ impl PackedDevice {
         };
         if n == 0 {
             return Ok(());
+        }
+        if let Some(list) = &mut self.again {
+            list.retreat(again);
         }
         batch.drop_last(n);
         self.rewindable = rewindable.wrapping_sub(n);
@@ -447,6 +578,9 @@ impl PackedDevice {
         // Pairs with the driver's full fence between its store of the first meta word and its
         // load of the event words: either it sees that we want a kick, or we see its descriptor.
         areas.device.full();
+        if self.parked.is_none() && self.to_repeat() != 0 {
+            return Ok(true);
+        }
         if self.in_flight == self.size || self.parked.is_some() {
             return Ok(false);
         }

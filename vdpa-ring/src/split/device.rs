@@ -9,6 +9,7 @@ use crate::{
     descriptor::{INDIRECT, NEXT, WRITE, segment, split},
     error::{Latch, RingError, SetupError},
     event::{SILENT, need_event},
+    inflight::Again,
     layout::{self, FLAGS, Format, IDX, legal_size},
     mem::{Areas, DeviceMem, RingMem},
     state::{QueueState, RingFeatures},
@@ -39,6 +40,8 @@ pub struct SplitDevice {
     rewindable: usize,
     /// Private copy of the indirect table being walked.
     table: Box<[[u64; 2]]>,
+    /// Chains to take before what is new.
+    again: Option<Box<Again>>,
 }
 
 impl SplitDevice {
@@ -86,6 +89,7 @@ impl SplitDevice {
             parked: None,
             rewindable: 0,
             table: vec![[0; 2]; entries].into_boxed_slice(),
+            again: None,
         })
     }
 
@@ -131,13 +135,27 @@ impl SplitDevice {
         batch.clear();
         self.rewindable = 0;
         self.latch.check()?;
-        let areas = mem.areas();
-        self.start(areas)?;
+        self.start(mem.areas())?;
         self.parked = None;
+        if self.again.is_some() {
+            return self.take_again(mem, batch, limit);
+        }
+        self.take_new(mem, batch, limit)
+    }
+
+    /// Takes what is new, behind what is in the batch already.
+    #[inline]
+    fn take_new<D: DeviceMem>(
+        &mut self,
+        mem: &D,
+        batch: &mut Batch,
+        limit: usize,
+    ) -> Result<usize, RingError> {
+        let areas = mem.areas();
         let idx = areas.driver.load_u16(IDX);
         let pending = idx.wrapping_sub(self.avail);
         if pending == 0 {
-            return Ok(0);
+            return Ok(batch.len());
         }
         // An index that went back shows as a jump of nearly 65536.
         let in_flight = self.in_flight();
@@ -150,13 +168,14 @@ impl SplitDevice {
                 in_flight,
                 size,
             };
-            return self.latch.raise(error, 0);
+            return self.latch.raise(error, batch.len());
         }
         // Pairs with the driver's release before its store of avail.idx: entries and descriptors
         // up to idx are visible.
         areas.driver.acquire();
 
-        let goal = usize::from(pending).min(limit).min(batch.capacity());
+        let most = batch.len().saturating_add(usize::from(pending));
+        let goal = most.min(limit).min(batch.capacity());
         while batch.len() < goal {
             let stopped = match self.take_singles(areas, batch, goal) {
                 Some(Ok((head, words))) => self.walk(mem, areas, batch, head, words),
@@ -168,8 +187,64 @@ impl SplitDevice {
                 return self.stopped(stop, batch);
             }
         }
-        self.rewindable = goal;
-        Ok(goal)
+        self.rewindable = batch.len();
+        Ok(batch.len())
+    }
+
+    /// Takes chains of old before what is new.
+    #[cold]
+    #[inline(never)]
+    fn take_again<D: DeviceMem>(
+        &mut self,
+        mem: &D,
+        batch: &mut Batch,
+        limit: usize,
+    ) -> Result<usize, RingError> {
+        let Some(mut again) = self.again.take() else {
+            return Ok(0);
+        };
+        again.begin();
+        let goal = limit.min(batch.capacity());
+        let mut stopped = None;
+        while let Some(saved) = again.peek().filter(|_| batch.len() < goal) {
+            let head = saved.id;
+            let words = mem
+                .areas()
+                .descriptor
+                .load_descriptor(layout::descriptor(head));
+            // Counted as taken already.
+            let avail = self.avail;
+            let walked = self.walk(mem, mem.areas(), batch, head, words);
+            self.avail = avail;
+            if let Err(stop) = walked {
+                stopped = Some(stop);
+                break;
+            }
+            again.advance();
+        }
+        // The batch may still be rewound.
+        let gone = again.is_empty() && again.repeated() == 0;
+        self.again = (!gone).then_some(again);
+        self.rewindable = batch.len();
+        match stopped {
+            Some(stop) => self.stopped(stop, batch),
+            None => self.take_new(mem, batch, limit),
+        }
+    }
+
+    /// Takes these chains again, before what is new; the state counts them as taken.
+    pub fn resubmit(&mut self, again: Again) {
+        self.again = (!again.is_empty()).then(|| Box::new(again));
+    }
+
+    /// Chains to take again that were not taken yet.
+    pub fn to_repeat(&self) -> usize {
+        self.again.as_ref().map_or(0, |again| again.len())
+    }
+
+    /// How many chains of the last batch were taken again.
+    pub(crate) fn repeated(&self) -> usize {
+        self.again.as_ref().map_or(0, |again| again.repeated())
     }
 
     /// Takes chains of one descriptor as long as they come. `Some`: a longer chain's head and
@@ -338,9 +413,14 @@ impl SplitDevice {
         if n == 0 {
             return Ok(());
         }
+        let again = self.again.as_mut().map_or(0, |again| {
+            let again_of = again.among(batch.len(), n);
+            again.retreat(again_of);
+            again_of
+        });
         batch.drop_last(n);
         self.rewindable = rewindable.wrapping_sub(n);
-        self.avail = self.avail.wrapping_sub(n as u16);
+        self.avail = self.avail.wrapping_sub(n.wrapping_sub(again) as u16);
         // A malformed or parked chain behind them is found again behind them.
         self.latch.forget();
         self.parked = None;
@@ -460,7 +540,8 @@ impl SplitDevice {
         // Pairs with the driver's full fence between its store of avail.idx and its load of
         // avail_event (or flags): either it sees that we want a kick, or we see its index.
         areas.device.full();
-        Ok(self.parked.is_none() && areas.driver.load_u16(IDX) != self.avail)
+        let more = self.to_repeat() != 0 || areas.driver.load_u16(IDX) != self.avail;
+        Ok(self.parked.is_none() && more)
     }
 
     /// Asks for silence: kicks may still come.
