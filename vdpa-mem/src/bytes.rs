@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::copy::{copy_in, copy_out};
 use crate::{DirtyLog, Gpa};
@@ -179,6 +179,20 @@ impl<'a> Bytes<'a> {
         let len = self.unlogged().write(at, from);
         self.mark(at, len);
         len
+    }
+
+    /// Sets the bits of `mask` in the byte at `at`, and no others, whoever else sets or clears some meanwhile. What was
+    /// written before is visible to who sees them and acquires. `false`: there is no such byte, or it may not be
+    /// written.
+    pub(crate) fn set_bits(&self, at: usize, mask: u8) -> bool {
+        if at >= self.room {
+            return false;
+        }
+        // SAFETY: `at` is inside.
+        let byte = unsafe { self.base.add(at) }.cast::<AtomicU8>();
+        // SAFETY: inside the span, one byte is aligned, and there is no reference to it but atomics.
+        unsafe { byte.as_ref() }.fetch_or(mask, Ordering::Release);
+        true
     }
 
     /// Sets `len` bytes from `at` on to zero. Answers how many there were.

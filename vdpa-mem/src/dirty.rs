@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::Gpa;
+use crate::{Gpa, Window};
 
 /// Told of every write that a device makes through an address space, after the bytes are written.
 ///
@@ -45,6 +45,54 @@ impl DirtyPages {
     }
 }
 
+/// Bits of a page number in vhost's log: pages of 4 KiB, `VHOST_PAGE_SIZE` in `linux/vhost.h`.
+const VHOST_PAGE_SHIFT: u32 = 12;
+
+/// A log in memory shared with whoever reads it, laid out as vhost has it: a bit for each page of 4 KiB from
+/// guest-physical address 0 on, page `n` in bit `n % 8` of byte `n / 8`, set atomically. The reader takes bits by
+/// exchanging what holds them for 0, of whatever width.
+///
+/// Its memory may be a file that another process maps ([`Region::shared`](crate::Region)). It is not marked itself.
+///
+/// # Spec
+/// `linux/vhost.h`, VHOST_SET_LOG_BASE; vhost-user's VHOST_USER_SET_LOG_BASE.
+pub struct VhostLog(Window);
+
+impl VhostLog {
+    /// A log in these bytes; those that are set already stay. Writes beyond the last page that they have a bit for are
+    /// not logged: make it [`bytes_for`](Self::bytes_for) the guest's memory.
+    pub fn new(bytes: Window) -> Self {
+        Self(bytes)
+    }
+
+    /// How many bytes a log needs in which all guest-physical addresses below `end` have a bit: a multiple of 8.
+    pub const fn bytes_for(end: Gpa) -> u64 {
+        end.get().div_ceil(64 << VHOST_PAGE_SHIFT) * 8
+    }
+}
+
+impl DirtyLog for VhostLog {
+    fn mark(&self, at: Gpa, len: u64) {
+        let Some(last) = len.checked_sub(1) else {
+            return;
+        };
+        let bytes = self.0.bytes();
+        let end = at.get().saturating_add(last) >> VHOST_PAGE_SHIFT;
+        let mut page = at.get() >> VHOST_PAGE_SHIFT;
+        while page <= end {
+            // All pages of the write that share the byte, at once.
+            let byte = page / 8;
+            let upto = end.min(byte * 8 + 7);
+            let mask = (page..=upto).fold(0_u8, |mask, page| mask | 1 << (page % 8));
+            let at = usize::try_from(byte).unwrap_or(usize::MAX);
+            if !bytes.set_bits(at, mask) {
+                return;
+            }
+            page = upto + 1;
+        }
+    }
+}
+
 impl DirtyLog for DirtyPages {
     fn mark(&self, at: Gpa, len: u64) {
         if len == 0 {
@@ -74,6 +122,73 @@ mod tests {
         log.mark(Gpa::new(0), 0);
         assert_eq!(log.take(), [0, 1, 129]);
         assert!(log.take().is_empty());
+    }
+
+    fn log(bytes: u64) -> (VhostLog, Window) {
+        let (_, window) = crate::Region::anonymous(bytes).unwrap().into_shared();
+        let window = Window::new(window.memory().clone(), 0, bytes).unwrap();
+        (VhostLog::new(window.clone()), window)
+    }
+
+    #[test]
+    fn a_vhost_log_has_page_n_in_bit_n_of_its_bytes() {
+        let (log, bytes) = log(4);
+        log.mark(Gpa::new(0x3fff), 2);
+        log.mark(Gpa::new(0x1_0000), 0x1_0000);
+        log.mark(Gpa::new(0x1_0000), 0);
+        let mut all = [0; 4];
+        bytes.bytes().read(0, &mut all);
+        assert_eq!(all, [0b0001_1000, 0, 0xff, 0xff]);
+        // What lies beyond it is not logged, and what does not fit ends there.
+        log.mark(Gpa::new(32 << 12), 1);
+        log.mark(Gpa::new(u64::MAX), u64::MAX);
+        log.mark(Gpa::new(15 << 12), u64::MAX);
+        bytes.bytes().read(0, &mut all);
+        assert_eq!(all, [0b0001_1000, 0x80, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn a_vhost_log_is_large_enough_for_the_last_page() {
+        for (end, bytes) in [(0, 0), (1, 8), (64 << 12, 8), ((64 << 12) + 1, 16)] {
+            assert_eq!(VhostLog::bytes_for(Gpa::new(end)), bytes, "{end:#x}");
+        }
+        assert_eq!(VhostLog::bytes_for(Gpa::new(u64::MAX)), 1 << 49);
+    }
+
+    /// The bitmap that rust-vmm's backends log to.
+    #[cfg(feature = "vm-memory")]
+    #[test]
+    fn both_logs_mark_what_vm_memory_marks() {
+        use std::num::NonZeroUsize;
+        use vm_memory::bitmap::{AtomicBitmap, Bitmap};
+
+        const PAGES: u64 = 200;
+        let theirs = AtomicBitmap::new(PAGES as usize * 4096, NonZeroUsize::new(4096).unwrap());
+        let (vhost, bytes) = log(PAGES / 8);
+        let pages = DirtyPages::new(12, PAGES);
+        let mut x = 88_172_645_463_325_252_u64;
+        for _ in 0..300 {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            let (at, len) = (x % (PAGES << 12), (x >> 40) % 20_000);
+            let len = len.min((PAGES << 12) - at);
+            theirs.mark_dirty(at as usize, len as usize);
+            vhost.mark(Gpa::new(at), len);
+            pages.mark(Gpa::new(at), len);
+            if x.is_multiple_of(7) {
+                let dirty: Vec<u64> = (0..PAGES)
+                    .filter(|page| theirs.dirty_at(*page as usize * 4096))
+                    .collect();
+                let mut all = [0; PAGES as usize / 8];
+                bytes.bytes().read(0, &mut all);
+                let own = |page: &u64| all[*page as usize / 8] >> (page % 8) & 1 == 1;
+                assert_eq!((0..PAGES).filter(own).collect::<Vec<_>>(), dirty);
+                assert_eq!(pages.take(), dirty);
+                theirs.reset();
+                bytes.bytes().zero(0, all.len());
+            }
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ mod table;
 
 pub use address::{Gpa, Hva, Iova, IovaRange};
 pub use bytes::Bytes;
-pub use dirty::{DirtyLog, DirtyPages};
+pub use dirty::{DirtyLog, DirtyPages, VhostLog};
 pub use error::MemError;
 pub use mapping::{Access, DmaMemory, Fault, Mapping};
 pub use region::{HugePage, Region};

@@ -42,7 +42,11 @@ pub struct Region {
 enum Backing {
     Heap(Layout),
     #[cfg(feature = "std")]
-    File(std::os::fd::OwnedFd),
+    File {
+        file: std::os::fd::OwnedFd,
+        /// Where in it the memory begins.
+        offset: u64,
+    },
 }
 
 // SAFETY: the memory is owned, and only used through `Bytes`.
@@ -98,6 +102,7 @@ mod mapped {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+    use nix::sys::stat::fstat;
     use nix::unistd::ftruncate;
 
     use super::{Backing, HugePage, PAGE_BYTES, Region, round_up};
@@ -134,6 +139,43 @@ mod mapped {
             Self::file(len, page.bytes(), flags, "huge pages", hint)
         }
 
+        /// The `len` bytes of somebody's file from `offset` on, shared with whoever else maps it: rings that a process
+        /// hands over, a log, a record of what is in flight.
+        ///
+        /// A file that is cut while it is mapped ends the process that touches it. One with the seal against
+        /// shrinking (as [`memfd`](Self::memfd) sets it) cannot be.
+        ///
+        /// * `offset`: a multiple of the page size
+        ///
+        /// # Errors
+        /// [`MemError::FileTooShort`], [`MemError::Allocation`] when it cannot be mapped for reading and writing, or
+        /// `len` is 0.
+        pub fn shared(file: OwnedFd, offset: u64, len: u64) -> Result<Self, MemError> {
+            let failed = |errno: nix::Error| MemError::Allocation {
+                len,
+                kind: "shared memory",
+                hint: "",
+                source: errno.into(),
+            };
+            let stat = fstat(&file).map_err(|e| MemError::File { source: e.into() })?;
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            let needed = offset.saturating_add(len);
+            if needed > size {
+                return Err(MemError::FileTooShort { needed, file: size });
+            }
+            let length = usize::try_from(len).ok().and_then(NonZeroUsize::new);
+            let length = length.ok_or_else(|| failed(nix::Error::EINVAL))?;
+            let at = i64::try_from(offset).map_err(|_| failed(nix::Error::EFBIG))?;
+            let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choosing touches nothing that exists.
+            let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, &file, at) };
+            Ok(Self {
+                base: base.map_err(failed)?.cast(),
+                len: length.get(),
+                backing: Backing::File { file, offset },
+            })
+        }
+
         fn file(
             len: u64,
             page: u64,
@@ -164,7 +206,10 @@ mod mapped {
             Ok(Self {
                 base: base.map_err(failed)?.cast(),
                 len: size.get(),
-                backing: Backing::File(fd),
+                backing: Backing::File {
+                    file: fd,
+                    offset: 0,
+                },
             })
         }
     }
@@ -203,7 +248,7 @@ unsafe impl DmaMemory for Region {
 
         match &self.backing {
             Backing::Heap(_) => None,
-            Backing::File(fd) => Some((fd.as_fd(), 0)),
+            Backing::File { file, offset } => Some((file.as_fd(), *offset)),
         }
     }
 }
@@ -214,8 +259,8 @@ impl Drop for Region {
             // SAFETY: allocated with this very layout.
             Backing::Heap(layout) => unsafe { dealloc(self.base.as_ptr(), *layout) },
             #[cfg(feature = "std")]
-            Backing::File(_) => {
-                // SAFETY: mapped by `file` with this length; nothing points into it any more. It cannot fail for a
+            Backing::File { .. } => {
+                // SAFETY: mapped by `file` or `shared` with this length; nothing points into it any more. It cannot fail for a
                 // mapping that exists.
                 let _ = unsafe { nix::sys::mman::munmap(self.base.cast(), self.len) };
             }
@@ -241,6 +286,24 @@ mod tests {
         assert_eq!(start, 0);
         assert!(nix::unistd::ftruncate(fd, 4096).is_err());
         assert_eq!(region.bytes().write(8190, &[1, 2, 3]), 2);
+    }
+
+    #[test]
+    fn a_file_is_mapped_where_it_is_asked_for_and_not_beyond_its_end() {
+        let ours = Region::memfd(3 * 4096).unwrap();
+        let fd = || ours.file().unwrap().0.try_clone_to_owned().unwrap();
+        let theirs = Region::shared(fd(), 4096, 5000).unwrap();
+        assert_eq!(DmaMemory::len(&theirs), 5000);
+        assert_eq!(theirs.file().unwrap().1, 4096);
+        theirs.bytes().write(10, &[7]);
+        let mut back = [0];
+        ours.bytes().read(4096 + 10, &mut back);
+        assert_eq!(back, [7]);
+        let long = Region::shared(fd(), 8192, 4097).unwrap_err();
+        assert!(matches!(long, MemError::FileTooShort { needed: 12289, .. }));
+        assert!(Region::shared(fd(), u64::MAX, 4096).is_err());
+        assert!(Region::shared(fd(), 1, 4096).is_err(), "not a page");
+        assert!(Region::shared(fd(), 0, 0).is_err());
     }
 
     #[test]

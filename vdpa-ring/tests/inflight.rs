@@ -210,7 +210,7 @@ impl Device {
             used.push(self.taken.remove(place).unwrap().1);
         }
         self.record.committing(&cells, &used).unwrap();
-        if in_order && pick % 2 == 0 {
+        if in_order && pick.is_multiple_of(2) {
             self.ring.commit_in_order(&mem, &used).unwrap();
         } else {
             self.ring.commit(&mem, &used).unwrap();
