@@ -2,6 +2,7 @@
 
 use std::task::Poll;
 
+use vdpa_mem::Window;
 use vdpa_ring::QueueState;
 
 use crate::{Asid, GroupIndex, QueueIndex, Result};
@@ -25,6 +26,8 @@ pub struct Caps<'a> {
     pub queue_enable: Option<&'a dyn QueueEnable>,
     /// The whole device can be stopped and resumed.
     pub suspend: Option<&'a dyn Suspend>,
+    /// The device can keep a record of what it has in flight, for whoever comes after it.
+    pub in_flight: Option<&'a dyn InFlight>,
     /// The state of the device's class can be saved and restored.
     pub class_state: Option<&'a dyn ClassState>,
     /// The device counts.
@@ -40,6 +43,7 @@ impl Caps<'_> {
         queue_pause: None,
         queue_enable: None,
         suspend: None,
+        in_flight: None,
         class_state: None,
         stats: None,
     };
@@ -53,6 +57,7 @@ impl Caps<'_> {
             queue_pause,
             queue_enable,
             suspend,
+            in_flight,
             class_state,
             stats,
         } = self;
@@ -65,6 +70,7 @@ impl Caps<'_> {
             ("queue-pause", queue_pause.is_some()),
             ("queue-enable", queue_enable.is_some()),
             ("suspend", suspend.is_some()),
+            ("in-flight", in_flight.is_some()),
             ("class-state", class_state.is_some()),
             ("stats", stats.is_some()),
         ];
@@ -202,6 +208,25 @@ pub trait Suspend: Send + Sync {
     /// # For parents
     /// Called only while suspended. Looks at every queue once, since kicks may have come in the meantime.
     fn resume(&self) -> Result<()>;
+}
+
+/// A record of the chains that are in flight, in memory that outlives the device: whoever starts the queue with it
+/// afterwards finds each chain either given back or in flight, wherever the device stopped, and takes the latter again
+/// first. Its layout is [`vdpa_ring::inflight`]'s, which is vhost-user's.
+pub trait InFlight: Send + Sync {
+    /// Keeps the record of queue `q` in these bytes from its next start on, and goes on by what is in them.
+    ///
+    /// * `record`: all zero for a fresh queue, or as a device left it
+    ///
+    /// # Errors
+    /// When the device is gone.
+    ///
+    /// # For parents
+    /// Called only while the queue is stopped, after FEATURES_OK. The bytes are writable, aligned to 8 and, at the start,
+    /// as many as [`record_bytes`](vdpa_ring::record_bytes); what is in them is hostile, and an error of the start. Where
+    /// they were in use they say where the queue stands, and the state it is started with counts for nothing. Forgotten
+    /// with the start's end, also in a reset.
+    fn track(&self, q: QueueIndex, record: Window) -> Result<()>;
 }
 
 /// What a device of this type knows besides its queues: filters, link state, mode.

@@ -11,6 +11,7 @@
 
 mod checks;
 mod config;
+mod image;
 mod queues;
 mod status;
 mod suspend;
@@ -24,8 +25,8 @@ use vdpa_ring::Format;
 
 use crate::event::Channel;
 use crate::{
-    Asid, Call, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueIndex, Relay, Relayed,
-    Result, Status, StatusMachine, VdpaDevice, bits, call, graph,
+    Asid, Call, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueConfig, QueueIndex,
+    Relay, Relayed, Result, Status, StatusMachine, VdpaDevice, bits, call, graph,
 };
 
 /// A device, opened. The one handle to it: not `Clone`, shared by reference.
@@ -57,6 +58,8 @@ struct Control {
     accepted: Option<Features>,
     /// What holds since FEATURES_OK.
     negotiated: Features,
+    /// What was accepted beside them, and the device does not see.
+    handled: Features,
     reset: Reset,
     suspend: suspend::Suspension,
     slots: Vec<Slot>,
@@ -76,6 +79,10 @@ enum Reset {
 #[derive(Default)]
 struct Slot {
     run: Run,
+    /// How it was started, while it is.
+    config: Option<QueueConfig>,
+    /// Bytes of the record of what is in flight, for its start and while it is started.
+    record: Option<usize>,
     kick: Option<Relayed>,
     call: Option<Relayed>,
     /// Its call is being replaced, without the lock. Outlasts a reset: the parent is still at it.
@@ -131,6 +138,7 @@ impl Device {
             machine: StatusMachine::new(),
             accepted: None,
             negotiated: Features::NONE,
+            handled: Features::NONE,
             reset: Reset::Complete,
             suspend: suspend::Suspension::default(),
             slots: (0..info.queues).map(|_| Slot::default()).collect(),
@@ -332,6 +340,8 @@ impl Slot {
     /// The queue has stopped: what was relayed for it ends, outside the lock.
     fn stop(&mut self, dead: &mut Vec<Relayed>) {
         self.run = Run::Stopped;
+        self.config = None;
+        self.record = None;
         dead.extend(self.kick.take());
         dead.extend(self.call.take());
     }

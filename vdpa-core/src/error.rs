@@ -6,6 +6,7 @@ use vdpa_mem::{Iova, MemError};
 use vdpa_ring::{AddError, QueueState, RingError};
 
 use crate::graph::Refusal;
+use crate::image::ImageError;
 use crate::{Area, Asid, GroupIndex, QueueIndex, SpecError, Status};
 
 /// The result of a control call.
@@ -236,6 +237,17 @@ pub enum Error {
         /// A queue of it.
         queue: QueueIndex,
     },
+    /// Memory that no record of a queue's chains in flight can be in.
+    #[error("queue {queue}: no record of what is in flight can be there: {why}")]
+    Record {
+        /// The queue.
+        queue: QueueIndex,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An image that this device cannot become, or that cannot be taken.
+    #[error(transparent)]
+    Image(ImageError),
     /// Something that is handed out once was asked for again.
     #[error("{what} were taken already")]
     Taken {
@@ -402,6 +414,8 @@ impl Error {
             | Error::NotNegotiated { .. }
             | Error::AsidOutOfRange { .. }
             | Error::GroupOutOfRange { .. }
+            | Error::Record { .. }
+            | Error::Image(_)
             | Error::Attr { .. }
             | Error::Taken { .. }
             | Error::ClassState { .. }

@@ -121,12 +121,14 @@ pub mod bits;
 pub mod config;
 pub mod faults;
 pub mod graph;
+pub mod image;
 pub mod session;
 pub mod spec;
 
 pub use call::{Call, CallCell};
 pub use caps::{
-    Caps, ClassState, Dma, GroupSpaces, QueueEnable, QueuePause, QueueReset, Stats, Suspend,
+    Caps, ClassState, Dma, GroupSpaces, InFlight, QueueEnable, QueuePause, QueueReset, Stats,
+    Suspend,
 };
 pub use device::Device;
 pub use device_type::{DeviceType, UnassignedId, UnknownDeviceType};
@@ -135,6 +137,7 @@ pub use doorbell::{Doorbell, Page};
 pub use error::{Error, ErrorKind, ParentError, ParentFailure, Result};
 pub use event::{Event, EventSink, Events};
 pub use features::{Bits, FeatureBit, FeatureList, FeatureName, Features};
+pub use image::{DeviceImage, ImageError};
 pub use mgmt::{Attr, Key, Layer, LinkState, MgmtClass, MgmtDevice, MgmtEntry, Registry, Wrap};
 pub use parent::{CallKind, DeviceInfo, Host, Kick, KickKind, VdpaDevice};
 pub use queue::{Area, Asid, GroupIndex, QueueConfig, QueueIndex, QueueLimits};
@@ -145,4 +148,5 @@ pub use spec::{DeviceSpec, SpecError};
 pub use status::{Status, StatusMachine, Step, SuspendBit};
 #[cfg(loom)]
 pub use sync::model;
+pub use vdpa_mem::Window;
 pub use vdpa_ring::QueueState;

@@ -383,6 +383,7 @@ impl VdpaDevice for SimDevice {
             queue_pause: Some(self),
             queue_enable: Some(self),
             suspend: Some(self),
+            in_flight: Some(self),
             class_state: Some(self),
             stats: Some(self),
         }
@@ -477,6 +478,12 @@ impl VdpaDevice for SimDevice {
                 queue
                     .check(&reader.enter())
                     .map_err(|why| SimError::Area { queue: q, why })?;
+                let cells = self.shared.record(q.place()).and_then(|r| r.track.clone());
+                if let Some(cells) = cells {
+                    queue
+                        .track(cells, &reader.enter())
+                        .map_err(|source| SimError::Track { queue: q, source })?;
+                }
             }
             let hand = crew.hands.get(worker);
             // Here, where it can still be refused. A kick before the worker has the queue heats an empty seat; the

@@ -5,7 +5,7 @@ use vdpa_ring::SetupError;
 
 use crate::pcap::CaptureError;
 use crate::port::TapError;
-use crate::queue::Halt;
+use crate::queue::{Halt, TrackError};
 
 /// Why a simulated device cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,14 @@ pub enum SimError {
         /// Why not.
         why: Halt,
     },
+    /// A record of what is in flight that cannot be kept.
+    #[error("queue {queue}: the record of what is in flight cannot be gone on with")]
+    Track {
+        /// The queue.
+        queue: QueueIndex,
+        /// Why not.
+        source: TrackError,
+    },
     /// An eventfd that cannot be used as a kick.
     #[error("queue {queue}: the kick's eventfd cannot be used")]
     Kick {
@@ -68,9 +76,11 @@ pub enum SimError {
 impl ParentError for SimError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Open { .. } | Self::NotOpen { .. } | Self::Ring { .. } | Self::Area { .. } => {
-                ErrorKind::Misuse
-            }
+            Self::Open { .. }
+            | Self::NotOpen { .. }
+            | Self::Ring { .. }
+            | Self::Area { .. }
+            | Self::Track { .. } => ErrorKind::Misuse,
             Self::Worker { .. } | Self::Kick { .. } => ErrorKind::Io,
             // The file is what the caller named.
             Self::Capture(_) => ErrorKind::Misuse,

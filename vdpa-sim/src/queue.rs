@@ -14,10 +14,10 @@ use std::time::Instant;
 
 use vdpa_core::faults::Plan;
 use vdpa_core::{Area, CallCell, Features, QueueConfig, QueueIndex, bits};
-use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section};
+use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section, Window};
 use vdpa_ring::{
-    Areas, Batch, ChainToken, DeviceMem, DeviceRing, Format, QueueState, RingError, RingFeatures,
-    SetupError, Used, area_sizes,
+    Areas, Batch, ChainToken, DeviceMem, DeviceRing, Format, QueueState, Record, RecordError,
+    RingError, RingFeatures, SetupError, Used, area_sizes,
 };
 
 use crate::faults::QueueFaults;
@@ -101,6 +101,8 @@ pub struct QueueMem<'s> {
     areas: Areas<Bytes<'s>>,
     tables: Cell<Hint>,
     misses: bool,
+    /// The first address of an indirect table that is not mapped.
+    gap: Cell<Option<Iova>>,
 }
 
 impl QueueMem<'_> {
@@ -123,8 +125,11 @@ impl<'s> DeviceMem for QueueMem<'s> {
         let mut near = self.tables.get();
         let copied = copy_table(self.section, at, to, &mut near);
         self.tables.set(near);
-        // Where nobody maps what is missing, the table cannot be waited for.
-        copied.map_err(|fault| if self.misses { fault } else { Fault::Denied })
+        copied.map_err(|(at, fault)| {
+            self.gap.set(Some(at));
+            // Where nobody maps what is missing, the table cannot be waited for.
+            if self.misses { fault } else { Fault::Denied }
+        })
     }
 }
 
@@ -153,13 +158,15 @@ fn copy_table(
     mut at: Iova,
     to: &mut [[u64; 2]],
     near: &mut Hint,
-) -> Result<(), Fault> {
+) -> Result<(), (Iova, Fault)> {
     let mut raw = [0; 16];
     let mut have = 0_usize;
     let mut entries = to.iter_mut().peekable();
     while entries.peek().is_some() {
         // Up to a page at a time; a table may cross from one region to the next at any byte.
-        let bytes = section.translate(at, 4096, Access::DeviceReads, near)?;
+        let bytes = section
+            .translate(at, 4096, Access::DeviceReads, near)
+            .map_err(|fault| (at, fault))?;
         let mut used = 0_usize;
         while let Some(entry) = entries.peek_mut() {
             let Some(rest) = raw.get_mut(have..) else {
@@ -179,7 +186,10 @@ fn copy_table(
             have = 0;
             entries.next();
         }
-        at = at.checked_add(used as u64).ok_or(Fault::Miss)?;
+        if entries.peek().is_some() {
+            // Nothing is ever mapped behind the last address.
+            at = at.checked_add(used as u64).ok_or((at, Fault::Denied))?;
+        }
     }
     Ok(())
 }
@@ -201,10 +211,32 @@ struct Wait {
     told: bool,
 }
 
+/// A record of what is in flight, and where it is.
+struct Tracked {
+    record: Record,
+    cells: Window,
+}
+
+/// Why a queue cannot keep a record of what it has in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TrackError {
+    /// The record is none, or does not fit the ring.
+    #[error(transparent)]
+    Record(RecordError),
+    /// An area of the ring is not mapped: it says what the record means.
+    #[error(transparent)]
+    Area(Halt),
+    /// The state that the record and the ring give cannot be.
+    #[error(transparent)]
+    State(SetupError),
+}
+
 /// A device-side queue that runs.
 pub struct Queue {
     index: QueueIndex,
     ring: DeviceRing,
+    features: RingFeatures,
+    tracked: Option<Box<Tracked>>,
     descriptor: Place,
     driver: Place,
     device: Place,
@@ -279,6 +311,8 @@ impl Queue {
         Ok(Self {
             index,
             ring: DeviceRing::new(format, c.size, ring, c.state)?,
+            features: ring,
+            tracked: None,
             descriptor: place(Area::Descriptor, sizes.descriptor.bytes, descriptors),
             driver: place(Area::Driver, sizes.driver.bytes, Access::DeviceReads),
             device: place(Area::Device, sizes.device.bytes, Access::DeviceWrites),
@@ -320,6 +354,28 @@ impl Queue {
         self.faults.as_deref_mut()
     }
 
+    /// Keeps a record of what is in flight in these bytes, and goes on by what is in them.
+    ///
+    /// # Errors
+    /// When they are no record of this queue, or an area is not mapped.
+    pub fn track(&mut self, cells: Window, section: &Section<'_>) -> Result<(), TrackError> {
+        let areas = Areas {
+            descriptor: self.descriptor.open(section).map_err(TrackError::Area)?,
+            driver: self.driver.open(section).map_err(TrackError::Area)?,
+            device: self.device.open(section).map_err(TrackError::Area)?,
+        };
+        let (format, size, state) = (self.ring.format(), self.ring.size(), self.ring.state());
+        let opened = Record::open(format, size, &cells.bytes(), &areas, Some(state));
+        let (record, recovered) = opened.map_err(TrackError::Record)?;
+        let state = Some(recovered.state);
+        self.ring =
+            DeviceRing::new(format, size, self.features, state).map_err(TrackError::State)?;
+        self.ring.note(self.batch.capacity());
+        self.ring.resubmit(recovered.again);
+        self.tracked = Some(Box::new(Tracked { record, cells }));
+        Ok(())
+    }
+
     /// What the queue waits for since it was last asked.
     pub(crate) fn new_wait(&mut self) -> Option<(Iova, Access)> {
         let wait = self.waits.as_mut().filter(|wait| !wait.told)?;
@@ -337,7 +393,7 @@ impl Queue {
         self.ring.size()
     }
 
-    /// Where it stands. Between batches nothing is in flight.
+    /// Where it stands. Between batches nothing is in flight but what a record says is to be taken again.
     pub fn state(&self) -> QueueState {
         self.ring.state()
     }
@@ -390,6 +446,7 @@ impl Queue {
             },
             tables: Cell::new(self.tables),
             misses: self.misses,
+            gap: Cell::new(None),
         })
     }
 
@@ -419,9 +476,11 @@ impl Queue {
     /// Gives back, untouched, what follows the first chain that is not mapped completely, and waits for that. Answers
     /// how many are left.
     #[cold]
-    fn take_mapped(&mut self, section: &Section<'_>, taken: usize) -> Result<usize, Halt> {
-        let near = &mut self.near;
-        let mut gap = self.ring.parked().map(|at| (at, Access::DeviceReads));
+    fn take_mapped(&mut self, mem: &QueueMem<'_>, taken: usize) -> Result<usize, Halt> {
+        let (near, section) = (&mut self.near, mem.section);
+        // Not where the table begins: that may be mapped.
+        let parked = self.ring.parked().map(|at| mem.gap.take().unwrap_or(at));
+        let mut gap = parked.map(|at| (at, Access::DeviceReads));
         let mut whole = 0_usize;
         for chain in self.batch.iter() {
             let parts = [
@@ -462,8 +521,12 @@ impl Queue {
             self.armed = false;
             self.tally.kicks = self.tally.kicks.wrapping_add(1);
         }
+        if let Some(tracked) = &mut self.tracked {
+            let cells = tracked.cells.bytes();
+            tracked.record.taken(&cells, &self.ring, &self.batch)?;
+        }
         if self.misses {
-            taken = self.take_mapped(mem.section, taken)?;
+            taken = self.take_mapped(mem, taken)?;
         }
         if self.faults.is_some() && taken != 0 {
             self.bend(mem.section, taken)?;
@@ -495,6 +558,10 @@ impl Queue {
     #[inline]
     pub fn rewind(&mut self, n: usize) -> Result<(), Halt> {
         if n != 0 {
+            if let Some(tracked) = &mut self.tracked {
+                let cells = tracked.cells.bytes();
+                tracked.record.rewound(&cells, &self.ring, &self.batch, n);
+            }
             self.ring.rewind(&mut self.batch, n)?;
             if let Some(faults) = &mut self.faults {
                 faults.rewind(n);
@@ -520,6 +587,9 @@ impl Queue {
 
     #[inline(always)]
     fn commit_used(&mut self, mem: &QueueMem<'_>, how: Completeness) -> Result<(), Halt> {
+        if let Some(Tracked { record, cells }) = self.tracked.as_deref_mut() {
+            record.committing(&cells.bytes(), &self.used)?;
+        }
         let call = if self.in_order && how == Completeness::Whole {
             self.ring.commit_in_order(mem, &self.used)
         } else {
@@ -527,6 +597,10 @@ impl Queue {
         };
         self.tally.batch(self.used.len());
         self.returned = self.returned.saturating_add(self.used.len());
+        if let (Some(tracked), Ok(_)) = (&mut self.tracked, &call) {
+            let cells = tracked.cells.bytes();
+            tracked.record.committed(&cells, &self.used);
+        }
         self.used.clear();
         if call? {
             self.call_due = true;

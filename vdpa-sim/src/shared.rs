@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vdpa_core::{CallCell, Event, EventSink, Features, Status};
+use vdpa_mem::Window;
 use vdpa_ring::QueueState;
 
 use crate::class::Class;
@@ -17,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) state: Option<QueueState>,
     /// Whether a stop was begun and is not over.
     pub(crate) stopping: bool,
+    /// Where it keeps a record of what is in flight.
+    pub(crate) track: Option<Window>,
 }
 
 /// Above the status byte: a reset was begun and is not over.
@@ -129,9 +132,11 @@ impl Shared {
 
     /// A queue has stopped, and stands here.
     pub(crate) fn stopped(&self, queue: usize, state: Option<QueueState>) {
-        let call = self.record(queue).and_then(|mut record| record.call.take());
+        let gone = self
+            .record(queue)
+            .map(|mut record| (record.call.take(), record.track.take()));
         // Outside of the lock, and before the stop is over: then the call's owner may rely on its being gone.
-        drop(call);
+        drop(gone);
         if let Some(mut record) = self.record(queue) {
             // One that was lost before left its state behind.
             record.state = state.or(record.state);

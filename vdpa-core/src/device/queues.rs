@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
 
-use vdpa_mem::Deadline;
+use vdpa_mem::{Deadline, Window};
 use vdpa_ring::QueueState;
 
 use super::{Begun, Control, Device, Held, Run, checks, wait};
@@ -58,6 +58,36 @@ impl Device {
         Ok(())
     }
 
+    /// Keeps a record of what queue `q` has in flight in these bytes, from its next start on; see
+    /// [`InFlight`](crate::InFlight). A device that died with the record leaves what it takes to go on: the queue is
+    /// started with the same bytes, here or elsewhere, and takes again first, in order, what it had in flight.
+    ///
+    /// * `record`: [`record_bytes`](vdpa_ring::record_bytes) of the queue's format and size, aligned to 8; all zero for
+    ///   a fresh queue
+    ///
+    /// # Errors
+    /// When the device cannot keep one, the queue is started, it is too early, or the bytes are no such memory. What is
+    /// in them is looked at when the queue starts.
+    pub fn track_in_flight(&self, q: QueueIndex, record: Window) -> Result<()> {
+        let mut held = self.enter_settled("track_in_flight")?;
+        let cap = self.inner.parent.caps().in_flight;
+        let cap = cap.ok_or_else(|| self.unsupported("a record of what is in flight"))?;
+        held.control.check_negotiated("track_in_flight")?;
+        let slot = held.control.slot(q)?;
+        if slot.run != Run::Stopped {
+            return Err(Error::QueueStarted { queue: q });
+        }
+        let bytes = record.bytes();
+        if !bytes.is_writable() || !bytes.hva().is_aligned(8) {
+            let why = "it has to be writable, and aligned to 8 bytes";
+            return Err(Error::Record { queue: q, why });
+        }
+        let len = bytes.len();
+        cap.track(q, record)?;
+        held.control.slot(q)?.record = Some(len);
+        Ok(())
+    }
+
     /// Starts a queue, with everything it needs in one call.
     ///
     /// * `q`: a stopped queue
@@ -98,6 +128,12 @@ impl Device {
             Run::Pausing | Run::Resetting => control.slot(q)?.check_started(q)?,
         }
         self.check_queue(q, &c, control)?;
+        let needed = vdpa_ring::record_bytes(control.format(), c.size);
+        let record = control.slot(q)?.record;
+        if record.is_some_and(|len| len < needed as usize) {
+            let why = "it is too small for the queue's size";
+            return Err(Error::Record { queue: q, why });
+        }
         if matches!(k, Kick::Given(_)) && control.negotiated.contains(bits::NOTIFICATION_DATA) {
             return Err(Error::KickWithoutData { queue: q });
         }
@@ -121,6 +157,7 @@ impl Device {
         };
         let slot = control.slot(q)?;
         slot.run = Run::Started;
+        slot.config = Some(c);
         slot.call = call_relay;
         if let Some(from) = relayed_kick {
             match self.relay_kick(q, from, &doorbell) {
@@ -176,11 +213,16 @@ impl Device {
     /// When the device cannot do that, or the queue does not run.
     pub fn enable_queue(&self, q: QueueIndex, on: bool) -> Result<()> {
         let mut held = self.enter_settled("enable_queue")?;
-        held.control.slot(q)?.check_started(q)?;
+        let slot = held.control.slot(q)?;
+        slot.check_started(q)?;
         let enable = self.inner.parent.caps().queue_enable;
         enable
             .ok_or_else(|| self.unsupported("queue enable"))?
-            .set(q, on)
+            .set(q, on)?;
+        if let Some(config) = &mut slot.config {
+            config.enabled = on;
+        }
+        Ok(())
     }
 
     /// Stops a queue and takes its state, with which it can be started again, here or elsewhere.

@@ -39,6 +39,7 @@ impl Device {
         graph::check_accepted(device_type, offered.union(handled), f.union(handled))?;
         parent.accept(f)?;
         control.accepted = Some(f);
+        control.handled = handled;
         Ok(())
     }
 
@@ -160,6 +161,7 @@ impl Device {
                 control.machine.done(Step::Reset);
                 control.accepted = None;
                 control.negotiated = Features::NONE;
+                control.handled = Features::NONE;
                 control.suspend = Suspension::default();
                 control.groups.fill(Asid::new(0));
                 for slot in &mut control.slots {
@@ -173,7 +175,11 @@ impl Device {
             control.machine.needs_reset();
         }
         self.settle_suspend(control)?;
-        let shown = Status::SUSPEND | Status::DEVICE_NEEDS_RESET;
+        let mut shown = Status::SUSPEND | Status::DEVICE_NEEDS_RESET;
+        if control.suspend.is_restored() {
+            // The device itself has not heard of it yet.
+            shown |= Status::DRIVER_OK;
+        }
         let mut status = own | (control.machine.status() & shown);
         if status.contains(Status::SUSPEND) {
             // The device is still live in its own view; to the driver the two bits take turns, virtio 1.4 §3.4.

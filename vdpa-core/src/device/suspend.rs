@@ -9,7 +9,7 @@
 use std::task::Poll;
 
 use vdpa_mem::Deadline;
-use vdpa_ring::QueueState;
+use vdpa_ring::{Format, Pos, QueueState};
 
 use super::{Begun, Control, Device, wait};
 use crate::{ClassState, Error, QueueIndex, Result, Status, Step, Suspend};
@@ -31,6 +31,8 @@ enum Phase {
     Running,
     Stopping,
     Stopped,
+    /// As a device that was stopped and moved here: the parent has not heard of DRIVER_OK yet.
+    Restored,
 }
 
 /// Who can hold a device: two, who know nothing of each other.
@@ -45,8 +47,12 @@ impl Suspension {
         self.phase == Phase::Running
     }
 
-    fn is_stopped(self) -> bool {
-        self.phase == Phase::Stopped
+    pub(super) fn is_stopped(self) -> bool {
+        matches!(self.phase, Phase::Stopped | Phase::Restored)
+    }
+
+    pub(super) fn is_restored(self) -> bool {
+        self.phase == Phase::Restored
     }
 
     fn is_held_by(self, who: Who) -> bool {
@@ -130,7 +136,14 @@ impl Device {
             let need = "suspend the device first";
             return Err(held.control.wrong_state("queue_state", need));
         }
-        held.control.slot(q)?.check_started(q)?;
+        let restored = held.control.suspend.is_restored();
+        let packed = held.control.format();
+        let slot = held.control.slot(q)?;
+        slot.check_started(q)?;
+        if restored {
+            let state = slot.config.and_then(|config| config.state);
+            return Ok(state.unwrap_or_else(|| fresh(packed)));
+        }
         self.suspend_cap()?.state(q)
     }
 
@@ -198,6 +211,7 @@ impl Device {
                     });
                 }
                 Phase::Stopped => self.suspend_cap()?.resume()?,
+                Phase::Restored => self.inner.parent.add_status(Status::DRIVER_OK)?,
             }
             control.suspend.phase = Phase::Running;
         }
@@ -220,6 +234,19 @@ impl Device {
         Ok(())
     }
 
+    /// A device that was just restored is live for its driver, and stopped by its owner, and perhaps by its driver too.
+    pub(super) fn stand_still(&self, control: &mut Control, by_driver: bool) -> Result<()> {
+        // What cannot be suspended cannot have been.
+        self.suspend_cap()?;
+        control.machine.done(Step::Start);
+        control.suspend = Suspension {
+            phase: Phase::Restored,
+            by_owner: true,
+            by_driver,
+        };
+        self.settle_suspend(control)
+    }
+
     /// Notices that a suspend is complete.
     pub(super) fn settle_suspend(&self, control: &mut Control) -> Result<()> {
         let stopping = control.suspend.phase == Phase::Stopping;
@@ -232,7 +259,7 @@ impl Device {
         Ok(())
     }
 
-    fn suspend_cap(&self) -> Result<&dyn Suspend> {
+    pub(super) fn suspend_cap(&self) -> Result<&dyn Suspend> {
         let suspend = self.inner.parent.caps().suspend;
         suspend.ok_or_else(|| self.unsupported("suspend"))
     }
@@ -240,5 +267,19 @@ impl Device {
     fn class_state_cap(&self) -> Result<&dyn ClassState> {
         let class = self.inner.parent.caps().class_state;
         class.ok_or_else(|| self.unsupported("class state"))
+    }
+}
+
+/// Where a queue stands at its start.
+fn fresh(format: Format) -> QueueState {
+    match format {
+        Format::Split => QueueState::Split {
+            avail: 0,
+            used: Some(0),
+        },
+        Format::Packed => QueueState::Packed {
+            avail: Pos::START,
+            used: Pos::START,
+        },
     }
 }

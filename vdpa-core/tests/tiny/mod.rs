@@ -130,6 +130,7 @@ impl VdpaDevice for Tiny {
             queue_pause: Some(self),
             queue_enable: Some(self),
             suspend: Some(self),
+            in_flight: None,
             class_state: Some(self),
             stats: Some(self),
         }

@@ -3,8 +3,8 @@
 use std::task::Poll;
 
 use vdpa_core::{
-    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, QueueEnable, QueueIndex, QueuePause,
-    QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice,
+    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
+    QueuePause, QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice, Window,
 };
 
 use super::{Faults, slot};
@@ -20,6 +20,7 @@ pub(super) fn around(faults: &Faults) -> Caps<'_> {
         queue_pause,
         queue_enable,
         suspend,
+        in_flight,
         class_state,
         stats: _,
     } = faults.below.caps();
@@ -30,6 +31,7 @@ pub(super) fn around(faults: &Faults) -> Caps<'_> {
         queue_pause: queue_pause.map(|_| faults as _),
         queue_enable: queue_enable.map(|_| faults as _),
         suspend: suspend.map(|_| faults as _),
+        in_flight: in_flight.map(|_| faults as _),
         class_state: class_state.map(|_| faults as _),
         // The layer counts, whether the device below does or not.
         stats: Some(faults),
@@ -153,6 +155,16 @@ impl Suspend for Faults {
         self.control("suspend.resume", |below, _| {
             let cap = below.caps().suspend;
             cap.ok_or_else(|| self.missing("suspend"))?.resume()
+        })
+    }
+}
+
+impl InFlight for Faults {
+    fn track(&self, q: QueueIndex, record: Window) -> Result<()> {
+        self.control("in_flight.track", |below, _| {
+            let cap = below.caps().in_flight;
+            cap.ok_or_else(|| self.missing("a record of what is in flight"))?
+                .track(q, record)
         })
     }
 }

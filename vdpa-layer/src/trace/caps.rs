@@ -4,8 +4,8 @@ use std::task::Poll;
 
 use tracing::Level;
 use vdpa_core::{
-    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, QueueEnable, QueueIndex, QueuePause,
-    QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice,
+    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
+    QueuePause, QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice, Window,
 };
 
 use super::{Trace, debug, done};
@@ -20,6 +20,7 @@ pub(super) fn around(trace: &Trace) -> Caps<'_> {
         queue_pause,
         queue_enable,
         suspend,
+        in_flight,
         class_state,
         stats,
     } = trace.below.caps();
@@ -30,6 +31,7 @@ pub(super) fn around(trace: &Trace) -> Caps<'_> {
         queue_pause: queue_pause.map(|_| trace as _),
         queue_enable: queue_enable.map(|_| trace as _),
         suspend: suspend.map(|_| trace as _),
+        in_flight: in_flight.map(|_| trace as _),
         class_state: class_state.map(|_| trace as _),
         stats: stats.map(|_| trace as _),
     }
@@ -171,6 +173,18 @@ impl Trace {
     fn class_state_below(&self) -> Result<&dyn ClassState> {
         let cap = self.below.caps().class_state;
         cap.ok_or_else(|| self.missing("class state"))
+    }
+}
+
+impl InFlight for Trace {
+    fn track(&self, q: QueueIndex, record: Window) -> Result<()> {
+        let arguments = format_args!("queue {q}, {} bytes", record.bytes().len());
+        self.log
+            .call(Level::DEBUG, "in_flight.track", arguments, done, || {
+                let cap = self.below.caps().in_flight;
+                cap.ok_or_else(|| self.missing("a record of what is in flight"))?
+                    .track(q, record)
+            })
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use vdpa_core::{
-    Asid, ClassState, Error, Event, GroupIndex, GroupSpaces, QueueEnable, QueueIndex, QueuePause,
-    QueueReset, Result, Stats, Suspend,
+    Asid, ClassState, Error, Event, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
+    QueuePause, QueueReset, Result, Stats, Suspend,
 };
+use vdpa_mem::Window;
 use vdpa_ring::QueueState;
 
 use super::SimDevice;
@@ -104,6 +105,15 @@ impl Suspend for SimDevice {
         let attrs = std::mem::take(&mut suspension.attrs);
         self.tell_all(|| Command::Resume)?;
         self.change(&attrs, suspension)
+    }
+}
+
+impl InFlight for SimDevice {
+    fn track(&self, q: QueueIndex, record: Window) -> Result<()> {
+        if let Some(mut own) = self.shared.record(q.place()) {
+            own.track = Some(record);
+        }
+        Ok(())
     }
 }
 
