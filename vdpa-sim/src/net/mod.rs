@@ -27,6 +27,7 @@ mod settled;
 mod sorter;
 mod toeplitz;
 mod transmit;
+mod waiting;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
@@ -77,6 +78,8 @@ pub(crate) struct NetShared {
     /// How pairs hand frames to each other; made when a driver first chooses steering.
     exchange: OnceLock<Exchange>,
     pub(crate) control: crate::stats::Counters,
+    /// Frames that came with a state.
+    stow: waiting::Stow,
 }
 
 impl Net {
@@ -92,6 +95,7 @@ impl Net {
             control: crate::stats::Counters::new(control::COUNTERS),
             settings,
             presence,
+            stow: waiting::Stow::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -337,6 +341,7 @@ impl Class for Net {
         let NetShared {
             settled,
             presence,
+            stow,
             coalescing,
             ..
         } = &*self.shared;
@@ -349,18 +354,23 @@ impl Class for Net {
             hashing: Hashing::clone(&settled.hashing()),
             coalescing: coalescing.save(self.shared.pairs(settled.features())),
         };
-        state.to_bytes()
+        let mut waiting = stow.waiting(presence.epoch());
+        waiting.extend(waiting::of(&*self.port));
+        waiting::pack(state.to_bytes(), &waiting)
     }
 
     fn restore(&self, from: &[u8]) -> Result<bool, String> {
         let NetShared {
             settled,
             presence,
+            stow,
             coalescing,
             ..
         } = &*self.shared;
         let features = settled.features();
-        let state = Saved::from_bytes(from, self.shared.pairs(features), features)?;
+        let pairs = self.shared.pairs(features);
+        let (from, waiting) = waiting::unpack(from, pairs)?;
+        let state = Saved::from_bytes(from, pairs, features)?;
         settled.set_filter(state.filter);
         presence.set_active(state.active);
         self.shared.set_hashing(state.hashing);
@@ -369,6 +379,7 @@ impl Class for Net {
             settled.set_offloads(offloads);
         }
         settled.set_announce(state.announce);
+        stow.put(&waiting, presence.epoch());
         // The carrier is this device's own, whatever it was there; a driver that saw the other one is told.
         let differs = state.link != presence.has_link() && self.shared.shows(net::STATUS);
         if differs {
@@ -423,7 +434,15 @@ impl Unit for Pair {
             pair: *pair,
             counters: &counters.receive,
         };
-        worked |= receiver.serve(receive, &mut **lane, seat, desk);
+        // What came with the state goes before what comes now.
+        let stowed = shared.stow.is_filled().then(|| {
+            let presence = &shared.presence;
+            shared.stow.lane(*pair, presence.active(), presence.epoch())
+        });
+        worked |= match stowed.flatten() {
+            Some(mut lane) => receiver.serve(receive, &mut lane, seat, desk),
+            None => receiver.serve(receive, &mut **lane, seat, desk),
+        };
         if shared.presence.take_lost() && shared.shows(net::STATUS) {
             shared.settled.changed();
             desk.config_changed();

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::pipe::{End, Mouth, Peer, PipeLane};
 use super::{Lane, Port, Presence};
+use crate::frames::FrameBatch;
 use crate::shared::lock;
 
 /// A device whose peer is itself: pair `i` sends to pair `i` modulo the pairs in use.
@@ -48,5 +49,9 @@ impl Port for Loopback {
 
     fn changed(&self) {
         self.own.presence.ring_all();
+    }
+
+    fn waiting(&self, to: &mut dyn FnMut(u16, &FrameBatch)) {
+        self.own.waiting(&self.own.presence, to);
     }
 }

@@ -44,6 +44,7 @@ pub use loopback::Loopback;
 pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use null::Null;
 pub use pcap::PcapPort;
+pub(crate) use pipe::DEPTH;
 pub use switch::{Membership, SwitchFull, SwitchPort, Switches};
 pub use tap::{TapError, TapPort};
 pub use wire::{WirePort, WireTaken, Wires};
@@ -55,6 +56,14 @@ pub trait Port: Send + Sync {
 
     /// Whether the device is there, or how many pairs it uses, has changed.
     fn changed(&self);
+
+    /// Shows `to` the batches that wait here for the driver, with the pair that each is for, in their order: they go
+    /// along when the device is moved. Called while no pair is served.
+    ///
+    /// Not for what comes from outside by itself, as from the kernel: that waits there.
+    fn waiting(&self, to: &mut dyn FnMut(u16, &FrameBatch)) {
+        let _none = to;
+    }
 
     /// Calls `to` for each counter of the port's own, as `port.NAME`.
     fn stats(&self, to: &mut dyn FnMut(&str, u64)) {

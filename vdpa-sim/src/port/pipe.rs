@@ -20,7 +20,7 @@ use super::{Lane, Presence, Room};
 use crate::frames::FrameBatch;
 
 /// How many batches wait in a pipe at most.
-const DEPTH: usize = 16;
+pub(crate) const DEPTH: usize = 16;
 
 /// A device's end: who it is, and the pipes that it sends into.
 pub(super) struct End {
@@ -71,6 +71,28 @@ impl End {
             })
             .collect();
         (Arc::new(Self { presence, pipes }), mouths)
+    }
+
+    /// Shows `show` what was sent into the pipes of this end to a device in this epoch, with the pair of it that reads
+    /// each pipe. That device is not served meanwhile.
+    pub(super) fn waiting(&self, to: &Presence, show: &mut dyn FnMut(u16, &FrameBatch)) {
+        let (epoch, active) = (to.epoch(), to.active());
+        for (pipe, number) in self.pipes.iter().zip(0_u16..) {
+            let pair = number.checked_rem(active).unwrap_or(0);
+            let mut inbox = pipe.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            let Inbox { full, open, .. } = &mut *inbox;
+            let slots = full.slots();
+            // Looked at, and not taken: the device may go on here.
+            let chunk = full.read_chunk(slots).ok();
+            let (first, second) = chunk
+                .as_ref()
+                .map(|chunk| chunk.as_slices())
+                .unwrap_or_default();
+            let batches = open.iter().chain(first).chain(second);
+            for batch in batches.filter(|batch| batch.epoch == epoch) {
+                show(pair, batch);
+            }
+        }
     }
 }
 

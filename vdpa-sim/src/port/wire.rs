@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::pipe::{End, Mouth, Peer, PipeLane};
 use super::{Lane, Port, Presence};
+use crate::frames::FrameBatch;
 use crate::shared::lock;
 
 /// The wires that devices of one [`SimMgmt`](crate::SimMgmt) can be on, by name. A value, not a global.
@@ -128,6 +129,14 @@ impl Port for WirePort {
     fn changed(&self) {
         // The peer too: it may wait for room that nobody will make.
         self.wire.ring();
+    }
+
+    fn waiting(&self, to: &mut dyn FnMut(u16, &FrameBatch)) {
+        let other = 1_usize.saturating_sub(self.side);
+        let peer = lock(&self.wire.ends).get(other).cloned().flatten();
+        if let Some(peer) = peer {
+            peer.waiting(&self.own.presence, to);
+        }
     }
 }
 

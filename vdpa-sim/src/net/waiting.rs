@@ -1,0 +1,435 @@
+//! Frames that wait in the port for the driver, as part of the device's state.
+//!
+//! A device that is moved leaves its port behind, with the frames that its driver has not received for want of buffers.
+//! They go along, and are given to the driver before what comes at the new place.
+//!
+//! ```text
+//!  "wait" | version u16 = 1 | 0 u16 | the rest of the state: bytes u32, and these
+//!         | packets u32, each: pair u16, header 10 bytes, segments taken u32, segments u32, length u32, bytes
+//! ```
+//! All little-endian, and as hostile as the rest. Where nothing waits the rest of the state stands alone. A packet that is
+//! to be segmented, and was begun to be, has the number of its segments; others have 0.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::frames::{BATCH_FRAMES, FrameBatch};
+use crate::offload::{self, Header, Segments};
+use crate::port::{DEPTH, Lane, Port, Room};
+use crate::shared::lock;
+
+const MAGIC: &[u8; 4] = b"wait";
+const VERSION: u16 = 1;
+
+/// Bytes of the longest packet: two tags more than what may be left to be segmented.
+const LONGEST: usize = offload::LONGEST.saturating_add(8);
+
+/// A packet that waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Waiting {
+    /// The pair that it waits for.
+    pair: u16,
+    /// What is true of it.
+    header: Header,
+    /// The next segment and how many there are, if it is being segmented.
+    cut: Option<(u32, u32)>,
+    frame: Vec<u8>,
+}
+
+/// What waits in a port.
+pub(super) fn of(port: &dyn Port) -> Vec<Waiting> {
+    let mut all = Vec::new();
+    port.waiting(&mut |pair, batch| all.extend(packets(pair, batch)));
+    all
+}
+
+/// The packets of a batch that waits for a pair.
+fn packets(pair: u16, batch: &FrameBatch) -> impl Iterator<Item = Waiting> {
+    // The first one alone can be in the middle of it.
+    let mut cut = batch.cut();
+    batch.packets().map(move |(header, frame)| Waiting {
+        pair,
+        header,
+        cut: cut.take(),
+        frame: frame.to_vec(),
+    })
+}
+
+/// The rest of the state, with what waits.
+pub(super) fn pack(rest: Vec<u8>, waiting: &[Waiting]) -> Vec<u8> {
+    if waiting.is_empty() {
+        return rest;
+    }
+    // A port holds a bounded number of bounded frames.
+    let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = Vec::new();
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend([0; 2]);
+    bytes.extend(count(rest.len()));
+    bytes.extend(rest);
+    bytes.extend(count(waiting.len()));
+    for packet in waiting {
+        let (taken, segments) = packet.cut.unwrap_or((0, 0));
+        bytes.extend(packet.pair.to_le_bytes());
+        bytes.extend(packet.header.to_bytes());
+        bytes.extend(taken.to_le_bytes());
+        bytes.extend(segments.to_le_bytes());
+        bytes.extend(count(packet.frame.len()));
+        bytes.extend(&packet.frame);
+    }
+    bytes
+}
+
+/// The rest of the state, and what waits.
+///
+/// * `pairs`: how many the device may use
+///
+/// # Errors
+/// With what is wrong.
+pub(super) fn unpack(from: &[u8], pairs: u16) -> Result<(&[u8], Vec<Waiting>), String> {
+    let Some(bytes) = from.strip_prefix(MAGIC) else {
+        return Ok((from, Vec::new()));
+    };
+    let mut rest = Rest(bytes);
+    let [low, high, pad @ ..] = rest.take::<4>("version")?;
+    let version = u16::from_le_bytes([low, high]);
+    if version != VERSION || pad != [0; 2] {
+        return Err(format!(
+            "its waiting frames are of version {version}, known is {VERSION}"
+        ));
+    }
+    let len = rest.u32("state")?;
+    let state = rest.bytes(len, "state")?;
+    let count = rest.u32("number of waiting frames")?;
+    let most = u64::from(pairs)
+        .saturating_mul((DEPTH as u64).saturating_add(1))
+        .saturating_mul(BATCH_FRAMES as u64);
+    if u64::from(count) > most {
+        return Err(format!(
+            "{count} frames wait: {most} are legal with {pairs} pairs"
+        ));
+    }
+    let mut packets = Vec::new();
+    for _ in 0..count {
+        packets.push(packet(&mut rest, pairs)?);
+    }
+    match rest.0.len() {
+        0 => Ok((state, packets)),
+        left => Err(format!("{left} bytes are left over")),
+    }
+}
+
+/// A packet, whose header describes it: whoever takes it out believes that.
+fn packet(rest: &mut Rest<'_>, pairs: u16) -> Result<Waiting, String> {
+    const WHAT: &str = "waiting frames";
+    let pair = u16::from_le_bytes(rest.take(WHAT)?);
+    if pair >= pairs {
+        return Err(format!("a frame waits for pair {pair} of {pairs}"));
+    }
+    let header = Header::from_bytes(&rest.take(WHAT)?);
+    let (taken, segments) = (rest.u32(WHAT)?, rest.u32(WHAT)?);
+    let len = rest.u32(WHAT)?;
+    if len == 0 || len as usize > LONGEST {
+        return Err(format!(
+            "a frame of {len} bytes waits: 1 to {LONGEST} are legal"
+        ));
+    }
+    let frame = rest.bytes(len, WHAT)?.to_vec();
+    // By everything that a driver may leave undone.
+    let header = offload::check(header, &frame, offload::TRANSMIT)
+        .map_err(|why| format!("the header of a frame that waits: {why}"))?;
+    let cut = match segments {
+        0 if taken == 0 => None,
+        _ => {
+            let own = Segments::new(header, &frame).map_or(0, |segments| segments.count());
+            if segments != own || taken >= segments {
+                return Err(format!(
+                    "of a frame that waits {taken} of {segments} segments are gone, it has {own}"
+                ));
+            }
+            Some((taken, segments))
+        }
+    };
+    Ok(Waiting {
+        pair,
+        header,
+        cut,
+        frame,
+    })
+}
+
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn bytes(&mut self, len: u32, what: &str) -> Result<&'a [u8], String> {
+        let (head, tail) = self
+            .0
+            .split_at_checked(len as usize)
+            .ok_or_else(|| format!("it ends within the {what}"))?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn take<const N: usize>(&mut self, what: &str) -> Result<[u8; N], String> {
+        let (head, tail) = self
+            .0
+            .split_first_chunk()
+            .ok_or_else(|| format!("it ends within the {what}"))?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u32(&mut self, what: &str) -> Result<u32, String> {
+        self.take(what).map(u32::from_le_bytes)
+    }
+}
+
+/// Frames that came with the state, until their pairs have given them to the driver.
+#[derive(Default)]
+pub(crate) struct Stow {
+    /// Whether there are some: all that is looked at in the steady state.
+    any: AtomicBool,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    batches: VecDeque<(u16, Box<FrameBatch>)>,
+    /// Of the device when they came: after a reset, or a loss of the link, they are nobody's.
+    epoch: u64,
+}
+
+impl Stow {
+    /// Puts packets in, in place of those that are there.
+    pub(super) fn put(&self, packets: &[Waiting], epoch: u64) {
+        let mut batches: VecDeque<(u16, Box<FrameBatch>)> = VecDeque::new();
+        for packet in packets {
+            let fits = batches
+                .back_mut()
+                .filter(|(last, _)| *last == packet.pair && packet.cut.is_none())
+                .is_some_and(|(_, batch)| batch.push_packet(packet.header, &packet.frame));
+            if !fits {
+                let mut batch = FrameBatch::new(LONGEST);
+                // An empty one has room for any packet.
+                let _room = batch.push_packet(packet.header, &packet.frame);
+                if let Some((next, count)) = packet.cut {
+                    batch.set_cut(next, count);
+                }
+                batches.push_back((packet.pair, batch));
+            }
+        }
+        let mut held = lock(&self.held);
+        let any = !batches.is_empty();
+        *held = Held { batches, epoch };
+        self.any.store(any, Ordering::Release);
+    }
+
+    /// Whether frames may be there for some pair.
+    #[inline]
+    pub(super) fn is_filled(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// The way to those for `pair` of `active` pairs, of a device in this epoch; `None` if there are none.
+    #[cold]
+    pub(super) fn lane(&self, pair: u16, active: u16, epoch: u64) -> Option<StowLane<'_>> {
+        let mut held = lock(&self.held);
+        if held.epoch != epoch {
+            held.batches.clear();
+        }
+        if held.batches.is_empty() {
+            self.any.store(false, Ordering::Release);
+        }
+        let lane = StowLane {
+            stow: self,
+            pair,
+            active,
+        };
+        let there = held.batches.iter().any(|(of, _)| lane.reads(*of));
+        there.then_some(lane)
+    }
+
+    /// What waits still.
+    pub(super) fn waiting(&self, epoch: u64) -> Vec<Waiting> {
+        let held = lock(&self.held);
+        let batches = held.batches.iter().filter(|_| held.epoch == epoch);
+        batches
+            .flat_map(|(pair, batch)| packets(*pair, batch))
+            .collect()
+    }
+}
+
+/// The frames for a pair, as if they came from its port.
+pub(super) struct StowLane<'s> {
+    stow: &'s Stow,
+    pair: u16,
+    active: u16,
+}
+
+impl StowLane<'_> {
+    fn reads(&self, of: u16) -> bool {
+        of.checked_rem(self.active).unwrap_or(0) == self.pair
+    }
+
+    /// Takes the first batch for the pair, and its place.
+    fn first(&self) -> Option<(usize, (u16, Box<FrameBatch>))> {
+        let mut held = lock(&self.stow.held);
+        let place = held.batches.iter().position(|(of, _)| self.reads(*of))?;
+        let batch = held.batches.remove(place)?;
+        Some((place, batch))
+    }
+}
+
+impl Lane for StowLane<'_> {
+    fn room(&mut self) -> Room {
+        Room::Nowhere
+    }
+
+    fn send(&mut self, mut batch: Box<FrameBatch>) -> Box<FrameBatch> {
+        batch.clear();
+        batch
+    }
+
+    fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool {
+        // Without the lock: it takes as long as it takes.
+        let Some((place, (of, mut batch))) = self.first() else {
+            return false;
+        };
+        take(&mut batch);
+        if !batch.is_empty() {
+            let mut held = lock(&self.stow.held);
+            // Other pairs may have taken theirs meanwhile; the order of this one's is kept.
+            let place = place.min(held.batches.len());
+            let own = held.batches.iter().position(|(of, _)| self.reads(*of));
+            held.batches
+                .insert(own.map_or(place, |own| own.min(place)), (of, batch));
+        }
+        false
+    }
+
+    fn sources(&self) -> Vec<Arc<OwnedFd>> {
+        Vec::new()
+    }
+
+    fn discard(&mut self) -> u64 {
+        let mut frames = 0_u64;
+        while let Some((_, (_, batch))) = self.first() {
+            frames = frames.saturating_add(batch.len() as u64);
+        }
+        frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plain(pair: u16, frame: Vec<u8>) -> Waiting {
+        Waiting {
+            pair,
+            header: Header::NONE,
+            cut: None,
+            frame,
+        }
+    }
+
+    fn some() -> Vec<Waiting> {
+        (0..200_u16)
+            .map(|i| plain(i % 3, vec![i as u8; 1 + usize::from(i) * 5]))
+            .collect()
+    }
+
+    #[test]
+    fn what_waits_is_taken_out_pair_by_pair_in_its_order() {
+        let waiting = some();
+        let bytes = pack(b"vnet, say".to_vec(), &waiting);
+        let (rest, packets) = unpack(&bytes, 3).unwrap();
+        assert_eq!(rest, b"vnet, say");
+        assert_eq!(packets, waiting);
+        let stow = Stow::default();
+        stow.put(&packets, 7);
+        assert_eq!(stow.waiting(7), waiting);
+        assert!(stow.waiting(8).is_empty());
+        // Two pairs are used by now: pair 2's are pair 0's.
+        for pair in 0..2 {
+            let mut got = Vec::new();
+            while let Some(mut lane) = stow.lane(pair, 2, 7) {
+                lane.receive(&mut |batch| {
+                    // One at a time, as where buffers are short.
+                    got.extend(batch.packets().next().map(|(_, frame)| frame.to_vec()));
+                    batch.pop();
+                });
+            }
+            let own = waiting.iter().filter(|packet| packet.pair % 2 == pair);
+            let own: Vec<_> = own.map(|packet| packet.frame.clone()).collect();
+            assert_eq!(got, own);
+        }
+        assert!(!stow.is_filled());
+        stow.put(&packets, 7);
+        assert!(stow.lane(0, 2, 8).is_none(), "of another epoch");
+        assert!(!stow.is_filled());
+    }
+
+    #[test]
+    fn where_nothing_waits_the_state_is_as_it_was() {
+        assert_eq!(pack(b"vnet".to_vec(), &[]), b"vnet");
+        assert_eq!(unpack(b"vnet", 1).unwrap(), (&b"vnet"[..], Vec::new()));
+    }
+
+    #[test]
+    fn what_cannot_wait_is_refused_with_the_numbers() {
+        let bytes = pack(b"x".to_vec(), &[plain(1, vec![1; 60])]);
+        let why = unpack(&bytes, 1).unwrap_err();
+        assert_eq!(why, "a frame waits for pair 1 of 1");
+        let long = pack(b"x".to_vec(), &[plain(0, vec![1; LONGEST + 1])]);
+        let why = unpack(&long, 1).unwrap_err();
+        assert_eq!(why, "a frame of 65598 bytes waits: 1 to 65597 are legal");
+        for len in 4..bytes.len() {
+            assert!(unpack(&bytes[..len], 2).is_err(), "cut at {len}");
+        }
+        let long = [&bytes[..], &[0]].concat();
+        assert_eq!(unpack(&long, 2).unwrap_err(), "1 bytes are left over");
+        let many = pack(b"x".to_vec(), &vec![plain(0, vec![1]); 1089]);
+        let why = unpack(&many, 1).unwrap_err();
+        assert_eq!(why, "1089 frames wait: 1088 are legal with 1 pairs");
+        let mut beyond = plain(0, vec![1; 60]);
+        beyond.header = Header {
+            flags: Header::NEEDS_CSUM,
+            csum_start: 50,
+            csum_offset: 9,
+            ..Header::NONE
+        };
+        let why = unpack(&pack(b"x".to_vec(), &[beyond]), 1).unwrap_err();
+        assert!(why.contains("the checksum is not in the frame"), "{why}");
+        let mut uncut = plain(0, vec![1; 60]);
+        uncut.cut = Some((1, 4));
+        let why = unpack(&pack(b"x".to_vec(), &[uncut]), 1).unwrap_err();
+        assert!(why.contains("1 of 4 segments are gone, it has 0"), "{why}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_come_out_as_they_went_in(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let _refused = unpack(&[&MAGIC[..], &bytes].concat(), 3);
+            let mut near = pack(b"vnet".to_vec(), &some());
+            for (at, byte) in changes {
+                let at = at.index(near.len());
+                near[at] = byte;
+            }
+            if let Ok((rest, packets)) = unpack(&near, 3) {
+                // A header may say less than it did.
+                let again = pack(rest.to_vec(), &packets);
+                prop_assert_eq!(again.len(), near.len());
+                let once = unpack(&again, 3);
+                prop_assert_eq!(once, Ok((rest, packets)));
+            }
+        }
+    }
+}
