@@ -1,0 +1,729 @@
+//! A device that goes on in another process: its driver, in this one, notices nothing.
+//!
+//! ```text
+//!   this process: the driver, memory in a memfd, eventfds       ── image ──▶
+//!        │ rings and buffers            │                   serve (process 1)   serve (process 2)   ...
+//!        └──────────── shared ──────────┴──────────────────────────┴───────────────────┘
+//! ```
+#![allow(
+    unsafe_code,
+    reason = "takes over the file descriptors that a process is started with"
+)]
+
+mod rig;
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rig::{BASE, HEADER, Lab, Rig, Rx, Tx, soon, until, with};
+use vdpa_core::bits;
+use vdpa_core::*;
+use vdpa_mem::{Access, Bytes, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
+use vdpa_ring::{
+    Areas, Completion, DriverMem, DriverRing, Format, Placement, RingFeatures, Segment, area_sizes,
+    record_bytes,
+};
+
+/// Bytes of the shared memory.
+const MEMORY: u64 = 4 << 20;
+/// Where the records of what is in flight are in it.
+const RECORDS: u64 = 3 << 20;
+/// Set in a process that serves a device.
+const SERVE: &str = "VDPA_TEST_SERVE";
+
+// ----- the process that serves -----
+
+fn send(to: &mut UnixStream, kind: u8, bytes: &[u8]) {
+    to.write_all(&[kind]).unwrap();
+    to.write_all(&(bytes.len() as u32).to_le_bytes()).unwrap();
+    to.write_all(bytes).unwrap();
+}
+
+fn receive(from: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    from.read_exact(&mut head).ok()?;
+    let [kind, len @ ..] = head;
+    let mut bytes = vec![0; u32::from_le_bytes(len) as usize];
+    from.read_exact(&mut bytes).ok()?;
+    Some((kind, bytes))
+}
+
+/// Takes over a descriptor that this process was started with.
+fn inherited(number: &str) -> OwnedFd {
+    let number = number.parse().unwrap();
+    // SAFETY: the process that started this one says which descriptors it left open for it, each once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Not a test of its own: the other process of the tests below.
+#[test]
+fn serve() {
+    let Ok(given) = std::env::var(SERVE) else {
+        return;
+    };
+    let mut given = given.split(' ');
+    let memory = inherited(given.next().unwrap());
+    let events: Vec<_> = given.map(inherited).map(Arc::new).collect();
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let mut socket = UnixStream::from(stdin);
+
+    let memory: Arc<dyn DmaMemory> = Arc::new(Region::shared(memory, 0, MEMORY).unwrap());
+    let (_, spec) = receive(&mut socket).unwrap();
+    let lab = Lab::new();
+    let device = lab.registry.open(str::from_utf8(&spec).unwrap()).unwrap();
+    let mapping = Mapping {
+        iova: IovaRange::new(Iova::new(BASE), MEMORY).unwrap(),
+        memory: memory.clone(),
+        offset: 0,
+        access: Access::Both,
+        dirty: None,
+    };
+    let dma = device.dma(Asid::new(0)).unwrap();
+    dma.map(vec![mapping]).unwrap();
+    // A kick and a call each.
+    let wire = |q: QueueIndex| {
+        let place = usize::from(q.get()) * 2;
+        let (kick, call) = (events[place].clone(), events[place + 1].clone());
+        (Kick::Given(kick), Call::EventFd(call))
+    };
+    while let Some((kind, bytes)) = receive(&mut socket) {
+        let answer = match kind {
+            // A fresh device; with records of what is in flight, one that goes on by them.
+            b'f' | b't' => {
+                let ready = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK;
+                let (features, queues) = bytes.split_first_chunk::<16>().unwrap();
+                let features = Features::from_u128(u128::from_le_bytes(*features));
+                device.accept(features).unwrap();
+                device.write_status(ready.bits()).unwrap();
+                for (of, number) in queues.chunks(26).zip(0_u16..) {
+                    let at =
+                        |i: usize| u64::from_le_bytes(of[2 + i * 8..][..8].try_into().unwrap());
+                    let size = u16::from_le_bytes([of[0], of[1]]);
+                    let areas = [at(0), at(1), at(2)].map(Iova::new);
+                    let config = QueueConfig::new(size, areas[0], areas[1], areas[2]);
+                    let q = QueueIndex::new(number);
+                    if kind == b't' {
+                        let format = format(features);
+                        let len = u64::from(record_bytes(format, size));
+                        let record = RECORDS + u64::from(number) * 0x2_0000;
+                        let record = Window::new(memory.clone(), record, len).unwrap();
+                        device.track_in_flight(q, record).unwrap();
+                    }
+                    let (kick, call) = wire(q);
+                    device.start_queue(q, config, kick, call).unwrap();
+                }
+                device
+                    .write_status((ready | Status::DRIVER_OK).bits())
+                    .unwrap();
+                Vec::new()
+            }
+            b'r' => {
+                let image = DeviceImage::parse(&bytes).unwrap();
+                device.restore(&image, wire).unwrap();
+                assert!(device.status().unwrap().contains(Status::DRIVER_OK));
+                device.resume().unwrap();
+                Vec::new()
+            }
+            b's' => {
+                device.suspend(soon()).unwrap();
+                device.save().unwrap().to_bytes()
+            }
+            other => panic!("{other}"),
+        };
+        send(&mut socket, b'y', &answer);
+    }
+    device.close(soon()).map_err(|(_, e)| e).unwrap();
+}
+
+// ----- this process -----
+
+fn format(features: Features) -> Format {
+    if features.contains(bits::RING_PACKED) {
+        Format::Packed
+    } else {
+        Format::Split
+    }
+}
+
+/// A process that serves a device.
+struct Server {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Server {
+    fn start(memory: &Region, events: &[EventFd], spec: &str) -> Self {
+        // Copies that are not closed when the other process begins.
+        let memory = nix::unistd::dup(memory.file().unwrap().0).unwrap();
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| nix::unistd::dup(event.as_fd()).unwrap())
+            .collect();
+        let numbers: Vec<String> = std::iter::once(&memory)
+            .chain(&events)
+            .map(|fd| fd.as_raw_fd().to_string())
+            .collect();
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "serve", "--nocapture", "--test-threads=1"])
+            .env(SERVE, numbers.join(" "))
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Self { child, socket };
+        send(&mut server.socket, b'o', spec.as_bytes());
+        server
+    }
+
+    fn ask(&mut self, kind: u8, bytes: &[u8]) -> Vec<u8> {
+        send(&mut self.socket, kind, bytes);
+        let (answer, bytes) = receive(&mut self.socket).expect("the server lives");
+        assert_eq!(answer, b'y');
+        bytes
+    }
+
+    /// Ends it in peace.
+    fn end(self) {
+        let Self { mut child, socket } = self;
+        drop(socket);
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Ends it wherever it is.
+    fn kill(self) {
+        let Self { mut child, socket } = self;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(socket);
+    }
+}
+
+/// A queue, from the driver's side.
+struct Line {
+    ring: DriverRing,
+    size: u16,
+    at: u64,
+    placed: Placement,
+    window: Window,
+    kick: EventFd,
+    call: EventFd,
+    /// Where the buffers are, by number; which are free; which a chain has.
+    buffers: Vec<u64>,
+    free: VecDeque<usize>,
+    of: Vec<usize>,
+}
+
+impl Line {
+    fn new(
+        window: &Window,
+        features: Features,
+        size: u16,
+        next: &mut u64,
+        events: &[EventFd],
+    ) -> Self {
+        let mut ring = RingFeatures::empty();
+        ring.set(RingFeatures::EVENT_IDX, features.contains(bits::EVENT_IDX));
+        ring.set(RingFeatures::IN_ORDER, features.contains(bits::IN_ORDER));
+        let format = format(features);
+        let placed = area_sizes(format, size, true).placed();
+        let mut take = |bytes: u64| {
+            let at = *next;
+            *next += bytes.next_multiple_of(4096);
+            assert!(*next <= RECORDS);
+            at
+        };
+        let at = take(placed.bytes.into());
+        let own = |event: &EventFd| {
+            let fd = event.as_fd().try_clone_to_owned().unwrap();
+            // SAFETY: it is an eventfd, a copy of one.
+            unsafe { EventFd::from_owned_fd(fd) }
+        };
+        Self {
+            ring: DriverRing::new(format, size, ring, None).unwrap(),
+            size,
+            at,
+            placed,
+            window: window.clone(),
+            kick: own(&events[0]),
+            call: own(&events[1]),
+            buffers: (0..size).map(|_| take(2048)).collect(),
+            free: (0..usize::from(size)).collect(),
+            of: vec![0; usize::from(size)],
+        }
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let p = &self.placed;
+        let areas = [p.descriptor, p.driver, p.device];
+        let areas = areas.map(|at| (BASE + self.at + u64::from(at)).to_le_bytes());
+        [&self.size.to_le_bytes()[..], &areas.concat()].concat()
+    }
+
+    fn mem<'a>(window: &'a Window, at: u64, p: &Placement) -> DriverMem<Bytes<'a>> {
+        let area = |from: u32, to: u32| {
+            let at = at as usize + from as usize;
+            window.bytes().slice(at, (to - from) as usize).unwrap()
+        };
+        DriverMem::new(Areas {
+            descriptor: area(p.descriptor, p.driver),
+            driver: area(p.driver, p.device),
+            device: area(p.device, p.bytes),
+        })
+    }
+
+    /// Adds a buffer; `false` if there is none.
+    fn add(&mut self, readable: Option<&[u8]>, len: u32) -> bool {
+        let Some(buffer) = self.free.pop_front() else {
+            return false;
+        };
+        let at = self.buffers[buffer];
+        let addr = Iova::new(BASE + at);
+        let mem = Self::mem(&self.window, self.at, &self.placed);
+        let added = match readable {
+            Some(bytes) => {
+                self.window.bytes().write(at as usize, bytes);
+                let len = bytes.len() as u32;
+                self.ring.add(&mem, &[Segment { addr, len }], &[])
+            }
+            None => self.ring.add(&mem, &[], &[Segment { addr, len }]),
+        };
+        match added {
+            Ok(id) => self.of[usize::from(id)] = buffer,
+            Err(_) => {
+                self.free.push_front(buffer);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn publish(&mut self) {
+        let mem = Self::mem(&self.window, self.at, &self.placed);
+        if self.ring.publish(&mem) {
+            self.kick.write(1).unwrap();
+        }
+    }
+
+    /// What came back, with the bytes written. An id that is not in flight is an error of the ring's: nothing comes
+    /// back twice.
+    fn used(&mut self) -> Vec<Vec<u8>> {
+        let mem = Self::mem(&self.window, self.at, &self.placed);
+        let mut out = [Completion::default(); 64];
+        let taken = self.ring.take_used(&mem, &mut out).unwrap();
+        out[..taken]
+            .iter()
+            .map(|done| {
+                let buffer = self.of[usize::from(done.id)];
+                self.free.push_back(buffer);
+                let mut bytes = vec![0; done.len as usize];
+                self.window
+                    .bytes()
+                    .read(self.buffers[buffer] as usize, &mut bytes);
+                bytes
+            })
+            .collect()
+    }
+
+    /// Waits for a call. `false`: none came, though there was something.
+    fn wait(&mut self, within: Duration) -> bool {
+        let mem = Self::mem(&self.window, self.at, &self.placed);
+        let mut there = self.ring.arm(&mem);
+        if !there {
+            let mut fds = [PollFd::new(self.call.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(within).unwrap();
+            there = poll(&mut fds, timeout).unwrap() == 1;
+            if there {
+                self.call.read().unwrap();
+            }
+        }
+        self.ring.disarm(&mem);
+        there
+    }
+}
+
+fn events() -> Vec<EventFd> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    (0..4)
+        .map(|_| EventFd::from_value_and_flags(0, flags).unwrap())
+        .collect()
+}
+
+fn frame(number: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend([0xff; 6]);
+    bytes.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    bytes.extend(number.to_le_bytes());
+    bytes.extend((0..len).map(|i| (i as u64 * 31 + number * 7) as u8));
+    bytes
+}
+
+/// The length of frame `number` behind its headers: some take several buffers where these are merged.
+fn len_of(number: u64) -> usize {
+    46 + (number * 101 % 1300) as usize
+}
+
+struct Shared {
+    stop: AtomicBool,
+    received: AtomicU64,
+}
+
+/// Sends numbered frames and receives them, until told to stop and all have come. Answers how many.
+fn drive(mut rx: Line, mut tx: Line, merge: bool, shared: &Shared) -> u64 {
+    let (mut sent, mut received) = (0_u64, 0_u64);
+    let (mut part, mut missing) = (Vec::<u8>::new(), 0_u16);
+    let buffer = if merge { 400 } else { 1600 };
+    loop {
+        let stop = shared.stop.load(Ordering::Relaxed);
+        if stop && sent == received {
+            assert!(missing == 0 && part.is_empty());
+            return sent;
+        }
+        // Few buffers, so that frames wait for them.
+        while rx.size as usize - rx.free.len() < 12 && rx.add(None, buffer) {}
+        rx.publish();
+        let mut busy = false;
+        while !stop && sent - received < 500 && tx.add(Some(&frame(sent, len_of(sent))), 0) {
+            sent += 1;
+            busy = true;
+        }
+        tx.publish();
+        tx.used();
+        for bytes in rx.used() {
+            busy = true;
+            let mut bytes = &bytes[..];
+            if missing == 0 {
+                missing = u16::from_le_bytes([bytes[10], bytes[11]]);
+                assert!(missing == 1 || merge);
+                bytes = &bytes[HEADER..];
+                part.clear();
+            }
+            part.extend(bytes);
+            missing -= 1;
+            if missing == 0 {
+                let expected = frame(received, len_of(received));
+                assert!(part == expected[HEADER..], "frame {received} of {sent}");
+                part.clear();
+                received += 1;
+                shared.received.store(received, Ordering::Relaxed);
+            }
+        }
+        if !busy && sent != received {
+            assert!(rx.wait(rig::SOON), "no call: {received} of {sent} came");
+        }
+    }
+}
+
+fn features(packed: bool, merge: bool) -> Features {
+    let offered = Lab::new().open("sim:net");
+    let mut features = with(&offered, packed, merge, true, false);
+    features.remove(bits::NOTIFICATION_DATA);
+    features.remove(bits::INDIRECT_DESC);
+    features
+}
+
+fn moves_mid_traffic(packed: bool, merge: bool) {
+    let features = features(packed, merge);
+    let memory = Region::memfd(MEMORY).unwrap();
+    let file = memory.file().unwrap().0.try_clone_to_owned().unwrap();
+    let (_, window) = Region::shared(file, 0, MEMORY).unwrap().into_shared();
+    let events = events();
+    let mut next = 0;
+    let rx = Line::new(&window, features, 64, &mut next, &events[..2]);
+    let tx = Line::new(&window, features, 64, &mut next, &events[2..]);
+    let start = [
+        &features.to_u128().to_le_bytes()[..],
+        &rx.config(),
+        &tx.config(),
+    ];
+    let spec = "sim:net,mac=02:00:00:00:00:01";
+    let mut server = Server::start(&memory, &events, spec);
+    server.ask(b'f', &start.concat());
+    let shared = Shared {
+        stop: AtomicBool::new(false),
+        received: AtomicU64::new(0),
+    };
+    std::thread::scope(|s| {
+        let driver = s.spawn(|| drive(rx, tx, merge, &shared));
+        let (mut rounds, mut waited) = (0, 0);
+        while rounds < 6 {
+            let before = shared.received.load(Ordering::Relaxed);
+            until("traffic", || {
+                assert!(!driver.is_finished(), "the driver found an error");
+                shared.received.load(Ordering::Relaxed) > before + 100
+            });
+            // Made ready while the old one still runs.
+            let mut other = Server::start(&memory, &events, spec);
+            let image = server.ask(b's', &[]);
+            waited += usize::from(image.windows(4).any(|four| four == b"wait"));
+            let parsed = DeviceImage::parse(&image).unwrap();
+            assert_eq!(parsed.queues().len(), 2);
+            assert_eq!(parsed.features(), features);
+            if rounds % 2 == 0 {
+                server.end();
+            } else {
+                server.kill();
+            }
+            other.ask(b'r', &image);
+            server = other;
+            rounds += 1;
+        }
+        shared.stop.store(true, Ordering::Relaxed);
+        let sent = driver.join().unwrap();
+        assert!(sent > 600);
+        assert!(waited > 0, "frames waited in the port in no round");
+        server.end();
+    });
+}
+
+#[test]
+fn a_split_device_moves_from_process_to_process_and_nothing_is_lost() {
+    moves_mid_traffic(false, false);
+    moves_mid_traffic(false, true);
+}
+
+#[test]
+fn a_packed_device_moves_from_process_to_process_and_nothing_is_lost() {
+    moves_mid_traffic(true, false);
+    moves_mid_traffic(true, true);
+}
+
+/// A device is killed again and again, and goes on by its records: each chain comes back, once.
+fn killed_mid_traffic(packed: bool) {
+    let features = features(packed, false);
+    let memory = Region::memfd(MEMORY).unwrap();
+    let file = memory.file().unwrap().0.try_clone_to_owned().unwrap();
+    let (_, window) = Region::shared(file, 0, MEMORY).unwrap().into_shared();
+    let events = events();
+    let mut next = 0;
+    let rx = Line::new(&window, features, 64, &mut next, &events[..2]);
+    let mut tx = Line::new(&window, features, 64, &mut next, &events[2..]);
+    let start = [
+        &features.to_u128().to_le_bytes()[..],
+        &rx.config(),
+        &tx.config(),
+    ];
+    let start = start.concat();
+    let spec = "sim:net,port=null";
+    let stop = AtomicBool::new(false);
+    let back = AtomicU64::new(0);
+    std::thread::scope(|s| {
+        let driver = s.spawn(|| {
+            let mut sent = 0_u64;
+            let mut last = Instant::now();
+            loop {
+                let stop = stop.load(Ordering::Relaxed);
+                if stop && sent == back.load(Ordering::Relaxed) {
+                    return sent;
+                }
+                let mut busy = false;
+                while !stop && tx.add(Some(&frame(sent, 60)), 0) {
+                    sent += 1;
+                    busy = true;
+                }
+                tx.publish();
+                let done = tx.used().len() as u64;
+                back.fetch_add(done, Ordering::Relaxed);
+                if done != 0 {
+                    last = Instant::now();
+                }
+                assert!(last.elapsed() < 2 * rig::SOON, "chains do not come back");
+                if !busy && done == 0 {
+                    // A call may die with the device: it is looked for again.
+                    tx.wait(Duration::from_millis(20));
+                    tx.kick.write(1).unwrap();
+                }
+            }
+        });
+        for round in 0..12_u64 {
+            let mut server = Server::start(&memory, &events, spec);
+            server.ask(b't', &start);
+            let before = back.load(Ordering::Relaxed);
+            until("traffic", || {
+                assert!(!driver.is_finished(), "the driver found an error");
+                back.load(Ordering::Relaxed) > before + 50 * round
+            });
+            server.kill();
+        }
+        let mut server = Server::start(&memory, &events, spec);
+        server.ask(b't', &start);
+        stop.store(true, Ordering::Relaxed);
+        assert!(driver.join().unwrap() > 1000);
+        server.end();
+    });
+}
+
+#[test]
+fn a_device_that_is_killed_goes_on_by_its_records() {
+    killed_mid_traffic(false);
+    killed_mid_traffic(true);
+}
+
+// ----- in one process -----
+
+/// A live device with some traffic behind it, suspended, and its image.
+fn image(packed: bool) -> (Rig, DeviceImage) {
+    let lab = Lab::new();
+    let rig = lab.open("sim:net");
+    rig.negotiate(with(&rig, packed, true, true, false));
+    let rx = rig.queue(0, 16);
+    let tx = rig.queue(1, 16);
+    let (mut rx, mut tx) = (Rx::new(&rig, rx, 2048), Tx::new(&rig, tx, 2048));
+    rx.post(4);
+    rig.run();
+    let frames: Vec<Vec<u8>> = (0..8).map(|n| frame(n, 100)[HEADER..].to_vec()).collect();
+    assert_eq!(tx.send(&frames), 8);
+    until("frames", || {
+        tx.reap();
+        tx.in_flight() == 0
+    });
+    until("frames", || {
+        let used = rx.q.used();
+        rx.got.extend(used.iter().map(|_| Vec::new()));
+        rx.got.len() == 4
+    });
+    rig.device.suspend(soon()).unwrap();
+    let image = rig.device.save().unwrap();
+    (rig, image)
+}
+
+/// An image with its checksum made right.
+fn sealed(bytes: &mut [u8]) {
+    let body = bytes.len() - 4;
+    let sum = crc32fast::hash(&bytes[..body]);
+    bytes[body..].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn wire(_: QueueIndex) -> (Kick, Call) {
+    (Kick::Taken, Call::None)
+}
+
+#[test]
+fn a_forged_image_is_refused_or_makes_a_device_that_can_be_reset() {
+    for packed in [false, true] {
+        let (rig, image) = image(packed);
+        let bytes = image.to_bytes();
+        assert!(bytes.windows(4).any(|four| four == b"wait"));
+        rig.reset();
+        let (mut refused, mut restored) = (0, 0);
+        // The header, the queues and the state's; of the frames some.
+        for bit in (0..bytes.len().min(420) * 8).chain((3360..bytes.len() * 8 - 32).step_by(97)) {
+            let mut forged = bytes.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            sealed(&mut forged);
+            let Ok(image) = DeviceImage::parse(&forged) else {
+                refused += 1;
+                continue;
+            };
+            match rig.device.restore(&image, wire) {
+                Ok(_) => {
+                    restored += 1;
+                    if rig.status().contains(Status::DRIVER_OK) {
+                        rig.device.resume().unwrap();
+                    }
+                }
+                Err(e) => {
+                    refused += 1;
+                    assert!(!e.to_string().is_empty());
+                }
+            }
+            rig.reset();
+        }
+        assert!(refused > 100 && restored > 100, "{refused} {restored}");
+        // And the true one still makes a device.
+        rig.device.restore(&image, wire).unwrap();
+        rig.device.resume().unwrap();
+    }
+}
+
+#[test]
+fn an_image_of_another_device_is_refused_by_name() {
+    let (rig, image) = image(true);
+    let bytes = image.to_bytes();
+    let forged = |at: usize, value: u8| {
+        let mut bytes = bytes.clone();
+        bytes[at] = value;
+        sealed(&mut bytes);
+        DeviceImage::parse(&bytes).unwrap()
+    };
+    // While it is one already.
+    let early = rig.device.restore(&image, wire).unwrap_err();
+    assert!(
+        matches!(
+            early,
+            Error::State {
+                call: "restore",
+                ..
+            }
+        ),
+        "{early}"
+    );
+    rig.reset();
+    let block = rig.device.restore(&forged(12, 2), wire).unwrap_err();
+    assert!(matches!(block, Error::Image(ImageError::DeviceType { .. })));
+    assert_eq!(
+        block.to_string(),
+        "the image is of a block device, this one is a net device"
+    );
+    // A feature that nobody offers: bit 103.
+    let feature = rig.device.restore(&forged(32, 0x80), wire).unwrap_err();
+    assert!(matches!(feature, Error::Features(_)), "{feature}");
+    // A queue of 0x8010 descriptors.
+    let queue = 64 + 2 * 4;
+    let large = rig
+        .device
+        .restore(&forged(queue + 3, 0x80), wire)
+        .unwrap_err();
+    assert!(matches!(large, Error::QueueSize { .. }), "{large}");
+    // In another address space than there are.
+    let space = rig.device.restore(&forged(64, 9), wire).unwrap_err();
+    assert!(matches!(space, Error::AsidOutOfRange { .. }), "{space}");
+    rig.unmap();
+    let memory = rig.device.restore(&image, wire).unwrap_err();
+    assert!(matches!(memory, Error::AreaNotMapped { .. }), "{memory}");
+    until("the reset", || rig.status().is_empty());
+    rig.map();
+    rig.device.restore(&image, wire).unwrap();
+}
+
+#[test]
+fn a_restored_device_stands_still_until_it_is_resumed() {
+    for packed in [false, true] {
+        let (rig, image) = image(packed);
+        rig.reset();
+        rig.device.restore(&image, wire).unwrap();
+        let live = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::DRIVER_OK;
+        assert_eq!(rig.status(), live);
+        // It says where it stands, and can be moved on as it is.
+        for (queue, config) in image.queues() {
+            assert_eq!(rig.device.queue_state(*queue).ok(), config.state);
+        }
+        assert_eq!(rig.device.save().unwrap(), image);
+        rig.device.suspend(soon()).unwrap();
+        // The driver suspends it too, and is not undone by the owner.
+        let suspended = live - Status::DRIVER_OK | Status::SUSPEND;
+        rig.device.write_status(suspended.bits()).unwrap();
+        assert_eq!(rig.status(), suspended);
+        let again = rig.device.save().unwrap();
+        assert_eq!(again.status(), suspended);
+        rig.device.resume().unwrap();
+        assert_eq!(rig.status(), suspended);
+
+        rig.reset();
+        rig.device.restore(&again, wire).unwrap();
+        assert_eq!(rig.status(), suspended);
+        rig.device.resume().unwrap();
+        assert_eq!(rig.status(), suspended);
+        rig.device.write_status(live.bits()).unwrap();
+        assert_eq!(rig.status(), live);
+        rig.reset();
+    }
+}
