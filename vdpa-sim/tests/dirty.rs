@@ -9,9 +9,10 @@ mod rig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rig::{Lab, REGION, Rig, Rx, Tx, soon, until, with};
+use rig::{Lab, Q, REGION, Rig, Rx, Tx, soon, until, with};
 use vdpa_core::bits;
 use vdpa_mem::{Access, DmaMemory, Gpa, Mapping, Region, VhostLog};
+use vdpa_ring::{Pos, QueueState};
 
 /// Where the region is for the guest; not where it is for the device.
 const GUEST: u64 = 0x20_0000;
@@ -78,13 +79,37 @@ fn copy(rig: &Rig, page: u64, to: &mut [u8]) {
     rig.bytes().read(at, &mut to[at..at + PAGE as usize]);
 }
 
+/// A queue whose areas are several pages, at a place where its indices are not on the page of what it uses.
+fn queue(rig: &Rig, q: u16, packed: bool) -> Q {
+    let (avail, used) = (900, Some(900));
+    let at = Pos {
+        index: 900,
+        wrap: true,
+    };
+    let state = match packed {
+        true => QueueState::Packed {
+            avail: at,
+            used: at,
+        },
+        false => QueueState::Split { avail, used },
+    };
+    let queue = rig.queue_from(q, 1024, Some(state));
+    if !packed {
+        let [_, driver, device] = queue.areas();
+        for area in [driver, device] {
+            rig.bytes().store_u16(area as u32 + 2, avail);
+        }
+    }
+    queue
+}
+
 /// A copy of the memory that is kept up by the log alone is the memory.
 fn kept_up(packed: bool, merge: bool, event_idx: bool, in_order: bool) {
     let lab = Lab::new();
     let rig = lab.open("sim:net");
     let log = Log::on(&rig);
     rig.negotiate(with(&rig, packed, merge, event_idx, in_order));
-    let (rx, tx) = (rig.queue(0, 64), rig.queue(1, 64));
+    let (rx, tx) = (queue(&rig, 0, packed), queue(&rig, 1, packed));
     let (mut rx, mut tx) = (Rx::new(&rig, rx, 700), Tx::new(&rig, tx, 2048));
     rig.run();
     // What is used of the region.
