@@ -23,7 +23,9 @@ pub enum Event {
         /// What was wrong.
         why: String,
     },
-    /// The device wants an address that is not mapped, and can wait for it. Only from devices that can miss.
+    /// The device wants an address that is not mapped, and can wait for it. Only from devices that can miss. Told once,
+    /// and again where something was unmapped before the device came to look, which may be what was asked for: whoever
+    /// answers knows what is mapped by now.
     Miss {
         /// In which address space.
         asid: Asid,

@@ -181,7 +181,10 @@ impl AddressSpace {
         // Acquire pairs with the release of the swap below. Only writers swap, and we hold their lock.
         let current = self.0.table.load(Ordering::Acquire);
         // SAFETY: the published table is alive until a writer replaces it, and the lock keeps other writers out.
-        let publication = make(unsafe { &*current })?;
+        let current = unsafe { &*current };
+        let mut publication = make(current)?;
+        let taken = u64::from(!publication.gone.is_empty());
+        publication.table.removals = current.removals.wrapping_add(taken);
         let new = Arc::into_raw(Arc::new(publication.table)).cast_mut();
         // Release: who loads the pointer sees the table.
         let old = self.0.table.swap(new, Ordering::AcqRel);
@@ -223,10 +226,10 @@ impl AddressSpace {
 
     /// Tells whoever watches that a table was published.
     fn tell(&self) {
-        let watchers = self.0.watchers.lock().unwrap_or_else(|e| e.into_inner());
-        let watchers: Vec<_> = watchers.iter().filter_map(Weak::upgrade).collect();
+        let watchers = || self.0.watchers.lock().unwrap_or_else(|e| e.into_inner());
+        let all: Vec<_> = watchers().iter().filter_map(Weak::upgrade).collect();
         // Outside of the lock: they may watch something else.
-        for watcher in watchers {
+        for watcher in all {
             watcher();
         }
     }
@@ -335,7 +338,13 @@ impl Section<'_> {
         self.table().translate(at, len, want, near)
     }
 
-    /// The same for I/O that outlives the section: unmapping waits until the hold is dropped.
+    /// How often mappings had been taken away from the address space: whoever asked for an address that is missing, and
+    /// sees another number, cannot know whether it came and went.
+    pub fn removals(&self) -> u64 {
+        self.table().removals
+    }
+
+    /// The same as [`translate`](Self::translate) for I/O that outlives the section: unmapping waits until the hold is dropped.
     ///
     /// # Errors
     /// As [`translate`](Self::translate).

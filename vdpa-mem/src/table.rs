@@ -75,6 +75,8 @@ pub(crate) struct Table {
     index: Index,
     entries: Vec<Arc<Entry>>,
     log: Arc<Log>,
+    /// How often mappings were taken away before.
+    pub(crate) removals: u64,
 }
 
 // SAFETY: the host pointers are into memory that `entries` keep alive, which is `Send + Sync`.
@@ -124,6 +126,7 @@ impl Table {
             extents,
             entries,
             log,
+            removals: 0,
         })
     }
 

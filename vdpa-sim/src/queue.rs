@@ -209,6 +209,8 @@ struct Wait {
     at: Iova,
     want: Access,
     told: bool,
+    /// How much had been unmapped when it was found missing.
+    removals: u64,
 }
 
 /// A record of what is in flight, and where it is.
@@ -453,23 +455,30 @@ impl Queue {
     /// Whether everything that the queue needs to go on is mapped.
     #[cold]
     fn check_waits(&mut self, section: &Section<'_>) -> Result<(), Halt> {
-        if let Some(Wait { at, want, .. }) = self.waits
-            && missing(section, at, 1, want, &mut self.near).is_some()
+        if let Some(wait) = &mut self.waits
+            && missing(section, wait.at, 1, wait.want, &mut self.near).is_some()
         {
+            // What was asked for may have come, and gone before the queue was looked at: it is asked for again.
+            wait.told &= wait.removals == section.removals();
+            wait.removals = section.removals();
             return Err(Halt::Waiting);
         }
         self.waits = None;
         let areas = [&mut self.descriptor, &mut self.driver, &mut self.device];
         let gap = areas.into_iter().find_map(|area| area.missing(section));
         match gap {
-            Some(gap) => Err(self.wait_for(gap)),
+            Some(gap) => Err(self.wait_for(section, gap)),
             None => Ok(()),
         }
     }
 
-    fn wait_for(&mut self, (at, want): (Iova, Access)) -> Halt {
-        let told = false;
-        self.waits = Some(Wait { at, want, told });
+    fn wait_for(&mut self, section: &Section<'_>, (at, want): (Iova, Access)) -> Halt {
+        self.waits = Some(Wait {
+            at,
+            want,
+            told: false,
+            removals: section.removals(),
+        });
         Halt::Waiting
     }
 
@@ -499,11 +508,8 @@ impl Queue {
             }
             whole = whole.saturating_add(1);
         }
-        let rest = taken.saturating_sub(whole);
-        if rest != 0 {
-            self.ring.rewind(&mut self.batch, rest)?;
-        }
-        match gap.map(|gap| self.wait_for(gap)) {
+        self.rewind_ring(taken.saturating_sub(whole))?;
+        match gap.map(|gap| self.wait_for(section, gap)) {
             Some(waiting) if whole == 0 => Err(waiting),
             _ => Ok(whole),
         }
@@ -545,7 +551,7 @@ impl Queue {
             return Ok(());
         }
         // So that the queue's state says that they were not taken.
-        self.ring.rewind(&mut self.batch, taken)?;
+        self.rewind_ring(taken)?;
         let Place { area, at, .. } = self.device;
         let fault = Fault::Miss;
         Err(Halt::Area { area, at, fault })
@@ -558,14 +564,23 @@ impl Queue {
     #[inline]
     pub fn rewind(&mut self, n: usize) -> Result<(), Halt> {
         if n != 0 {
+            self.rewind_ring(n)?;
+            if let Some(faults) = &mut self.faults {
+                faults.rewind(n);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for chains in which no faults were made.
+    #[inline]
+    fn rewind_ring(&mut self, n: usize) -> Result<(), Halt> {
+        if n != 0 {
             if let Some(tracked) = &mut self.tracked {
                 let cells = tracked.cells.bytes();
                 tracked.record.rewound(&cells, &self.ring, &self.batch, n);
             }
             self.ring.rewind(&mut self.batch, n)?;
-            if let Some(faults) = &mut self.faults {
-                faults.rewind(n);
-            }
         }
         Ok(())
     }

@@ -23,13 +23,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use rig::{BASE, HEADER, Lab, Rig, Rx, Tx, soon, until, with};
+use rig::{BASE, HEADER, Lab, Q, Rig, Rx, Tx, soon, until, with};
 use vdpa_core::bits;
 use vdpa_core::*;
-use vdpa_mem::{Access, Bytes, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
+use vdpa_mem::{Access, Bytes, DmaMemory, Fault, Iova, IovaRange, Mapping, Region, Window};
 use vdpa_ring::{
-    Areas, Completion, DriverMem, DriverRing, Format, Placement, RingFeatures, Segment, area_sizes,
-    record_bytes,
+    Areas, Batch, Completion, DeviceMem, DeviceRing, DriverMem, DriverRing, Format, Placement,
+    Record, RingFeatures, Segment, area_sizes, record_bytes,
 };
 
 /// Bytes of the shared memory.
@@ -709,7 +709,7 @@ fn a_restored_device_stands_still_until_it_is_resumed() {
         assert_eq!(rig.device.save().unwrap(), image);
         rig.device.suspend(soon()).unwrap();
         // The driver suspends it too, and is not undone by the owner.
-        let suspended = live - Status::DRIVER_OK | Status::SUSPEND;
+        let suspended = (live - Status::DRIVER_OK) | Status::SUSPEND;
         rig.device.write_status(suspended.bits()).unwrap();
         assert_eq!(rig.status(), suspended);
         let again = rig.device.save().unwrap();
@@ -725,5 +725,126 @@ fn a_restored_device_stands_still_until_it_is_resumed() {
         rig.device.write_status(live.bits()).unwrap();
         assert_eq!(rig.status(), live);
         rig.reset();
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_kept_is_refused_by_name() {
+    for packed in [false, true] {
+        let rig = Lab::new().open("sim:net");
+        let (memory, _) = Region::memfd(64 << 10).unwrap().into_shared();
+        let window = |at, len| Window::new(memory.clone(), at, len).unwrap();
+        let q = QueueIndex::new(0);
+        let early = rig.device.track_in_flight(q, window(0, 4096)).unwrap_err();
+        assert!(matches!(early, Error::State { .. }), "{early}");
+        rig.negotiate(with(&rig, packed, false, true, false));
+        let beyond = QueueIndex::new(99);
+        let beyond = rig.device.track_in_flight(beyond, window(0, 4096));
+        assert!(matches!(beyond, Err(Error::QueueOutOfRange { .. })));
+        let odd = rig.device.track_in_flight(q, window(4, 4096)).unwrap_err();
+        assert!(matches!(odd, Error::Record { .. }), "{odd}");
+
+        // A queue of 16 needs more.
+        let format = format(rig.device.negotiated());
+        let needed = u64::from(record_bytes(format, 16));
+        rig.device
+            .track_in_flight(q, window(0, needed - 8))
+            .unwrap();
+        let queue = Q::new(&rig, 0, 16, None);
+        let start = || {
+            let config = queue.config(None);
+            rig.device.start_queue(q, config, Kick::Taken, Call::None)
+        };
+        let short = start().unwrap_err();
+        assert_eq!(
+            short.to_string(),
+            "queue 0: no record of what is in flight can be there: it is too small for the queue's size"
+        );
+        // One of another version.
+        rig.device.track_in_flight(q, window(0, needed)).unwrap();
+        window(8, 8).bytes().store_u64(0, 7);
+        let version = start().unwrap_err();
+        let source = std::error::Error::source(&version).unwrap();
+        assert!(source.to_string().contains("version is 7"), "{source}");
+        window(8, 8).bytes().store_u64(0, 0);
+        start().unwrap();
+        let running = rig.device.track_in_flight(q, window(0, needed));
+        assert!(matches!(running, Err(Error::QueueStarted { .. })));
+        // A reset forgets it.
+        rig.reset();
+        window(8, 8).bytes().store_u64(0, 7);
+        rig.negotiate(with(&rig, packed, false, true, false));
+        start().unwrap();
+    }
+}
+
+#[test]
+fn a_queue_that_took_over_chains_is_not_part_of_an_image_before_they_are_back() {
+    for packed in [false, true] {
+        let rig = Lab::new().open("sim:net");
+        rig.negotiate(with(&rig, packed, false, false, false));
+        let format = format(rig.device.negotiated());
+        let needed = u64::from(record_bytes(format, 16));
+        let (memory, _) = Region::memfd(needed).unwrap().into_shared();
+        let record = Window::new(memory, 0, needed).unwrap();
+        // A device that died with two receive buffers in flight.
+        let mut queue = Q::new(&rig, 0, 16, None);
+        for _ in 0..3 {
+            let buffer = rig.alloc(2048);
+            queue.add(&[], &[(buffer, 2048)]).unwrap();
+        }
+        queue.publish();
+        let [descriptor, driver, device] = queue.areas();
+        let area = |at: u64| rig.bytes().slice(at as usize, 512).unwrap();
+        let mem = Dead(Areas {
+            descriptor: area(descriptor),
+            driver: area(driver),
+            device: area(device),
+        });
+        let cells = record.bytes();
+        let opened = Record::open(format, 16, &cells, &mem.0, None).unwrap();
+        let (mut kept, _) = opened;
+        let mut ring = DeviceRing::new(format, 16, RingFeatures::empty(), None).unwrap();
+        let mut batch = Batch::new(2, 4);
+        assert_eq!(ring.take(&mem, &mut batch, 2).unwrap(), 2);
+        kept.taken(&cells, &ring, &batch).unwrap();
+
+        rig.device
+            .track_in_flight(queue.index, record.clone())
+            .unwrap();
+        queue.start(&rig, None);
+        let tx = rig.queue(1, 16);
+        let mut tx = Tx::new(&rig, tx, 2048);
+        rig.run();
+        rig.device.suspend(soon()).unwrap();
+        let refused = rig.device.save().unwrap_err();
+        assert!(
+            matches!(refused, Error::Image(ImageError::InFlight { queue: 0 })),
+            "{refused}"
+        );
+        rig.device.resume().unwrap();
+        let sent: Vec<_> = (0..2).map(|n| frame(n, 60)[HEADER..].to_vec()).collect();
+        assert_eq!(tx.send(&sent), 2);
+        let back = queue.wait_used(2);
+        assert_eq!([back[0].len, back[1].len], [back[0].len; 2]);
+        until("the buffers came back", || {
+            tx.reap();
+            tx.in_flight() == 0
+        });
+        rig.device.suspend(soon()).unwrap();
+        rig.device.save().unwrap();
+    }
+}
+
+/// Memory of a device that is no more.
+struct Dead<'a>(Areas<Bytes<'a>>);
+
+impl<'a> DeviceMem for Dead<'a> {
+    type Ring = Bytes<'a>;
+    fn areas(&self) -> &Areas<Bytes<'a>> {
+        &self.0
+    }
+    fn table(&self, _: Iova, _: &mut [[u64; 2]]) -> Result<(), Fault> {
+        Err(Fault::Denied)
     }
 }

@@ -190,3 +190,54 @@ fn a_control_queue_has_an_address_space_of_its_own() {
     shadow.close();
     rig.close();
 }
+
+#[test]
+fn a_table_that_goes_on_in_a_page_that_is_missing_asks_for_that_page() {
+    for packed in [false, true] {
+        let lab = Lab::new();
+        let rig = lab.open("sim:net,page_requests=on");
+        let events = rig.device.events().unwrap();
+        rig.negotiate(with(&rig, packed, false, false, false));
+        let tx = rig.queue(1, 16);
+        // Two entries, one on either side of a boundary.
+        let table = rig.alloc(2 * PAGE as usize).next_multiple_of(PAGE) + PAGE - 16;
+        let from = rig.alloc(256);
+        let last = |next: u16| {
+            // The first entry goes on; a packed table's go on by themselves.
+            let chained = u64::from(!packed) << 32 | 1 << 48;
+            if next == 0 { 0 } else { chained }
+        };
+        for (at, addr, len, next) in [(table, from, 12, 1), (table + 16, from + 12, 100, 0)] {
+            rig.bytes().store_u64(at as u32, BASE + addr);
+            rig.bytes().store_u64(at as u32 + 8, len | last(next));
+        }
+        let page_of = |at: u64| IovaRange::new(Iova::new(BASE + at & !(PAGE - 1)), PAGE).unwrap();
+        let missing = page_of(table + 16);
+        let mut pages: Vec<_> = (0..REGION / PAGE)
+            .map(|n| page(&rig, BASE + n * PAGE))
+            .collect();
+        pages.retain(|mapping| mapping.iova != missing);
+        rig.dma.replace(pages, soon()).unwrap();
+        let [descriptor, driver, _] = tx.areas().map(|at| at as u32);
+        rig.bytes().store_u64(descriptor, BASE + table);
+        // INDIRECT, and available where it is packed.
+        let flags = if packed { (4 | 1 << 7) << 48 } else { 4 << 32 };
+        rig.bytes().store_u64(descriptor + 8, 32 | flags);
+        rig.bytes().store_u16(driver + 4, 0);
+        if !packed {
+            rig.bytes().store_u16(driver + 2, 1);
+        }
+        rig.run();
+        let asked = events.wait(soon()).unwrap();
+        let Some(Event::Miss { at, want, .. }) = asked else {
+            panic!("{asked:?}")
+        };
+        assert_eq!((at, want), (missing.first(), Access::DeviceReads));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert_eq!(events.try_next(), None, "once");
+        assert_eq!(rig.stat("queue1.packets"), 0);
+        rig.dma.map(vec![page(&rig, at.get())]).unwrap();
+        until("the packet", || rig.stat("queue1.packets") == 1);
+        rig.close();
+    }
+}

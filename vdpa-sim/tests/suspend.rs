@@ -68,7 +68,7 @@ enum By {
 
 fn suspend(rig: &Rig, by: By) {
     if by != By::Owner {
-        let asked = LIVE - Status::DRIVER_OK | Status::SUSPEND;
+        let asked = (LIVE - Status::DRIVER_OK) | Status::SUSPEND;
         rig.device.write_status(asked.bits()).unwrap();
         if by == By::Both {
             rig.device.suspend(soon()).unwrap();
@@ -195,7 +195,7 @@ fn a_suspend_is_not_begun_before_the_device_is_live_and_ends_with_a_reset() {
     let rig = lab.open("sim:net");
     assert!(rig.device.suspend(soon()).is_err(), "in reset");
     rig.negotiate(with(&rig, true, false, false, false));
-    let early = (LIVE - Status::DRIVER_OK | Status::SUSPEND).bits();
+    let early = ((LIVE - Status::DRIVER_OK) | Status::SUSPEND).bits();
     assert!(rig.device.write_status(early).is_err(), "not live");
     assert!(rig.device.suspend(soon()).is_err(), "not live");
     rig.run();

@@ -437,3 +437,46 @@ fn each_change_is_told_to_who_watches_until_he_goes() {
     space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
     assert_eq!(told.load(Ordering::Relaxed), 12);
 }
+
+#[test]
+fn a_watcher_may_have_another_one_watch() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    let space = AddressSpace::new();
+    let told = Arc::new(AtomicU32::new(0));
+    let inner = {
+        let told = Arc::clone(&told);
+        Arc::new(move || {
+            told.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    let watcher = {
+        let (space, inner) = (space.clone(), Arc::clone(&inner));
+        Arc::new(move || space.watch(&inner))
+    };
+    space.watch(&watcher);
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
+    space.unmap(range(0x1000, 0x1000), soon()).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn removals_are_counted_and_nothing_else() {
+    let space = AddressSpace::new();
+    let mut reader = space.reader();
+    let m = memory(0x3000);
+    let mut removals = || reader.enter().removals();
+    space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
+    space.set_dirty_log(None, soon()).unwrap();
+    assert!(space.unmap(range(0x5000, 0x1000), soon()).is_err());
+    let same = vec![mapping(&m, 0x1000, 0, 0x1000)];
+    space.replace(same, soon()).unwrap();
+    assert_eq!(removals(), 0);
+    space.unmap(range(0x1000, 0x1000), soon()).unwrap();
+    assert_eq!(removals(), 1);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
+    space.replace(Vec::new(), soon()).unwrap();
+    space.replace(Vec::new(), soon()).unwrap();
+    assert_eq!(removals(), 2);
+}

@@ -176,7 +176,16 @@ impl Control {
             }
         }
         let section = desk.reader.enter();
-        let mem = queue.open(&section)?;
+        let mem = match queue.open(&section) {
+            Ok(mem) => mem,
+            Err(halt) => {
+                // Its ring was unmapped meanwhile. The command is carried out again once it can be given back, which
+                // changes nothing more: all of them say how something is to be.
+                queue.used.clear();
+                queue.rewind(taken)?;
+                return Err(halt);
+            }
+        };
         queue.commit(&mem, Completeness::Partial)?;
         Ok(taken)
     }
