@@ -15,6 +15,7 @@
 
 mod cells;
 mod control;
+mod moved;
 mod pool;
 mod queue;
 mod setup;

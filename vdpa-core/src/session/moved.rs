@@ -1,0 +1,84 @@
+//! A session that goes on with another device.
+
+use vdpa_mem::Deadline;
+
+use super::{Core, Session, Suspended};
+use crate::{Call, Device, DmaHandle, Error, Kick, Result, bits};
+
+impl Session<Suspended> {
+    /// Has another device of the type go on in place of this one: it takes over the state, and the memory of the first
+    /// address space at the same addresses. Queues with their leases stay as they are; the session is suspended still.
+    ///
+    /// * `to`: is reset first
+    ///
+    /// Returns the session and the old device, which is reset. Devices in other processes: [`Device::save`].
+    ///
+    /// # Errors
+    /// When the state cannot be taken, or `to` cannot take it over, or is not reset in time. The session comes back
+    /// with the device of before, suspended, and `to` in reset. When the old device does not let go in time: the session
+    /// has moved all the same, and the old device comes back in its place.
+    pub fn move_to(
+        mut self,
+        to: Device,
+        by: Deadline,
+    ) -> Result<(Self, Device), (Self, Device, Error)> {
+        let dma = match self.core.hand_over(&to, by) {
+            Ok(dma) => dma,
+            Err(e) => return Err((self, to, e)),
+        };
+        let old = std::mem::replace(&mut self.core.device, to);
+        let old_dma = std::mem::replace(&mut self.core.dma, dma);
+        match self.core.leave(&old, &old_dma, by) {
+            Ok(()) => Ok((self, old)),
+            Err(e) => Err((self, old, e)),
+        }
+    }
+}
+
+impl Core {
+    /// Makes `to` the device that this one is. Nothing has changed here but the doorbells.
+    fn hand_over(&mut self, to: &Device, by: Deadline) -> Result<DmaHandle> {
+        let image = self.device.save()?;
+        let dma = to.dma(self.dma.asid())?;
+        to.reset(by)?;
+        dma.map(self.dma.mappings())?;
+        let queues = &self.queues;
+        let restored = to.restore(&image, |q| {
+            let call = queues.iter().find(|queue| queue.index() == q);
+            let call = call.map_or(Call::None, |queue| Call::EventFd(queue.call_fd().clone()));
+            (Kick::Taken, call)
+        });
+        let doorbells = match restored {
+            Ok(doorbells) => doorbells,
+            Err(e) => {
+                to.reset(by)?;
+                dma.replace(Vec::new(), by)?;
+                return Err(e);
+            }
+        };
+        if self.features.contains(bits::SUSPEND) {
+            // It is suspended by the driver's status, and goes on by it: the owner, who restored it, holds it no more.
+            to.resume()?;
+        }
+        for (q, doorbell) in doorbells {
+            let queue = self.queues.iter_mut().find(|queue| queue.index() == q);
+            if let Some(queue) = queue {
+                queue.started(doorbell);
+            }
+        }
+        Ok(dma)
+    }
+
+    /// The old device lets go.
+    fn leave(&self, old: &Device, dma: &DmaHandle, by: Deadline) -> Result<()> {
+        match old.reset(by) {
+            Ok(()) => {}
+            Err(Error::Broken | Error::Gone) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        for range in &self.mapped {
+            dma.unmap(*range, by)?;
+        }
+        Ok(())
+    }
+}
