@@ -167,7 +167,7 @@ mod tests {
         let (vhost, bytes) = log(PAGES / 8);
         let pages = DirtyPages::new(12, PAGES);
         let mut x = 88_172_645_463_325_252_u64;
-        for _ in 0..300 {
+        for _ in 0..if cfg!(miri) { 15 } else { 300 } {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;

@@ -41,6 +41,7 @@ fn a_device_string_makes_what_it_says() {
         "queue-pause",
         "queue-enable",
         "suspend",
+        "in-flight",
         "class-state",
         "stats",
     ] {

@@ -211,7 +211,7 @@ fn a_table_that_goes_on_in_a_page_that_is_missing_asks_for_that_page() {
             rig.bytes().store_u64(at as u32, BASE + addr);
             rig.bytes().store_u64(at as u32 + 8, len | last(next));
         }
-        let page_of = |at: u64| IovaRange::new(Iova::new(BASE + at & !(PAGE - 1)), PAGE).unwrap();
+        let page_of = |at: u64| IovaRange::new(Iova::new((BASE + at) & !(PAGE - 1)), PAGE).unwrap();
         let missing = page_of(table + 16);
         let mut pages: Vec<_> = (0..REGION / PAGE)
             .map(|n| page(&rig, BASE + n * PAGE))
