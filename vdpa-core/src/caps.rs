@@ -212,7 +212,8 @@ pub trait Suspend: Send + Sync {
 
 /// A record of the chains that are in flight, in memory that outlives the device: whoever starts the queue with it
 /// afterwards finds each chain either given back or in flight, wherever the device stopped, and takes the latter again
-/// first. Its layout is [`vdpa_ring::inflight`]'s, which is vhost-user's.
+/// first. Its layout is [`vdpa_ring::inflight`]'s, which is vhost-user's. A reset, of the device or the queue, leaves the
+/// record as it is: whoever begins with a fresh ring zeroes it.
 pub trait InFlight: Send + Sync {
     /// Keeps the record of queue `q` in these bytes from its next start on, and goes on by what is in them.
     ///
