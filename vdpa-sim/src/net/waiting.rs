@@ -326,6 +326,7 @@ impl Lane for StowLane<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::sample;
     use proptest::prelude::*;
 
     fn plain(pair: u16, frame: Vec<u8>) -> Waiting {
@@ -372,6 +373,40 @@ mod tests {
         stow.put(&packets, 7);
         assert!(stow.lane(0, 2, 8).is_none(), "of another epoch");
         assert!(!stow.is_filled());
+    }
+
+    #[test]
+    fn a_packet_that_was_begun_to_be_segmented_is_gone_on_with() {
+        let packet = sample::TCP4.packet(&sample::payload(1, 5000), 1000);
+        let header = Header::from_bytes(&packet.header);
+        let header = offload::check(header, &packet.frame, offload::TRANSMIT).unwrap();
+        assert!(header.is_gso());
+        let cut = Waiting {
+            pair: 0,
+            header,
+            cut: Some((2, 5)),
+            frame: packet.frame,
+        };
+        let waiting = [plain(0, vec![7; 60]), cut.clone(), plain(0, vec![8; 60])];
+        let bytes = pack(b"vnet".to_vec(), &waiting);
+        let (_, packets) = unpack(&bytes, 1).unwrap();
+        assert_eq!(packets, waiting);
+        let stow = Stow::default();
+        stow.put(&packets, 1);
+        assert_eq!(stow.waiting(1), waiting);
+        let mut seen = Vec::new();
+        while let Some(mut lane) = stow.lane(0, 1, 1) {
+            lane.receive(&mut |batch| {
+                seen.push((batch.cut(), batch.len()));
+                batch.clear();
+            });
+        }
+        assert_eq!(seen, [(None, 1), (Some((2, 5)), 2)]);
+        let gone = Waiting {
+            cut: Some((5, 5)),
+            ..cut
+        };
+        assert!(unpack(&pack(b"vnet".to_vec(), &[gone]), 1).is_err());
     }
 
     #[test]

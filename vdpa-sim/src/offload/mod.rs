@@ -31,7 +31,7 @@ use vdpa_core::{Features, bits::net};
 /// Packets to test with: those of the tests of the whole crate.
 #[cfg(test)]
 #[path = "../../tests/rig/packets.rs"]
-mod sample;
+pub(crate) mod sample;
 
 /// Bytes of the longest packet with segmentation left to be done, VLAN tags apart: an Ethernet header, an IPv6 header
 /// and all that its length field can say (virtio 1.4 §5.1.9.3).
