@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use crate::copy::{copy_in, copy_out};
+use crate::copy::{copy_between, copy_in, copy_out};
 use crate::{DirtyLog, Gpa};
 
 /// A span of memory shared with a peer: an address and a length, never a reference.
@@ -195,6 +195,27 @@ impl<'a> Bytes<'a> {
         true
     }
 
+    /// Copies `len` bytes from `at` on to the bytes of `to` from `to_at` on, between two spans of shared memory. Answers
+    /// how many there were: fewer at the end of either, none where `to` may only be read. Overlapping spans of one memory
+    /// end up as copied in one order or the other.
+    pub fn copy_to(&self, at: usize, to: &Bytes<'_>, to_at: usize, len: usize) -> usize {
+        if !to.is_writable() {
+            return 0;
+        }
+        let there = self.len.saturating_sub(at);
+        let len = len.min(there).min(to.len.saturating_sub(to_at));
+        if len != 0 {
+            // SAFETY: `at < self.len` as `len` is not 0.
+            let from = unsafe { self.base.add(at) };
+            // SAFETY: `to_at < to.len` as `len` is not 0.
+            let base = unsafe { to.base.add(to_at) };
+            // SAFETY: `len` is bounded by both sides, and `to` may be written.
+            unsafe { copy_between(from.as_ptr(), base.as_ptr(), len) };
+            to.mark(to_at, len);
+        }
+        len
+    }
+
     /// Sets `len` bytes from `at` on to zero. Answers how many there were.
     pub fn zero(&self, at: usize, len: usize) -> usize {
         const ZEROES: [u8; 256] = [0; 256];
@@ -216,7 +237,7 @@ impl<'a> Bytes<'a> {
     }
 
     /// Tells the log of `len` bytes that were written at `at`.
-    fn mark(&self, at: usize, len: usize) {
+    pub(crate) fn mark(&self, at: usize, len: usize) {
         if let Some(log) = self.log
             && len != 0
         {
@@ -411,6 +432,25 @@ mod tests {
         assert_eq!(bytes.read(10, &mut back), 0);
         assert_eq!(bytes.read(usize::MAX, &mut back), 0);
         assert_eq!(bytes.zero(0, 100), 10);
+    }
+
+    #[test]
+    fn copies_between_spans_stop_at_either_end_and_at_what_may_only_be_read() {
+        let (from, to) = (
+            Region::anonymous(4096).unwrap(),
+            Region::anonymous(4096).unwrap(),
+        );
+        from.bytes().write(0, &[1, 2, 3, 4, 5]);
+        let short = to.bytes().slice(0, 6).unwrap();
+        assert_eq!(from.bytes().copy_to(1, &short, 3, 100), 3);
+        assert_eq!(from.bytes().copy_to(4096, &short, 0, 1), 0);
+        assert_eq!(from.bytes().copy_to(0, &short, 6, 1), 0);
+        let mut back = [0; 8];
+        to.bytes().read(0, &mut back);
+        assert_eq!(back, [0, 0, 0, 2, 3, 4, 0, 0]);
+        // SAFETY: the region is mapped, and lives longer.
+        let fixed = unsafe { super::Bytes::new(short.base, 6, false, None) };
+        assert_eq!(from.bytes().copy_to(0, &fixed, 0, 6), 0);
     }
 
     #[test]

@@ -54,6 +54,31 @@ pub(crate) unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
+/// Copies within shared memory.
+///
+/// # Safety
+/// Both pointers are valid for `len` bytes, which may overlap.
+#[inline]
+pub(crate) unsafe fn copy_between(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(not(any(miri, loom)))]
+    // SAFETY: as promised by the caller. Peers may be at both sides: they, and whoever reads the copy, see old or new
+    // bytes.
+    unsafe {
+        core::ptr::copy(from, to, len);
+    }
+    #[cfg(any(miri, loom))]
+    for i in 0..len {
+        let byte = from.wrapping_add(i).cast::<AtomicU8>();
+        // SAFETY: inside the range, as promised by the caller.
+        let byte = unsafe { &*byte };
+        let value = byte.load(Ordering::Relaxed);
+        let byte = to.wrapping_add(i).cast::<AtomicU8>();
+        // SAFETY: inside the range, as promised by the caller.
+        let byte = unsafe { &*byte };
+        byte.store(value, Ordering::Relaxed);
+    }
+}
+
 /// Copies; a header or a small packet without a call.
 ///
 /// # Safety

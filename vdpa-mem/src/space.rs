@@ -400,6 +400,14 @@ impl Hold {
     }
 }
 
+impl Hold {
+    /// The system wrote the first `len` bytes on the device's behalf, as `preadv` or io_uring do by address: tells the
+    /// dirty log, which did not see that. Before the buffer is given back to the driver.
+    pub fn wrote(&self, len: u64) {
+        self.bytes().mark(0, len.min(self.len) as usize);
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         self.entry.holds.remove();

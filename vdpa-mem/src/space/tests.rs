@@ -182,6 +182,28 @@ fn a_switch_of_the_log_waits_for_holds() {
 }
 
 #[test]
+fn what_the_system_wrote_through_a_hold_is_logged_when_it_is_told() {
+    let space = AddressSpace::new();
+    let m = memory(0x3000);
+    space.map(vec![mapping(&m, 0, 0, 0x3000)]).unwrap();
+    let log = Arc::new(DirtyPages::new(12, 0x200));
+    space.set_dirty_log(Some(log.clone()), soon()).unwrap();
+    let hold = |want| {
+        let mut reader = space.reader();
+        reader.enter().hold(Iova::new(0x800), 0x1000, want).unwrap()
+    };
+    let hold_to_write = hold(Access::DeviceWrites);
+    hold_to_write.wrote(0);
+    assert!(log.take().is_empty());
+    hold_to_write.wrote(0x800);
+    assert_eq!(log.take(), [0x100]);
+    hold_to_write.wrote(u64::MAX);
+    assert_eq!(log.take(), [0x100, 0x101]);
+    hold(Access::DeviceReads).wrote(8);
+    assert!(log.take().is_empty(), "it was not held for writing");
+}
+
+#[test]
 fn what_a_replacement_keeps_keeps_its_holds() {
     let space = AddressSpace::new();
     let (a, b) = (memory(0x1000), memory(0x1000));
