@@ -3,6 +3,7 @@
 use vdpa_core::{ErrorKind, ParentError, QueueIndex};
 use vdpa_ring::SetupError;
 
+use crate::blk::ImageError;
 use crate::pcap::CaptureError;
 use crate::port::TapError;
 use crate::queue::{Halt, TrackError};
@@ -71,6 +72,17 @@ pub enum SimError {
     /// A tap interface that cannot be opened.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// An image that cannot be served.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Memory for a disk that cannot be had.
+    #[error("there is no memory for a disk of {bytes} bytes")]
+    Disk {
+        /// Its size.
+        bytes: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 impl ParentError for SimError {
@@ -82,8 +94,9 @@ impl ParentError for SimError {
             | Self::Area { .. }
             | Self::Track { .. } => ErrorKind::Misuse,
             Self::Worker { .. } | Self::Kick { .. } => ErrorKind::Io,
+            Self::Image(ImageError::NoUring { .. } | ImageError::Threads { .. })
+            | Self::Disk { .. } => ErrorKind::Io,
             // The file is what the caller named.
-            Self::Capture(_) => ErrorKind::Misuse,
             Self::Tap(why) => match why {
                 TapError::Name { .. } | TapError::NoTap { .. } | TapError::SingleQueue { .. } => {
                     ErrorKind::Misuse
@@ -93,6 +106,7 @@ impl ParentError for SimError {
                 | TapError::NoControl { .. }
                 | TapError::System { .. } => ErrorKind::Io,
             },
+            Self::Capture(_) | Self::Image(_) => ErrorKind::Misuse,
         }
     }
 }

@@ -40,6 +40,7 @@
     )
 )]
 
+pub mod blk;
 pub mod class;
 mod device;
 mod error;
@@ -53,6 +54,7 @@ pub mod offload;
 pub mod pcap;
 pub mod port;
 pub mod queue;
+pub mod rng;
 mod rounds;
 mod shared;
 mod stats;

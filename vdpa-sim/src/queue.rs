@@ -439,6 +439,22 @@ impl Queue {
         if self.misses {
             self.check_waits(section)?;
         }
+        self.areas(section)
+    }
+
+    /// The same for giving chains back alone: what the next one in the ring waits for holds up none that is done.
+    ///
+    /// # Errors
+    /// [`Halt`] when an area is not there any more, or not yet.
+    pub fn open_to_return<'s>(&mut self, section: &'s Section<'s>) -> Result<QueueMem<'s>, Halt> {
+        if self.misses {
+            self.check_areas(section)?;
+        }
+        self.areas(section)
+    }
+
+    #[inline]
+    fn areas<'s>(&mut self, section: &'s Section<'s>) -> Result<QueueMem<'s>, Halt> {
         Ok(QueueMem {
             section,
             areas: Areas {
@@ -464,6 +480,12 @@ impl Queue {
             return Err(Halt::Waiting);
         }
         self.waits = None;
+        self.check_areas(section)
+    }
+
+    /// Whether the areas are mapped.
+    #[cold]
+    fn check_areas(&mut self, section: &Section<'_>) -> Result<(), Halt> {
         let areas = [&mut self.descriptor, &mut self.driver, &mut self.device];
         let gap = areas.into_iter().find_map(|area| area.missing(section));
         match gap {

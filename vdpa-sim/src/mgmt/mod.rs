@@ -1,7 +1,9 @@
 //! The management device `sim`: makes simulated devices from device strings.
 
+mod blk;
 mod net;
 mod port;
+mod rng;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -44,11 +46,23 @@ struct Kind {
 }
 
 /// The kinds, in the order they are listed.
-const KINDS: [Kind; 1] = [Kind {
-    class: net::CLASS,
-    max_workers: net::MAX_WORKERS,
-    make: net::make,
-}];
+const KINDS: [Kind; 3] = [
+    Kind {
+        class: net::CLASS,
+        max_workers: net::MAX_WORKERS,
+        make: net::make,
+    },
+    Kind {
+        class: blk::CLASS,
+        max_workers: blk::MAX_WORKERS,
+        make: blk::make,
+    },
+    Kind {
+        class: rng::CLASS,
+        max_workers: 1,
+        make: rng::make,
+    },
+];
 
 /// Makes simulated devices. Devices made by one value find each other by `port=wire:NAME` and
 /// `port=switch:NAME`.
