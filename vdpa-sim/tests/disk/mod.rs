@@ -163,6 +163,11 @@ impl Disk {
         }
     }
 
+    /// Where the status of a request goes, as an offset in the region.
+    pub fn status_at(&self, sent: Sent) -> u64 {
+        sent.to + sent.writable as u64 - 1
+    }
+
     /// What came back for a request, with this used length.
     pub fn reply(&self, sent: Sent, len: u32) -> Reply {
         let mut data = vec![0; sent.writable];

@@ -359,7 +359,7 @@ impl Q {
         let segments = |list: &[(u64, u32)]| -> Vec<Segment> {
             list.iter()
                 .map(|&(at, len)| Segment {
-                    addr: Iova::new(BASE + at),
+                    addr: Iova::new(BASE.wrapping_add(at)),
                     len,
                 })
                 .collect()
