@@ -89,7 +89,7 @@ fn attributes_have_the_names_of_the_kernels_tool_too() {
 fn what_is_wrong_with_a_device_string_is_pointed_at() {
     let lab = Lab::new();
     for (spec, part, says) in [
-        ("sim:blk", "blk", "net"),
+        ("sim:disk", "disk", "blk"),
         ("sim:net,mtu=67", "67", "68..=65535"),
         ("sim:net,mtu=65536", "65536", "68..=65535"),
         ("sim:net,queue_pairs=0", "0", "1..=128"),
