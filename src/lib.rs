@@ -25,7 +25,7 @@
 //!
 //! # Where to go on
 //! * **To use a device**: [`open`] takes a string that names it, [`NetDriver`](net::NetDriver) drives a network card,
-//!   [`Session`] any kind of device.
+//!   [`BlkDriver`](blk::BlkDriver) a disk, [`Session`] any kind of device.
 //! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
 //! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, `sim` a parent in
 //!   software, and `layer` what stands around any device.
@@ -38,6 +38,7 @@
 //! | `cli` (default) | the program `vdpactl` |
 //! | `vm-memory` (default) | [`map_guest`](vdpa_core::DmaHandle::map_guest): any guest memory in one call |
 
+pub mod blk;
 pub mod net;
 
 #[doc(inline)]
