@@ -213,6 +213,53 @@ fn bench_has_its_keys_and_verifies_every_packet() {
 }
 
 #[test]
+fn bench_reads_disks_and_leaves_images_as_they_were() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("disk.img");
+    let image: Vec<u8> = (0..1 << 20).map(|at| (at / 7) as u8).collect();
+    std::fs::write(&path, &image).unwrap();
+    let file = format!("sim:blk,file={}", path.display());
+    let specs = [
+        "sim:blk".to_owned(),
+        file.clone(),
+        file + ",ro=on,io=threads",
+    ];
+    for (spec, size) in specs.iter().zip([4096, 512, 65536]) {
+        let size = size.to_string();
+        let line = ["bench", spec, "--seconds", "0.1", "--json"];
+        let mut line = line.to_vec();
+        if size != "4096" {
+            line.extend(["--size", &size]);
+        }
+        let run = run(line);
+        assert_eq!(run.code, 0, "{run:?}");
+        let object = run.object();
+        assert_eq!(object["size"].to_string(), size);
+        assert!(object["packets"].as_u64().unwrap() > 0);
+        assert_eq!(object["verified"], object["packets"]);
+        assert!(object["latency_ns"]["p50"].as_u64().unwrap() > 0);
+    }
+    assert!(std::fs::read(&path).unwrap() == image);
+    let run = run(["bench", "sim:blk", "--size", "1000"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.stderr.contains("multiple of 512"), "{run:?}");
+}
+
+#[test]
+fn dev_show_tells_what_a_disk_and_a_source_of_randomness_are() {
+    let run = run(["dev", "show", "sim:blk,size=1G,queues=2", "--json"]);
+    let object = run.object();
+    assert_eq!(object["type"], "block");
+    assert_eq!(object["config"]["capacity"], 2_097_152);
+    assert_eq!(object["queues"].as_array().unwrap().len(), 2);
+    let run = crate::run(["dev", "show", "sim:rng", "--json"]);
+    assert_eq!(run.object()["type"], "entropy");
+    let run = crate::run(["dev", "show", "sim:blk,file=/no/such/image"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.stderr.contains("truncate"), "{run:?}");
+}
+
+#[test]
 fn bench_fills_the_mtu() {
     for size in ["60", "1514", "9014"] {
         let run = run([

@@ -45,7 +45,9 @@ impl fmt::Display for Refusal {
 #[non_exhaustive]
 pub enum BlkError {
     /// Another kind of device.
-    #[error("a {device_type} device, where a block device is wanted: open one such as sim:blk")]
+    #[error(
+        "the device is of type {device_type}, where a block device is wanted: open one such as sim:blk"
+    )]
     NotBlock {
         /// The kind.
         device_type: DeviceType,

@@ -1,14 +1,18 @@
-//! `vdpactl bench`: packets per second and latency of one network device whose port loops back.
+//! `vdpactl bench`: packets per second and latency of one network device whose port loops back, or requests per second
+//! and latency of a disk.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use vdpa::blk::{self, BlkDriver};
 use vdpa::net::{NetDriver, Setup};
+use vdpa::{Device, DeviceType};
 
+use crate::disk::{DEFAULT_SIZE, Disk};
 use crate::failure::{Failure, Verdict};
-use crate::measure::{Load, latency, percentile, throughput};
+use crate::measure::{Load, Throughput, latency, percentile, throughput};
 use crate::number::{duration, grouped, rate};
 use crate::options::Bench;
 use crate::output::Output;
@@ -36,37 +40,32 @@ struct Latency {
     p999: u64,
 }
 
+/// What was measured.
+struct Measured {
+    size: u32,
+    counted: Throughput,
+    samples: Vec<u64>,
+    /// Whether nothing was lost while latency was measured.
+    well: bool,
+}
+
 /// Measures, and prints what was measured.
 pub(crate) fn run(options: &Bench, output: &mut Output) -> Result<Verdict, Failure> {
     let device = vdpa::open(&options.spec).map_err(Failure::input)?;
-    let setup = Setup {
-        ring: options.ring,
-        ..Setup::default()
+    let (measured, hint) = match device.info().device_type {
+        DeviceType::Block => (disk(options, device)?, "is it written by others?"),
+        _ => (card(options, device)?, "does its port loop back?"),
     };
-    let driver = NetDriver::start(device, &setup).map_err(Failure::setup)?;
-    let load = load(options, &driver)?;
-
-    let mut drivers = [driver];
-    let bar = progress(load.time);
-    let counted = throughput(&mut drivers, (0, 0), load, |passed, verified| {
-        bar.set_position(millis(passed.min(load.time)));
-        bar.set_message(grouped(verified));
-    });
-    bar.finish_and_clear();
-    let counted = counted?;
-    // With packets lost on the way the next phase would only take them for its own.
-    let (samples, well) = if counted.is_whole() {
-        latency(&mut drivers, (0, 0), load.size, LATENCY_TIME.min(load.time))?
-    } else {
-        (Vec::new(), false)
-    };
-    let [driver] = drivers;
-    driver.stop()?;
-
+    let Measured {
+        size,
+        counted,
+        samples,
+        well,
+    } = measured;
     let pps = counted.pps();
     let report = Report {
         ring: options.ring.name(),
-        size: options.size,
+        size,
         batch: options.batch,
         seconds: counted.seconds,
         packets: counted.packets,
@@ -83,7 +82,7 @@ pub(crate) fn run(options: &Bench, output: &mut Output) -> Result<Verdict, Failu
     tell(&report, options, output)?;
     if !counted.is_whole() {
         output.complain(&format!(
-            "{}: {} of {} packets came back as they were sent: does its port loop back?",
+            "{}: {} of {} packets came back as they were sent: {hint}",
             options.spec, counted.verified, counted.packets
         ));
     } else if !well {
@@ -95,21 +94,84 @@ pub(crate) fn run(options: &Bench, output: &mut Output) -> Result<Verdict, Failu
     Ok(Verdict::well_if(counted.is_whole() && well))
 }
 
-fn load(options: &Bench, driver: &NetDriver) -> Result<Load, Failure> {
-    let size = options.size as usize;
+/// Measures a network card whose port loops back.
+fn card(options: &Bench, device: Device) -> Result<Measured, Failure> {
+    let setup = Setup {
+        ring: options.ring,
+        ..Setup::default()
+    };
+    let driver = NetDriver::start(device, &setup).map_err(Failure::setup)?;
+    let size = options.size.unwrap_or(64);
     let max = driver.ethernet().max_untagged();
-    if size > max {
+    if size as usize > max {
         return Err(Failure::input(anyhow!(
             "frames of {size} bytes do not fit the device's MTU of {} ({max} with the Ethernet header): use a smaller \
              --size, or a larger mtu= in the device string",
             driver.ethernet().mtu
         )));
     }
-    Ok(Load {
+    let load = load(options, size);
+    let mut drivers = [driver];
+    let bar = progress(load.time);
+    let counted = throughput(&mut drivers, (0, 0), load, |passed, verified| {
+        advance(&bar, passed.min(load.time), verified);
+    });
+    bar.finish_and_clear();
+    let counted = counted?;
+    // With packets lost on the way the next phase would only take them for its own.
+    let (samples, well) = if counted.is_whole() {
+        latency(&mut drivers, (0, 0), load.size, LATENCY_TIME.min(load.time))?
+    } else {
+        (Vec::new(), false)
+    };
+    let [driver] = drivers;
+    driver.stop()?;
+    Ok(Measured {
         size,
+        counted,
+        samples,
+        well,
+    })
+}
+
+/// Measures reads of a disk.
+fn disk(options: &Bench, device: Device) -> Result<Measured, Failure> {
+    let size = options.size.unwrap_or(DEFAULT_SIZE);
+    let setup = blk::Setup {
+        ring: options.ring,
+        requests: options.batch,
+        ..blk::Setup::default()
+    };
+    let driver = BlkDriver::start(device, &setup).map_err(Failure::disk)?;
+    let mut disk = Disk::new(driver, &options.spec, size)?;
+    let load = load(options, size);
+    let bar = progress(load.time);
+    let counted = disk.throughput(load, |passed, verified| {
+        advance(&bar, passed.min(load.time), verified);
+    });
+    bar.finish_and_clear();
+    let counted = counted.map_err(Failure::ran)?;
+    let (samples, well) = if counted.is_whole() {
+        let time = LATENCY_TIME.min(load.time);
+        disk.latency(time).map_err(Failure::ran)?
+    } else {
+        (Vec::new(), false)
+    };
+    disk.stop().map_err(Failure::ran)?;
+    Ok(Measured {
+        size,
+        counted,
+        samples,
+        well,
+    })
+}
+
+fn load(options: &Bench, size: u32) -> Load {
+    Load {
+        size: size as usize,
         batch: options.batch.into(),
         time: Duration::from_secs_f64(options.seconds),
-    })
+    }
 }
 
 /// A bar on standard error, if that is a terminal.
@@ -121,6 +183,11 @@ fn progress(time: Duration) -> ProgressBar {
         bar.set_style(style.progress_chars("━╸━"));
     }
     bar
+}
+
+fn advance(bar: &ProgressBar, passed: Duration, verified: u64) {
+    bar.set_position(millis(passed));
+    bar.set_message(grouped(verified));
 }
 
 fn millis(time: Duration) -> u64 {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use vdpa::blk::BlkError;
 use vdpa::core::ErrorKind;
 use vdpa::core::SpecError;
 use vdpa::net::NetError;
@@ -46,11 +47,26 @@ impl Failure {
         Self::Input(error.into())
     }
 
-    /// A driver could not be set up: bad input if the device cannot do what was asked for, a failure if it failed.
+    /// It failed on the way.
+    pub(crate) fn ran(error: impl Into<anyhow::Error>) -> Self {
+        Self::Ran(error.into())
+    }
+
+    /// A network driver could not be set up: see [`disk`](Self::disk).
     pub(crate) fn setup(error: NetError) -> Self {
-        match error.kind() {
-            ErrorKind::Misuse | ErrorKind::Unsupported => Self::Input(error.into()),
-            _ => Self::Ran(error.into()),
+        Self::of(error.kind(), error)
+    }
+
+    /// A block driver could not be set up: bad input if the device cannot do what was asked for, a failure if it
+    /// failed.
+    pub(crate) fn disk(error: BlkError) -> Self {
+        Self::of(error.kind(), error)
+    }
+
+    fn of(kind: ErrorKind, error: impl Into<anyhow::Error>) -> Self {
+        match kind {
+            ErrorKind::Misuse | ErrorKind::Unsupported => Self::input(error),
+            _ => Self::ran(error),
         }
     }
 

@@ -7,6 +7,7 @@ mod bench;
 mod completions;
 mod demo;
 mod dev;
+mod disk;
 mod exchange;
 mod failure;
 mod measure;

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Empty looks before other threads are let in: there may be more of them than processors.
 const EAGER: u32 = 64;
 /// At most this many packets have their latency taken.
-const SAMPLES: usize = 100_000;
+pub(crate) const SAMPLES: usize = 100_000;
 
 /// What to send.
 #[derive(Clone, Copy)]
@@ -160,20 +160,21 @@ fn destination(driver: &NetDriver) -> Mac {
 }
 
 /// Looks that found nothing.
-struct Idle {
+pub(crate) struct Idle {
     looks: u32,
     since: Option<Instant>,
 }
 
 impl Idle {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             looks: 0,
             since: None,
         }
     }
 
-    fn is_too_long(&mut self, came: bool) -> bool {
+    /// One more look, which found something or not. Whether nothing comes any more.
+    pub(crate) fn is_too_long(&mut self, came: bool) -> bool {
         if came {
             *self = Self::new();
             return false;

@@ -114,16 +114,16 @@ pub(crate) struct Replay {
 
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
-    /// The device, as in sim:net,queue_size=1024
+    /// The device, as in sim:net,queue_size=1024 or sim:blk,file=disk.img
     #[arg(default_value = "sim:net")]
     pub(crate) spec: String,
     /// Ring format: split, packed, split-in-order or packed-in-order
     #[arg(long, value_name = "RING", default_value_t, value_parser = ring())]
     pub(crate) ring: Ring,
-    /// Bytes of a frame, at least 60
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(60..=65549))]
-    pub(crate) size: u32,
-    /// Packets given to the device at a time
+    /// Bytes of a frame, at least 60 [default: 64]; of a disk's block, a multiple of 512 [default: 4096]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(60..=65549))]
+    pub(crate) size: Option<u32>,
+    /// Packets, or a disk's requests, given to the device at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=32768))]
     pub(crate) batch: u16,
     /// Seconds to send for
