@@ -10,6 +10,8 @@
 //!                              ▲                                    │ FrameBatch, by pointer
 //!                   doorbells, eventfds                             ▼
 //!                                                             Port: loopback, wire, switch, tap, ...
+//!                                                        ▶  Blk: request queues ─▶ Backend: memory, image
+//!                                                        ▶  Rng
 //! ```
 //!
 //! * A worker polls while there is work, and a bounded time longer; then it sleeps, and costs nothing. It locks,
@@ -20,8 +22,9 @@
 //!
 //! # Reading order
 //! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker`, `mailbox` and `kicks` (threads), [`queue`] (a ring
-//! and its areas), [`class`] (what a kind of device brings), [`net`] with its parts, [`port`], [`frames`];
-//! [`offload`] and [`pcap`] stand alone, and [`faults`] are made only if they are asked for.
+//! and its areas), [`class`] (what a kind of device brings), [`rng`] (a whole class in one file), [`net`] with its parts,
+//! [`port`], [`frames`]; [`blk`] with its backends; [`offload`] and [`pcap`] stand alone, and [`faults`] are made only if
+//! they are asked for.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -4,11 +4,10 @@ mod disk;
 mod rig;
 
 use disk::*;
-use rig::{Lab, SOON, soon, until};
+use rig::{Lab, soon, until};
 use vdpa_core::bits::{self, block};
 use vdpa_core::config::BlockConfig;
 use vdpa_core::{Attr, Event, Features, MgmtDevice, QueueIndex, Status};
-use vdpa_mem::Access;
 
 /// Sectors of the disks here.
 const SECTORS: u64 = 2048;
@@ -495,7 +494,6 @@ fn buffers_that_are_not_mapped_are_an_error_with_a_status_and_the_device_goes_on
         disk.write(0, &[1; 512]);
         assert_eq!(disk.read(0, 512), [1; 512]);
     }
-    let _ = Access::Both;
 }
 
 #[test]
@@ -626,5 +624,4 @@ fn the_state_is_the_cache_mode_and_a_larger_disk_does_not_fit_a_smaller_one() {
     let fixed = features(&rig, false, false, false, false).without(block::CONFIG_WCE);
     rig.negotiate(fixed);
     assert!(rig.device.restore_class_state(&state).is_err());
-    let _ = SOON;
 }

@@ -8,6 +8,7 @@
 //! grows gets further parts; none ever moves, so that nothing is locked on the way to them.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -24,7 +25,11 @@ pub const MAX_BYTES: u64 = 16 << 40;
 
 /// The memory of a disk.
 #[derive(Debug)]
-pub struct Memory(Arc<Parts>);
+pub struct Memory {
+    parts: Arc<Parts>,
+    /// Bytes of the disk.
+    bytes: AtomicU64,
+}
 
 #[derive(Debug)]
 struct Parts {
@@ -45,19 +50,25 @@ impl Memory {
             parts: [const { OnceLock::new() }; PARTS],
         };
         parts.make(bytes)?;
-        Ok(Self(Arc::new(parts)))
+        Ok(Self {
+            parts: Arc::new(parts),
+            bytes: AtomicU64::new(bytes),
+        })
     }
 }
 
 impl Backend for Memory {
     fn lane(&self, _: usize, _: &Arc<Bell>) -> Lane {
-        Lane::Inline(Box::new(MemoryLane(Arc::clone(&self.0))))
+        Lane::Inline(Box::new(MemoryLane(Arc::clone(&self.parts))))
     }
 
     fn resize(&self, bytes: u64) -> io::Result<()> {
-        self.0.make(bytes)?;
-        // What is beyond the end is nothing any more: should the disk grow again, it is zeroes.
-        self.0.punch(bytes, u64::MAX.saturating_sub(bytes))
+        self.parts.make(bytes)?;
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        // What is beyond the end is nothing any more. When the disk grows again, too: a write that was judged by the
+        // size of before may have come after it was cut.
+        let end = bytes.min(before);
+        self.parts.punch(end, u64::MAX.saturating_sub(end))
     }
 }
 
@@ -191,7 +202,7 @@ mod tests {
     #[test]
     fn data_crosses_from_part_to_part_and_holes_are_zeroes() {
         let memory = Memory::new(8192).unwrap();
-        let mut lane = MemoryLane(Arc::clone(&memory.0));
+        let mut lane = MemoryLane(Arc::clone(&memory.parts));
         let region = Region::anonymous(16384).unwrap();
         assert!(lane.read(8000, &span(&region, 512)).is_err());
         memory.resize(100_000).unwrap();
@@ -222,7 +233,7 @@ mod tests {
     #[test]
     fn a_large_disk_takes_no_memory() {
         let memory = Memory::new(1 << 40).unwrap();
-        let mut lane = MemoryLane(Arc::clone(&memory.0));
+        let mut lane = MemoryLane(Arc::clone(&memory.parts));
         let region = Region::anonymous(4096).unwrap();
         region.bytes().write(0, &[7; 512]);
         lane.write((1 << 40) - 512, &span(&region, 512)).unwrap();

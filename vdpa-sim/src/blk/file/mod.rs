@@ -8,7 +8,7 @@ mod open;
 mod pool;
 mod uring;
 
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,9 +156,10 @@ impl Backend for Image {
     }
 
     fn resize(&self, bytes: u64) -> io::Result<()> {
-        let have = self.file.file.metadata()?.len();
-        if self.bytes() < bytes && have < bytes {
-            // A block device of the system's says here that it has a size of its own.
+        // Of a block device of the system's, too. Nobody else uses the offset.
+        let have = (&self.file.file).seek(SeekFrom::End(0))?;
+        if have < bytes {
+            // A block device says here that it has a size of its own.
             self.file.file.set_len(bytes)?;
         }
         self.bytes.store(bytes, Ordering::Relaxed);

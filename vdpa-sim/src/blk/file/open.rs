@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use io_uring::{IoUring, opcode};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::Open;
 
@@ -133,6 +133,9 @@ pub(super) fn open(path: &Path, how: Open) -> Result<(File, u64), ImageError> {
         let path = path_of();
         return Err(ImageError::Kind { path, what });
     }
+    // From here on it may block whoever asks it for something: none of them is a worker.
+    let blocks = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
+    blocks.map_err(|e| failed(e.into()))?;
     take_lock(&file, path, how)?;
     // Of a block device too.
     let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
