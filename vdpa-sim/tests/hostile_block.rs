@@ -68,7 +68,7 @@ impl Raw {
     }
 
     /// The device says why it needs a reset, once; the sibling goes on; after a reset all is well.
-    fn is_lost(mut self) {
+    fn expect_lost(mut self) {
         let events = self.disk.rig.device.events().unwrap();
         let event = events.wait(soon()).unwrap();
         assert!(
@@ -139,7 +139,7 @@ fn chains_and_indices_that_cannot_be_lose_the_queue_and_nothing_else() {
         for broken in breaks {
             let raw = Raw::new(spec);
             broken(&raw);
-            raw.is_lost();
+            raw.expect_lost();
         }
     }
 }
