@@ -209,12 +209,12 @@ impl Requests {
             return Ok(Progress::Done(0));
         };
         let near = &mut self.near;
+        // Looked for first: nothing is done whose end cannot be told.
+        let place = locate(section, chain.writable(), last, &mut near.writable)?;
         let judged = request::judge(section, chain, rules, &mut self.extents, &mut near.readable);
         let done = match judged {
             Ok(order) => {
                 counters.add(order.count() as usize, 1);
-                // Where the status goes is looked for first: nothing is done whose end cannot be told.
-                locate(section, chain.writable(), last, &mut near.writable)?;
                 match (order, &mut self.lane) {
                     (Order::Identity, _) => {
                         let id = self.shared.settings.id;
@@ -255,11 +255,8 @@ impl Requests {
                 (0, status)
             }
         };
-        let bytes = locate(section, chain.writable(), last, &mut self.near.writable)?;
-        Ok(Progress::Done(used_len(
-            data,
-            bytes.write(0, &[status]) == 1,
-        )))
+        let told = place.write(0, &[status]) == 1;
+        Ok(Progress::Done(used_len(data, told)))
     }
 
     /// Gives a request to the backend, with holds on all of its memory.
