@@ -17,6 +17,7 @@ mod config;
 mod count;
 mod file;
 mod flight;
+mod inline;
 mod iov;
 mod job;
 mod memory;

@@ -8,21 +8,20 @@
 //! ```
 //! A queue that is switched off takes nothing: its requests wait, since to answer them would be an effect.
 
-use std::convert::Infallible;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vdpa_mem::{Access, Bytes, Hint, Iova, Section};
-use vdpa_ring::{ChainRef, Segment, Used};
+use vdpa_mem::{Access, Section};
+use vdpa_ring::{ChainRef, Used};
 
-use super::backend::{Inline, Lane};
+use super::backend::Lane;
 use super::config::{DISCARD_SEGMENTS, ID_BYTES};
 use super::count::Count;
 use super::flight::Flight;
+use super::inline::{Near, now};
 use super::job::{Action, Extent, Parcel};
-use super::request::{self, FAILED, HEADER, IOERR, OK, Order, Refused, Rules};
-use super::scatter::{self, Stop, Stray};
+use super::request::{self, HEADER, IOERR, OK, Order, Refused, Rules};
+use super::scatter::{self, Stray, copy_id, locate};
 use super::{BATCH, BlkShared};
 use crate::class::{Desk, Served, Stations, Unit};
 use crate::queue::{Completeness, Halt, Queue};
@@ -42,13 +41,6 @@ pub(super) struct Requests {
     /// Requests that are done and could not be given back yet: the areas of the queue are not mapped.
     unsaid: usize,
     near: Near,
-}
-
-/// Where buffers were last.
-#[derive(Default)]
-struct Near {
-    readable: Hint,
-    writable: Hint,
 }
 
 /// What a batch came to.
@@ -401,112 +393,6 @@ enum Progress {
     Done(u32),
     /// It is under way.
     Begun,
-}
-
-/// Finds the byte of the status.
-#[inline]
-fn locate<'s>(
-    section: &'s Section<'_>,
-    writable: &[Segment],
-    last: u64,
-    near: &mut Hint,
-) -> Result<Bytes<'s>, Stray> {
-    let want = Access::DeviceWrites;
-    let nowhere = Stray {
-        at: Iova::new(0),
-        want,
-    };
-    // Nearly always: the last segment is that one byte, or ends with it.
-    let mut left = last;
-    for segment in writable {
-        let len = u64::from(segment.len);
-        if left < len {
-            let at = segment.addr.checked_add(left).ok_or(nowhere)?;
-            let found = section.translate(at, 1, want, near);
-            return found.map_err(|_| Stray { at, want });
-        }
-        left = left.saturating_sub(len);
-    }
-    Err(nowhere)
-}
-
-/// Copies the identity to the first bytes of the buffer.
-fn copy_id(
-    section: &Section<'_>,
-    writable: &[Segment],
-    id: &[u8; ID_BYTES],
-    near: &mut Hint,
-) -> Result<(), Stray> {
-    let (mut rest, want) = (id.as_slice(), Access::DeviceWrites);
-    let span = (0, ID_BYTES as u64);
-    let walked = scatter::pieces(section, writable, want, span, near, |bytes| {
-        let wrote = bytes.write(0, rest);
-        rest = rest.get(wrote..).unwrap_or_default();
-        Ok::<(), Infallible>(())
-    });
-    match walked {
-        Ok(()) => Ok(()),
-        Err(Stop::Stray(stray)) => Err(stray),
-        Err(Stop::Other(never)) => match never {},
-    }
-}
-
-/// Does a request at once. Answers with the bytes of data written to the driver.
-fn now(
-    lane: &mut dyn Inline,
-    section: &Section<'_>,
-    chain: &ChainRef<'_>,
-    (action, extents): (Action, &[Extent]),
-    stable: bool,
-    near: &mut Near,
-) -> Result<u64, Refused> {
-    let failed = |why: io::Error| {
-        tracing::debug!("{action:?} of {extents:?} failed: {why}");
-        FAILED
-    };
-    let (mut at, len) = extents
-        .first()
-        .map_or((0, 0), |extent| (extent.at, extent.len));
-    let mut each = |bytes: Bytes<'_>| {
-        let begin = at;
-        at = at.saturating_add(bytes.len() as u64);
-        match action {
-            Action::Read => lane.read(begin, &bytes),
-            _ => lane.write(begin, &bytes),
-        }
-    };
-    let stopped = |stop| match stop {
-        Stop::Stray(stray) => Refused::Stray(stray),
-        Stop::Other(why) => failed(why),
-    };
-    match action {
-        Action::Read => {
-            let (part, want) = (chain.writable(), Access::DeviceWrites);
-            scatter::pieces(section, part, want, (0, len), &mut near.writable, each)
-                .map_err(stopped)?;
-            return Ok(len);
-        }
-        Action::Write => {
-            let (part, want, near) = (chain.readable(), Access::DeviceReads, &mut near.readable);
-            scatter::pieces(section, part, want, (HEADER, len), near, &mut each)
-                .map_err(stopped)?;
-        }
-        Action::Flush => lane.flush().map_err(failed)?,
-        Action::Zero { .. } | Action::Discard | Action::Erase => {
-            for Extent { at, len } in extents.iter().filter(|extent| extent.len != 0) {
-                match action {
-                    Action::Zero { unmap } => lane.zero(*at, *len, unmap),
-                    Action::Discard => lane.discard(*at, *len),
-                    _ => lane.erase(*at, *len),
-                }
-                .map_err(failed)?;
-            }
-        }
-    }
-    if stable && action != Action::Flush {
-        lane.flush().map_err(failed)?;
-    }
-    Ok(0)
 }
 
 /// A request of the backend's is over.

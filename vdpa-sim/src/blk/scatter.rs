@@ -1,7 +1,11 @@
 //! The driver's memory of a request, however it is cut.
 
+use std::convert::Infallible;
+
 use vdpa_mem::{Access, Bytes, Hint, Hold, Iova, Section};
 use vdpa_ring::Segment;
+
+use super::config::ID_BYTES;
 
 /// An address of the driver's that may not be used so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,5 +123,52 @@ pub(super) fn read(
     match walked {
         Err(Stop::Stray(stray)) => Err(stray),
         Ok(()) | Err(Stop::Other(())) => Ok(filled),
+    }
+}
+
+/// Finds byte `last` of `segments`, which the device writes: the status.
+#[inline]
+pub(super) fn locate<'s>(
+    section: &'s Section<'_>,
+    writable: &[Segment],
+    last: u64,
+    near: &mut Hint,
+) -> Result<Bytes<'s>, Stray> {
+    let want = Access::DeviceWrites;
+    let nowhere = Stray {
+        at: Iova::new(0),
+        want,
+    };
+    let mut left = last;
+    for segment in writable {
+        let len = u64::from(segment.len);
+        if left < len {
+            let at = segment.addr.checked_add(left).ok_or(nowhere)?;
+            let found = section.translate(at, 1, want, near);
+            return found.map_err(|_| Stray { at, want });
+        }
+        left = left.saturating_sub(len);
+    }
+    Err(nowhere)
+}
+
+/// Copies the identity to the first bytes of the buffer.
+pub(super) fn copy_id(
+    section: &Section<'_>,
+    writable: &[Segment],
+    id: &[u8; ID_BYTES],
+    near: &mut Hint,
+) -> Result<(), Stray> {
+    let (mut rest, want) = (id.as_slice(), Access::DeviceWrites);
+    let span = (0, ID_BYTES as u64);
+    let walked = pieces(section, writable, want, span, near, |bytes| {
+        let wrote = bytes.write(0, rest);
+        rest = rest.get(wrote..).unwrap_or_default();
+        Ok::<(), Infallible>(())
+    });
+    match walked {
+        Ok(()) => Ok(()),
+        Err(Stop::Stray(stray)) => Err(stray),
+        Err(Stop::Other(never)) => match never {},
     }
 }

@@ -61,6 +61,14 @@ impl File {
     }
 }
 
+impl Drop for File {
+    fn drop(&mut self) {
+        // Closing does not do it at once where others still have the open file: the kernel for a request that has just
+        // ended, or a child between fork and exec.
+        open::unlock(&self.file);
+    }
+}
+
 /// A disk in a file.
 pub struct Image {
     file: Arc<File>,

@@ -152,15 +152,24 @@ pub(super) fn open(path: &Path, how: Open) -> Result<(File, u64), ImageError> {
     Ok((file, bytes))
 }
 
-/// Locks the whole file, by what is open and not by who opened it: two devices of one process exclude each other too.
-fn take_lock(file: &File, path: &Path, how: Open) -> Result<(), ImageError> {
-    let lock = |kind: i32| libc::flock {
+/// A lock of this kind on the whole file.
+fn lock(kind: i32) -> libc::flock {
+    libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
+    }
+}
+
+/// Lets go of the lock.
+pub(super) fn unlock(file: &File) {
+    let _closed_soon = fcntl(file, FcntlArg::F_OFD_SETLK(&lock(libc::F_UNLCK)));
+}
+
+/// Locks the whole file, by what is open and not by who opened it: two devices of one process exclude each other too.
+fn take_lock(file: &File, path: &Path, how: Open) -> Result<(), ImageError> {
     let wanted = if how.read_only {
         libc::F_RDLCK
     } else {
