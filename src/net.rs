@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Each queue pair (virtio 1.4 §5.1.2) has buffers of its own, made at the start: nothing is allocated per packet. A
-//! frame is behind a header of 12 bytes, and may be spread over several receive buffers (MRG_RXBUF).
+//! frame is behind a header, and may be spread over several receive buffers (MRG_RXBUF). What work on it is left to the
+//! device, or was left to this driver, stands in the header ([`Header`]): only with what [`Setup::ask`] names.
 //!
 //! ```
 //! # #[cfg(feature = "sim")]
@@ -35,12 +36,17 @@ mod command;
 mod control;
 mod error;
 mod ethernet;
+mod features;
 mod frame;
+mod hashing;
+mod header;
 mod pair;
+mod plan;
 mod ring;
 mod setup;
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use vdpa_core::{Control, Device, Features};
@@ -52,7 +58,10 @@ use self::pair::Pair;
 pub use self::command::Command;
 pub use self::error::NetError;
 pub use self::ethernet::Ethernet;
+pub use self::features::{OFFLOADS, OPTIONAL, RECEIVE_OFFLOADS, TRANSMIT_OFFLOADS};
 pub use self::frame::Frame;
+pub use self::hashing::{HASH_KEY_BYTES, Hashing, Spread};
+pub use self::header::{Checksum, Hash, Header, Segmented, Segments};
 pub use self::ring::{Ring, UnknownRing};
 pub use self::setup::{Setup, Step};
 
@@ -137,7 +146,35 @@ impl NetDriver {
             let len = frame.len();
             return Err(NetError::FrameLength { len, least, most });
         }
-        self.pair(pair)?.push(frame)
+        self.pair(pair)?.push(None, frame)
+    }
+
+    /// The same, with work on the frame left to the device: a checksum to be completed, a large frame to be cut into
+    /// segments. A large frame may have up to 65550 bytes; each of its segments is bound by the MTU.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push); also when the header needs a feature that was not negotiated ([`Setup::ask`]), or
+    /// does not describe the frame.
+    ///
+    /// # Spec
+    /// virtio 1.4 §5.1.9.2.1.
+    pub fn push_with(
+        &mut self,
+        pair: u16,
+        header: &Header,
+        frame: &[u8],
+    ) -> Result<bool, NetError> {
+        let least = Ethernet::HEADER_BYTES;
+        let most = match header.segments {
+            Some(_) => header::MAX_LARGE,
+            None => self.ethernet.max_frame(frame),
+        };
+        if frame.len() < least || frame.len() > most {
+            let len = frame.len();
+            return Err(NetError::FrameLength { len, least, most });
+        }
+        header.check(frame, self.control.features(), &self.ethernet)?;
+        self.pair(pair)?.push(Some(header), frame)
     }
 
     /// Shows the device what was pushed, with one kick at most, and takes back the buffers that it is done with.
@@ -200,6 +237,39 @@ impl NetDriver {
     /// When there is no such pair, or the system cannot wait.
     pub fn wait(&mut self, pair: u16, by: Deadline) -> Result<bool, NetError> {
         self.pair(pair)?.wait(by)
+    }
+
+    /// Asks the device for calls when something arrives at `pair`, for whoever waits on [`fd`](Self::fd) himself. `true`
+    /// if something is there already.
+    ///
+    /// # Errors
+    /// When there is no such pair.
+    pub fn arm(&mut self, pair: u16) -> Result<bool, NetError> {
+        Ok(self.pair(pair)?.arm())
+    }
+
+    /// Asks for silence again.
+    ///
+    /// # Errors
+    /// When there is no such pair.
+    pub fn disarm(&mut self, pair: u16) -> Result<(), NetError> {
+        self.pair(pair)?.disarm();
+        Ok(())
+    }
+
+    /// A file that is readable when something has arrived at `pair`, after [`arm`](Self::arm).
+    ///
+    /// # Errors
+    /// When there is no such pair.
+    pub fn fd(&self, pair: u16) -> Result<BorrowedFd<'_>, NetError> {
+        let count = self.pairs();
+        let there = self.pairs.get(usize::from(pair));
+        Ok(there.ok_or(NetError::NoPair { pair, count })?.fd())
+    }
+
+    /// How many frames were dropped, since what the device wrote in front of them cannot be.
+    pub fn malformed(&self) -> u64 {
+        self.pairs.iter().map(Pair::malformed).sum()
     }
 
     /// Has the device carry out a command, and waits for that.

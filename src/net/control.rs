@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use vdpa_core::session::{Completions, Part};
-use vdpa_core::{DeviceType, Features, Queue};
+use vdpa_core::{Features, Queue};
 use vdpa_mem::Deadline;
 
-use super::{Command, NetError, PATIENCE};
+use super::{Command, NetError, PATIENCE, features};
 
 /// What the device answers when it has done it, virtio 1.4 §5.1.9.
 const OK: u8 = 0;
@@ -31,7 +31,7 @@ impl Commands {
     }
 
     /// What the device answers to `command`; `None` if it does not in time.
-    fn ask(&mut self, command: Command) -> Result<Option<u8>, NetError> {
+    fn ask(&mut self, command: &Command) -> Result<Option<u8>, NetError> {
         let mut bytes = [0; Command::MAX_BYTES];
         let len = command.encode(&mut bytes);
         let Some(lease) = self.queue.lease() else {
@@ -76,10 +76,10 @@ pub(super) fn run(
 ) -> Result<(), NetError> {
     let negotiated = features.contains(command.feature());
     let Some(commands) = commands.filter(|_| negotiated) else {
-        let feature = command.feature().name(DeviceType::Net).unwrap_or("?");
+        let feature = features::name(command.feature());
         return Err(NetError::CommandNotNegotiated { command, feature });
     };
-    match commands.ask(command)? {
+    match commands.ask(&command)? {
         Some(OK) => Ok(()),
         Some(_) => Err(NetError::CommandRefused { command }),
         None => Err(NetError::CommandTimeout {

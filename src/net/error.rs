@@ -50,6 +50,61 @@ pub enum NetError {
         /// The most, by the device's MTU.
         most: usize,
     },
+    /// A header that says that the device has found the checksum right.
+    #[error(
+        "a sent packet's checksum is whole or partial: only a device says that it has verified one"
+    )]
+    VerifiedSent,
+    /// A partial checksum outside the packet.
+    #[error(
+        "a partial checksum of the bytes from {start} on, at {offset} behind that, is not inside the payload of a frame \
+         of {len} bytes"
+    )]
+    ChecksumPlace {
+        /// Where its bytes begin.
+        start: u16,
+        /// Where it stands, from there on.
+        offset: u16,
+        /// Bytes of the frame.
+        len: usize,
+    },
+    /// Segments that cannot be.
+    #[error(
+        "a frame of {len} bytes cannot be cut into segments of {size} bytes behind {header_len} of headers: that takes a \
+         partial checksum, headers within the frame, and 1 to {most} bytes for both together"
+    )]
+    SegmentSize {
+        /// Payload of a segment.
+        size: u16,
+        /// Bytes of all headers.
+        header_len: u16,
+        /// Bytes of the frame.
+        len: usize,
+        /// The longest frame on the network.
+        most: usize,
+    },
+    /// The device was not asked to do this, or cannot.
+    #[error(
+        "the frame needs {feature}, which was not negotiated: name it in Setup::ask, if the device offers it"
+    )]
+    OffloadNotNegotiated {
+        /// The feature.
+        feature: &'static str,
+    },
+    /// A feature asked for that this driver knows nothing of.
+    #[error("the driver cannot use {features}: it can be asked for {known}")]
+    FeatureUnknown {
+        /// The features that it does not know.
+        features: String,
+        /// Those that it does.
+        known: String,
+    },
+    /// A table of receive-side scaling that no device takes.
+    #[error("a table of {len} entries: 1 to 128 are possible, a power of two")]
+    SpreadTable {
+        /// Its entries.
+        len: usize,
+    },
     /// The control queue is not there, or not for this.
     #[error("the command to set {command} needs the feature {feature}, which was not negotiated")]
     CommandNotNegotiated {
@@ -85,12 +140,14 @@ pub enum NetError {
         size: u16,
     },
     /// The device used a buffer for less than a receive header.
-    #[error("receive queue {pair}: the device wrote {len} bytes, less than the header of 12")]
+    #[error("receive queue {pair}: the device wrote {len} bytes, less than the header of {header}")]
     FrameShort {
         /// The queue pair.
         pair: u16,
         /// Bytes written.
         len: u32,
+        /// Bytes of the header.
+        header: usize,
     },
     /// The device or its rings.
     #[error(transparent)]
@@ -105,6 +162,12 @@ impl NetError {
             | Self::Pairs { .. }
             | Self::NoPair { .. }
             | Self::FrameLength { .. }
+            | Self::VerifiedSent
+            | Self::ChecksumPlace { .. }
+            | Self::SegmentSize { .. }
+            | Self::OffloadNotNegotiated { .. }
+            | Self::FeatureUnknown { .. }
+            | Self::SpreadTable { .. }
             | Self::CommandNotNegotiated { .. } => ErrorKind::Misuse,
             Self::RingNotOffered { .. } | Self::CommandRefused { .. } => ErrorKind::Unsupported,
             Self::CommandTimeout { .. } => ErrorKind::Busy,

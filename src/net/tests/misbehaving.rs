@@ -12,7 +12,7 @@ use vdpa_core::{
 use vdpa_mem::{Access, Bytes, Fault, Hint, Iova};
 use vdpa_ring::{Areas, Batch, DeviceMem, Format, RingFeatures, SplitDevice, Used, area_sizes};
 
-use super::super::{NetDriver, NetError, Setup};
+use super::super::{Checksum, Header, NetDriver, NetError, OFFLOADS, Segmented, Setup};
 
 /// A network device that does nothing by itself: the test writes what it "received".
 struct Puppet {
@@ -143,7 +143,11 @@ impl<'s> DeviceMem for Mem<'s> {
 fn started(offered: Features) -> (Arc<Puppet>, NetDriver) {
     let puppet = Puppet::new(offered);
     let device = Device::new(puppet.clone(), Relay::new()).unwrap();
-    let driver = NetDriver::start(device, &Setup::default()).unwrap();
+    let setup = Setup {
+        ask: OFFLOADS,
+        ..Setup::default()
+    };
+    let driver = NetDriver::start(device, &setup).unwrap();
     (puppet, driver)
 }
 
@@ -224,6 +228,96 @@ fn a_frame_whose_buffers_come_one_by_one_is_whole_with_the_last() {
         puppet.deliver(&begins(1), 12);
     }
     assert_eq!(lengths(&mut driver).unwrap(), [0; 16]);
+}
+
+/// A frame of 66 bytes behind a header of these first bytes.
+fn headed(header: [u8; 10]) -> [u8; 78] {
+    let mut bytes = [7; 78];
+    bytes[..10].copy_from_slice(&header);
+    bytes[10..12].copy_from_slice(&1u16.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_header_that_was_not_negotiated_drops_its_frame_and_no_other() {
+    let offered = net::GUEST_CSUM | net::GUEST_TSO4 | net::MRG_RXBUF;
+    let (puppet, mut driver) = started(offered);
+    let tso4 = [1, 1, 54, 0, 4, 0, 34, 0, 16, 0];
+    // Right; over IPv6, which was not negotiated; a checksum behind the frame's end; right.
+    puppet.deliver(&headed(tso4), 78);
+    puppet.deliver(&headed([1, 4, 54, 0, 4, 0, 34, 0, 16, 0]), 78);
+    puppet.deliver(&headed([1, 0, 0, 0, 0, 0, 60, 0, 16, 0]), 78);
+    puppet.deliver(&headed([2, 0, 0, 0, 0, 0, 0, 0, 0, 0]), 78);
+    let mut headers = Vec::new();
+    let each = |frame: &super::super::Frame<'_>| headers.push(frame.header());
+    assert_eq!(driver.receive(0, each).unwrap(), 2);
+    assert_eq!(driver.malformed(), 2);
+    let segments = headers[0].segments.unwrap();
+    assert_eq!((segments.of, segments.size), (Segmented::TcpV4, 4));
+    assert_eq!(headers[1].checksum, Checksum::Verified);
+    // Their buffers are with the device again.
+    for _ in 0..16 {
+        puppet.deliver(&begins(1), 12);
+    }
+    assert_eq!(lengths(&mut driver).unwrap(), [0; 16]);
+}
+
+#[test]
+fn without_offloads_a_header_means_nothing() {
+    let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
+    puppet.deliver(&headed([7, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]), 78);
+    let each = |frame: &super::super::Frame<'_>| assert_eq!(frame.header(), Header::NONE);
+    assert_eq!(driver.receive(0, each).unwrap(), 1);
+}
+
+#[test]
+fn a_large_frame_fits_the_buffers_with_and_without_merging() {
+    let offered = net::GUEST_CSUM | net::GUEST_TSO4;
+    let (_, driver) = started(offered);
+    // The puppet's queue has 16 buffers, each with room for the longest there is.
+    assert_eq!(driver.frames_in_flight(65_550), 16);
+    let (_, driver) = started(offered | net::MRG_RXBUF);
+    // All of them together: 4 KiB and a bit.
+    assert_eq!(driver.frames_in_flight(65_550), 1);
+}
+
+#[test]
+fn the_header_is_longer_with_a_hash() {
+    let puppet = Puppet::new(net::HASH_REPORT | net::MRG_RXBUF);
+    let device = Device::new(puppet.clone(), Relay::new()).unwrap();
+    let setup = Setup {
+        ask: net::HASH_REPORT.mask(),
+        ..Setup::default()
+    };
+    let mut driver = NetDriver::start(device, &setup).unwrap();
+    let mut bytes = [7; 24];
+    bytes[..20].fill(0);
+    bytes[10] = 1;
+    bytes[12..18].copy_from_slice(&[4, 3, 2, 1, 5, 0]);
+    puppet.deliver(&bytes, 24);
+    let mut got = Vec::new();
+    driver
+        .receive(0, |frame| {
+            let hash = frame.hash().unwrap();
+            got.push((frame.len(), hash.value, hash.report));
+        })
+        .unwrap();
+    assert_eq!(got, [(4, 0x0102_0304, 5)]);
+    puppet.deliver(&begins(1), 16);
+    let error = lengths(&mut driver).unwrap_err().to_string();
+    assert!(error.contains("header of 20"), "{error}");
+}
+
+#[test]
+fn features_that_the_driver_knows_nothing_of_are_refused() {
+    let device = Device::new(Puppet::new(Features::NONE), Relay::new()).unwrap();
+    let setup = Setup {
+        ask: net::RSC_EXT.mask(),
+        ..Setup::default()
+    };
+    let error = NetDriver::start(device, &setup).unwrap_err();
+    assert!(error.to_string().contains("RSC_EXT"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Misuse);
 }
 
 #[test]
