@@ -44,6 +44,9 @@ mod pair;
 mod plan;
 mod ring;
 mod setup;
+#[cfg(feature = "smoltcp")]
+pub mod smoltcp;
+mod wait;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -237,6 +240,25 @@ impl NetDriver {
     /// When there is no such pair, or the system cannot wait.
     pub fn wait(&mut self, pair: u16, by: Deadline) -> Result<bool, NetError> {
         self.pair(pair)?.wait(by)
+    }
+
+    /// Waits until something has arrived at any pair, or one of these files is readable. `false` when the deadline passes
+    /// first.
+    ///
+    /// # Errors
+    /// When the system cannot wait.
+    pub fn wait_any(&mut self, also: &[BorrowedFd<'_>], by: Deadline) -> Result<bool, NetError> {
+        let mut there = false;
+        for pair in &mut self.pairs {
+            there |= pair.arm();
+        }
+        let fds = self.pairs.iter().map(Pair::fd).chain(also.iter().copied());
+        let waited = match there {
+            true => Ok(true),
+            false => wait::readable(fds, by),
+        };
+        self.pairs.iter_mut().for_each(Pair::disarm);
+        waited
     }
 
     /// Asks the device for calls when something arrives at `pair`, for whoever waits on [`fd`](Self::fd) himself. `true`

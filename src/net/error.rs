@@ -149,6 +149,12 @@ pub enum NetError {
         /// Bytes of the header.
         header: usize,
     },
+    /// The system cannot wait for what arrives.
+    #[error("cannot wait for what arrives")]
+    Wait {
+        /// What it says.
+        source: std::io::Error,
+    },
     /// The device or its rings.
     #[error(transparent)]
     Device(#[from] vdpa_core::Error),
@@ -172,6 +178,7 @@ impl NetError {
             Self::RingNotOffered { .. } | Self::CommandRefused { .. } => ErrorKind::Unsupported,
             Self::CommandTimeout { .. } => ErrorKind::Busy,
             Self::FrameBuffers { .. } | Self::FrameShort { .. } => ErrorKind::PeerMisbehaved,
+            Self::Wait { .. } => ErrorKind::Io,
             Self::Device(error) => error.kind(),
         }
     }

@@ -25,6 +25,16 @@ pub struct Setup {
     pub decline: Features,
 }
 
+impl Setup {
+    /// The default, with these features asked for as well.
+    pub fn asking(features: Features) -> Self {
+        Self {
+            ask: features,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Setup {
     /// Split rings as large as the device has them, one pair, no offloads, and every frame is received.
     fn default() -> Self {
