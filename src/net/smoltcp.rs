@@ -3,7 +3,7 @@
 //! ```text
 //!   sockets ─ Interface::poll ─▶ transmit ─▶ Merge ─▶ NetDriver::push_with ─▶ device
 //!                             ◀─ receive  ◀─ inbox ◀─ NetDriver::receive   ◀─ device
-//!   then flush, or wait, which flushes first
+//!   then wait, which shows the device what was sent
 //! ```
 //!
 //! What was negotiated is used: with CSUM the device completes checksums, with HOST_TSO4 and HOST_TSO6 consecutive
@@ -163,7 +163,8 @@ impl Phy {
         self.inbox.wrong
     }
 
-    /// Shows the device all that the stack has sent. Belongs behind each poll of the interface.
+    /// Shows the device all that the stack has sent. Belongs behind the polls of the interface, unless a
+    /// [`wait`](Self::wait) follows.
     ///
     /// # Errors
     /// When the device broke a queue, now or since the last time.
@@ -177,6 +178,9 @@ impl Phy {
     /// Flushes, and waits until something has arrived, or can be sent again after the device was behind. `false` when the
     /// deadline passes first.
     ///
+    /// The interface sends one packet a socket at each poll, and has a delay of 0 while there is more. So with a deadline
+    /// that has passed, what was sent since the last time may stay for what follows it to be put together with.
+    ///
     /// # Errors
     /// As for [`flush`](Self::flush), or when the system cannot wait.
     pub fn wait(&mut self, by: Deadline) -> Result<bool, NetError> {
@@ -188,7 +192,9 @@ impl Phy {
     /// # Errors
     /// As for [`wait`](Self::wait).
     pub fn wait_also(&mut self, also: &[BorrowedFd<'_>], by: Deadline) -> Result<bool, NetError> {
-        self.flush()?;
+        if !self.outbox.grows() || !by.expired() {
+            self.flush()?;
+        }
         if !self.inbox.frames.is_empty() {
             return Ok(true);
         }
@@ -201,8 +207,6 @@ impl Phy {
 
     /// Takes what has arrived at all pairs into the inbox.
     fn fetch(&mut self) -> Result<(), NetError> {
-        // What was sent so far is seen before the device is looked at again.
-        self.outbox.flush()?;
         for pair in 0..self.outbox.driver.pairs() {
             let inbox = &mut self.inbox;
             self.outbox

@@ -28,6 +28,8 @@ pub(super) struct Outbox {
     behind: VecDeque<Behind>,
     traffic: Vec<Traffic>,
     unseen: u32,
+    /// The stack has sent something since the last question.
+    grown: bool,
     completes: bool,
     segments_v4: bool,
     segments_v6: bool,
@@ -54,6 +56,7 @@ impl Outbox {
             behind: VecDeque::new(),
             traffic: vec![Traffic::default(); usize::from(driver.pairs())],
             unseen: 0,
+            grown: false,
             completes: features.contains(net::CSUM),
             segments_v4: features.contains(net::HOST_TSO4),
             segments_v6: features.contains(net::HOST_TSO6),
@@ -64,6 +67,11 @@ impl Outbox {
     /// Whether the device has to send something before more can be taken.
     pub(super) fn is_behind(&self) -> bool {
         !self.behind.is_empty()
+    }
+
+    /// Whether the stack has sent something since this was asked last.
+    pub(super) fn grows(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
     pub(super) fn sent(&self, pair: u16) -> Traffic {
@@ -81,6 +89,7 @@ impl Outbox {
         frame.clear();
         frame.resize(len, 0);
         let result = f(&mut frame);
+        self.grown = true;
         let sent = self.send(&mut frame);
         self.scratch = frame;
         (result, sent)
