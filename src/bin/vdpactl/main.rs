@@ -1,13 +1,14 @@
 //! `vdpactl`: looks at vDPA devices, and drives them.
 //!
 //! Exit codes: 0 all well; 1 it ran, and found a difference or a failure; 2 bad input, and nothing was done.
-//! With `--json` one object goes to standard output, and all other text to standard error.
+//! With `--json` one object goes to standard output (an object a line for `echo`), and all other text to standard error.
 
 mod bench;
 mod completions;
 mod demo;
 mod dev;
 mod disk;
+mod echo;
 mod exchange;
 mod failure;
 mod measure;
@@ -64,6 +65,7 @@ fn run(command: Command, output: &mut Output) -> Result<Verdict, Failure> {
         } => dev::show(&spec, output),
         Command::Replay(options) => replay::run(&options, output),
         Command::Bench(options) => bench::run(&options, output),
+        Command::Echo(options) => echo::run(&options, output),
         Command::Completions { shell } => completions::run(shell, output),
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use smoltcp::wire::IpCidr;
 use vdpa::net::Ring;
 
 /// Looks at vDPA devices, and drives them.
@@ -75,6 +76,13 @@ pub(crate) enum Command {
     /// number, and `verified` counts those that came back whole and in order. Latency is measured after that, with one
     /// packet under way at a time.
     Bench(Bench),
+    /// Answer ARP, ping, and what is sent to a UDP or TCP port, as a host behind a network device
+    ///
+    /// Neighbours find it by ARP and IPv6 neighbour discovery; it answers echo requests, and returns whatever is sent to
+    /// its port. All queue pairs are served. It ends well on SIGTERM or SIGINT, with what it has counted. With --json each
+    /// line is an object with an event: ready, statistics, stopped. `large` counts frames that are cut into segments on
+    /// their way, `partial` those whose checksum is completed there.
+    Echo(Echo),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -131,10 +139,56 @@ pub(crate) struct Bench {
     pub(crate) seconds: f64,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Echo {
+    /// The device, as in sim:net,port=tap:tap0
+    pub(crate) spec: String,
+    /// An address with its prefix, IPv4 or IPv6; may be given up to seven times
+    #[arg(long, value_name = "CIDR", default_value = "192.0.2.2/24", value_parser = cidr)]
+    pub(crate) ip: Vec<IpCidr>,
+    /// The UDP and TCP port that returns what it is sent
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// Ring format: split, packed, split-in-order or packed-in-order
+    #[arg(long, value_name = "RING", default_value_t, value_parser = ring())]
+    pub(crate) ring: Ring,
+    /// Queue pairs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=0x7fff))]
+    pub(crate) pairs: u16,
+    /// Leave no checksum and no segmentation to the device
+    #[arg(long)]
+    pub(crate) no_offloads: bool,
+    /// TCP connections at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) connections: u16,
+    /// Seconds between two lines of statistics, 0 for none
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = pause)]
+    pub(crate) every: f64,
+    /// End by itself after so long
+    #[arg(long, value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+}
+
 fn ring() -> impl clap::builder::TypedValueParser<Value = Ring> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
 
     PossibleValuesParser::new(Ring::ALL.map(Ring::name)).try_map(|name| name.parse::<Ring>())
+}
+
+fn cidr(text: &str) -> Result<IpCidr, String> {
+    let wrong = || "an address with its prefix, as in 192.0.2.2/24 or fd00::2/64".to_owned();
+    let cidr: IpCidr = text.parse().map_err(|()| wrong())?;
+    match cidr.address().is_unicast() {
+        true => Ok(cidr),
+        false => Err("no address of a single host".to_owned()),
+    }
+}
+
+fn pause(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds == 0.0 || (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("seconds are a number from 0.05 to 3600, or 0".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
