@@ -40,6 +40,7 @@ stage() {
   command -v git >/dev/null || packages+=(git)
   command -v shellcheck >/dev/null || packages+=(shellcheck)
   command -v ip >/dev/null || packages+=(iproute2)
+  command -v ping >/dev/null || packages+=(iputils-ping)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
       export DEBIAN_FRONTEND=noninteractive

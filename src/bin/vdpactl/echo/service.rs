@@ -184,6 +184,7 @@ fn stream_socket() -> tcp::Socket<'static> {
     let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BYTES]);
     let mut socket = tcp::Socket::new(buffer(), buffer());
     socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
     socket.set_timeout(Some(SILENCE.into()));
     socket
 }
