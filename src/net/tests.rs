@@ -1,3 +1,5 @@
 mod misbehaving;
 #[cfg(feature = "sim")]
+mod offloads;
+#[cfg(feature = "sim")]
 mod simulated;

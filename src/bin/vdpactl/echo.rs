@@ -28,6 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Answers until a signal, the time given, or the end of the device.
 pub(crate) fn run(options: &Echo, output: &mut Output) -> Result<Verdict, Failure> {
+    let addresses = addresses(options)?;
     // Before the device's threads begin: they inherit it.
     let signals = Signals::block()?;
     let setup = Setup {
@@ -43,7 +44,7 @@ pub(crate) fn run(options: &Echo, output: &mut Output) -> Result<Verdict, Failur
     let driver = NetDriver::start(device, &setup).map_err(Failure::setup)?;
     let events = driver.control().events()?;
     let phy = Phy::new(driver)?;
-    let mut service = Service::new(phy, &addresses(options)?, options.port, options.connections);
+    let mut service = Service::new(phy, &addresses, options.port, options.connections);
 
     let ready = Ready::of(options, &service);
     output.object(&ready)?;
