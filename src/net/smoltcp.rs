@@ -288,7 +288,7 @@ impl Device for Phy {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.driver().ethernet().max_untagged();
-        capabilities.checksum.tcp = duty.clone();
+        capabilities.checksum.tcp = duty;
         capabilities.checksum.udp = duty;
         capabilities
     }

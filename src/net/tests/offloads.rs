@@ -34,7 +34,7 @@ fn segment(len: usize) -> Vec<u8> {
     let begun = sum(&frame[26..34], 6 + 20 + len as u32);
     frame[50..52].copy_from_slice(&begun.to_be_bytes());
     let bytes = frame[HEADERS..].iter_mut().enumerate();
-    bytes.for_each(|(at, byte)| *byte = (at * 7 ^ (at >> 8)) as u8);
+    bytes.for_each(|(at, byte)| *byte = ((at * 7) ^ (at >> 8)) as u8);
     frame
 }
 
