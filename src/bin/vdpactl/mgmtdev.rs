@@ -7,6 +7,9 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::words::filled;
 
+/// Characters in a line.
+const WIDTH: usize = 100;
+
 #[derive(Serialize)]
 struct Report {
     mgmtdevs: Vec<Parent>,
@@ -146,12 +149,16 @@ fn tell_keys(keys: &[Key], output: &mut Output) -> Result<(), Failure> {
     let paint = output.paint();
     let width = keys.iter().map(|key| key.name.len()).max().unwrap_or(0);
     for key in keys {
-        output.say(&format!(
-            "  {:<width$}  {}  {}",
-            key.name,
-            key.about,
-            paint.faint(format!("({})", key.values)),
-        ))?;
+        let values = format!("({})", key.values);
+        let line = format!("  {:<width$}  {}", key.name, key.about);
+        if line.chars().count() + 2 + values.chars().count() <= WIDTH {
+            output.say(&format!("{line}  {}", paint.faint(values)))?;
+            continue;
+        }
+        output.say(&line)?;
+        for values in filled(values.split(' '), WIDTH - width - 4) {
+            output.say(&format!("  {:<width$}  {}", "", paint.faint(values)))?;
+        }
     }
     Ok(())
 }
