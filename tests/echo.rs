@@ -68,6 +68,7 @@ fn every_event_has_its_keys() {
     assert!(addresses.contains(&"192.0.2.9/24".into()) && addresses.contains(&"fd00::9/64".into()));
     assert_eq!((&ready["pairs"], &ready["port"]), (&2.into(), &7.into()));
     let expected = [
+        "broken",
         "connections",
         "datagram_bytes",
         "datagrams",

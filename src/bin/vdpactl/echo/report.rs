@@ -38,6 +38,8 @@ pub(super) struct Totals {
     datagram_bytes: u64,
     connections: u64,
     stream_bytes: u64,
+    /// How often all connections ended over what a peer had sent.
+    broken: u64,
     malformed: u64,
     wrong_checksums: u64,
     /// What the device itself has counted, where it counts.
@@ -126,6 +128,7 @@ impl Totals {
             datagram_bytes,
             connections,
             stream_bytes,
+            broken,
         } = service.answered();
         Self {
             event,
@@ -136,6 +139,7 @@ impl Totals {
             datagram_bytes,
             connections,
             stream_bytes,
+            broken,
             malformed: driver.malformed(),
             wrong_checksums: phy.wrong_checksums(),
             device,
