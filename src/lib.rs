@@ -35,6 +35,7 @@
 //! |---|---|
 //! | `sim` (default) | the parent `sim` |
 //! | `layers` (default) | `trace=` and `fault=` in any device string |
+//! | `smoltcp` (default) | [`net::smoltcp`]: TCP and UDP over any network device |
 //! | `cli` (default) | the program `vdpactl` |
 //! | `vm-memory` (default) | [`map_guest`](vdpa_core::DmaHandle::map_guest): any guest memory in one call |
 
@@ -70,6 +71,26 @@ pub use vdpa_mem::{AddressSpace, Deadline, Iova, Mapping, Region};
 /// let a = registry.open("sim:net,port=wire:lab")?;
 /// let b = registry.open("sim:net,port=wire:lab")?;
 /// # drop((a, b));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sim"))]
+/// # fn main() {}
+/// ```
+///
+/// What the management side may change of a device goes through it too, while a driver uses the device, which is told:
+///
+/// ```
+/// # #[cfg(feature = "sim")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use vdpa::core::{Attr, Event, LinkState};
+/// use vdpa::net::{NetDriver, Setup};
+///
+/// let registry = vdpa::registry();
+/// let driver = NetDriver::start(registry.open("sim:net")?, &Setup::default())?;
+/// let (control, name) = (driver.control(), &driver.control().device().info().name);
+/// let events = control.events()?;
+/// registry.dev_set("sim", name, Attr::Link(LinkState::Down))?;
+/// assert_eq!(events.try_next(), Some(Event::Config));
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "sim"))]

@@ -1,4 +1,4 @@
-//! TCP and UDP over any network device of the contract: the stack [`smoltcp`](::smoltcp) on a [`NetDriver`].
+//! TCP and UDP over any network device of the contract: the stack [`smoltcp`] on a [`NetDriver`].
 //!
 //! ```text
 //!   sockets ─ Interface::poll ─▶ transmit ─▶ Merge ─▶ NetDriver::push_with ─▶ device
@@ -10,6 +10,11 @@
 //! segments of a connection go to it as one large segment; with GUEST_CSUM and GUEST_TSO4 and GUEST_TSO6 the stack takes
 //! what another host never put on a wire as it is, up to 64 KiB at a time. [`Phy::ASK`] is all of these. All queue pairs
 //! are served; a connection's packets leave by the same one.
+//!
+//! The stack is version 0.12, which panics when a peer sends more than the window that a TCP socket gave it last, and takes
+//! a scaled window that shrank in rounding for such a case. With a receive buffer of at most 65,535 bytes nothing is
+//! scaled; against peers that break the rules a socket without [acknowledgement
+//! delay](::smoltcp::socket::tcp::Socket::set_ack_delay) is safe as long as it is polled before its delay is asked for.
 //!
 //! ```
 //! # #[cfg(feature = "sim")]
