@@ -54,6 +54,7 @@ fn answered_in_full(name: &'static str, setup: Setup) {
         }
         ping::answers_in_fragments(ADDRESS_V4, 6000, 5);
         ping::answers(ADDRESS_V6, 1400, 20);
+        ping::all_answered();
         streams::come_back(ADDRESS_V4, 20_000, FLOWS, 2 << 20);
         streams::come_back(ADDRESS_V6, 21_000, 1, 4 << 20);
         datagrams::come_back(ADDRESS_V4, 22_000, FLOWS, 600);
