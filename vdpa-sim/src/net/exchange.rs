@@ -115,6 +115,23 @@ impl Exchange {
         Some(parcel)
     }
 
+    /// Shows `show` the batches that wait for each pair of a device in this epoch. No pair is served meanwhile.
+    pub(super) fn waiting(&self, epoch: u64, show: &mut dyn FnMut(u16, &FrameBatch)) {
+        for (inbox, pair) in self.pairs.iter().zip(0_u16..) {
+            // Each goes to the end, and in the end all are where they were.
+            for _ in 0..inbox.full.len() {
+                let Some(parcel) = inbox.full.pop() else {
+                    break;
+                };
+                if parcel.batch.epoch == epoch {
+                    show(pair, &parcel.batch);
+                }
+                // It made the room.
+                let _back = inbox.full.push(parcel);
+            }
+        }
+    }
+
     /// An empty batch. Made on demand: in the steady state there are as many as are under way.
     pub(super) fn spare(&self) -> Box<FrameBatch> {
         self.empty
@@ -167,6 +184,25 @@ mod tests {
         }
         assert!(exchange.take(129).is_none());
         assert!(exchange.give(0, 130, parcel(&exchange, 1)).is_err());
+    }
+
+    #[test]
+    fn what_waits_is_shown_and_stays_in_its_order() {
+        let exchange = Exchange::new(&Presence::new(true), 3, 1514);
+        for number in 0..5 {
+            let mut parcel = parcel(&exchange, number);
+            parcel.batch.epoch = if number == 2 { 8 } else { 9 };
+            assert!(exchange.give(0, 1, parcel).is_ok());
+        }
+        for _ in 0..2 {
+            let mut seen = Vec::new();
+            exchange.waiting(9, &mut |pair, batch| {
+                seen.extend(batch.packets().map(|(_, frame)| (pair, frame[0])));
+            });
+            assert_eq!(seen, [(1, 0), (1, 1), (1, 3), (1, 4)]);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| exchange.take(1)).collect();
+        assert!(order.iter().map(|parcel| parcel.rules).eq(0..5));
     }
 
     #[test]

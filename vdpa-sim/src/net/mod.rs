@@ -341,8 +341,8 @@ impl Class for Net {
         let NetShared {
             settled,
             presence,
-            stow,
             coalescing,
+            stow,
             ..
         } = &*self.shared;
         let state = Saved {
@@ -355,7 +355,8 @@ impl Class for Net {
             coalescing: coalescing.save(self.shared.pairs(settled.features())),
         };
         let mut waiting = stow.waiting(presence.epoch());
-        waiting.extend(waiting::of(&*self.port));
+        let exchange = self.shared.exchange.get();
+        waiting.extend(waiting::of(&*self.port, exchange, presence.epoch()));
         waiting::pack(state.to_bytes(), &waiting)
     }
 
@@ -363,8 +364,8 @@ impl Class for Net {
         let NetShared {
             settled,
             presence,
-            stow,
             coalescing,
+            stow,
             ..
         } = &*self.shared;
         let features = settled.features();

@@ -1,7 +1,8 @@
 //! Frames that wait in the port for the driver, as part of the device's state.
 //!
 //! A device that is moved leaves its port behind, with the frames that its driver has not received for want of buffers.
-//! They go along, and are given to the driver before what comes at the new place.
+//! They go along, and are given to the driver before what comes at the new place. With steering that holds for what
+//! waits for a pair, and not for what a pair is sorting when it finds another one's queue full.
 //!
 //! ```text
 //!  "wait" | version u16 = 1 | 0 u16 | the rest of the state: bytes u32, and these
@@ -15,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::exchange::{self, Exchange};
 use crate::frames::{BATCH_FRAMES, FrameBatch};
 use crate::offload::{self, Header, Segments};
 use crate::port::{DEPTH, Lane, Port, Room};
@@ -38,10 +40,14 @@ pub(super) struct Waiting {
     frame: Vec<u8>,
 }
 
-/// What waits in a port.
-pub(super) fn of(port: &dyn Port) -> Vec<Waiting> {
+/// What waits in a port, and before that for the pairs that it was steered to already, of a device in this epoch.
+pub(super) fn of(port: &dyn Port, exchange: Option<&Exchange>, epoch: u64) -> Vec<Waiting> {
     let mut all = Vec::new();
-    port.waiting(&mut |pair, batch| all.extend(packets(pair, batch)));
+    let mut show = |pair, batch: &FrameBatch| all.extend(packets(pair, batch));
+    if let Some(exchange) = exchange {
+        exchange.waiting(epoch, &mut show);
+    }
+    port.waiting(&mut show);
     all
 }
 
@@ -105,7 +111,7 @@ pub(super) fn unpack(from: &[u8], pairs: u16) -> Result<(&[u8], Vec<Waiting>), S
     let state = rest.bytes(len, "state")?;
     let count = rest.u32("number of waiting frames")?;
     let most = u64::from(pairs)
-        .saturating_mul((DEPTH as u64).saturating_add(1))
+        .saturating_mul((DEPTH.saturating_add(exchange::DEPTH) as u64).saturating_add(1))
         .saturating_mul(BATCH_FRAMES as u64);
     if u64::from(count) > most {
         return Err(format!(
@@ -428,9 +434,9 @@ mod tests {
         }
         let long = [&bytes[..], &[0]].concat();
         assert_eq!(unpack(&long, 2).unwrap_err(), "1 bytes are left over");
-        let many = pack(b"x".to_vec(), &vec![plain(0, vec![1]); 1089]);
+        let many = pack(b"x".to_vec(), &vec![plain(0, vec![1]); 1601]);
         let why = unpack(&many, 1).unwrap_err();
-        assert_eq!(why, "1089 frames wait: 1088 are legal with 1 pairs");
+        assert_eq!(why, "1601 frames wait: 1600 are legal with 1 pairs");
         let mut beyond = plain(0, vec![1; 60]);
         beyond.header = Header {
             flags: Header::NEEDS_CSUM,
