@@ -95,9 +95,10 @@ fn ours<'a, D: DriverHalf + 'a, E: DeviceHalf + 'a>(
     let mut sender = Sender::<D>::new(arena, place, shape, len);
     let mut receiver = Receiver::<E>::new(shape, len);
     let mut reader = arena.space.reader();
+    let mut spots = place.spots();
     move |slice| {
         drive(&mut sender, slice, || {
-            receiver.receive_translated(&mut reader, &place)
+            receiver.receive_translated(&mut reader, &mut spots)
         })
     }
 }

@@ -79,11 +79,12 @@ fn hop<'a, D: DriverHalf + 'a, E: DeviceHalf + 'a>(
     let mut sender = Sender::<D>::new(arena, place, shape, len);
     let mut receiver = Receiver::<E>::new(shape, len);
     let mut reader = arena.space.reader();
+    let mut spots = place.spots();
     move |batches| {
         let before = receiver.received();
         for _ in 0..batches {
             sender.send(BATCH);
-            receiver.receive_translated(&mut reader, &place);
+            receiver.receive_translated(&mut reader, &mut spots);
             sender.reclaim();
         }
         receiver.received() - before

@@ -134,6 +134,7 @@ fn device<'a, D: DriverHalf + 'a, E: DeviceHalf + 'a>(
     let mut sender = Sender::<D>::with_buffers(arena, place, shape, 64, spots);
     let mut receiver = Receiver::<E>::new(shape, 64);
     let mut reader = space.reader();
+    let mut spots = place.spots();
     move |slice| {
         let mut watch = Stopwatch::new();
         let before = sender.sent();
@@ -143,7 +144,7 @@ fn device<'a, D: DriverHalf + 'a, E: DeviceHalf + 'a>(
                 for _ in 0..sent.div_ceil(BATCH) {
                     match mappings {
                         0 => receiver.receive(&direct),
-                        _ => receiver.receive_translated(&mut reader, &place),
+                        _ => receiver.receive_translated(&mut reader, &mut spots),
                     };
                 }
             });

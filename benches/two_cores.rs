@@ -183,7 +183,8 @@ fn ours<'a, D: DriverHalf + 'a, E: DeviceHalf + 'a>(
                 receiver
             };
             let mut reader = arena.space.reader();
-            move || receiver.receive_translated(&mut reader, &place)
+            let mut spots = place.spots();
+            move || receiver.receive_translated(&mut reader, &mut spots)
         };
         both(cpus, slice, make_send, make_receive)
     }

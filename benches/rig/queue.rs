@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vdpa_mem::{Access, AddressSpace, Bytes, GuestRegion, Iova, Window};
+use vdpa_mem::{Access, AddressSpace, Bytes, GuestRegion, Iova, Spots, Window};
 use vdpa_ring::{
     AddError, Areas, Batch, Completion, DeviceMem, DriverMem, Format, PackedDevice, PackedDriver,
     RingError, RingFeatures, RingMem, Segment, SplitDevice, SplitDriver, Used, area_sizes,
@@ -186,6 +186,12 @@ impl Place {
             driver: area(self.driver),
             device: area(self.device),
         }
+    }
+
+    /// The areas as a device finds them again and again.
+    pub fn spots(&self) -> Spots<3> {
+        let spot = |(at, bytes)| (Iova::new(at), bytes, Access::Both);
+        Spots::new([self.descriptor, self.driver, self.device].map(spot))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Reader, Section};
+use vdpa_mem::{Access, Bytes, Cursor, Fault, Hint, Iova, Reader, Section, Spots};
 use vdpa_ring::{Areas, Batch, Completion, DeviceMem, DriverMem, Segment, Used};
 
 use super::queue::{Arena, BATCH, DeviceHalf, DriverHalf, Place, SLOTS, STRIDE, Shape};
@@ -121,8 +121,42 @@ impl<'m, D: DriverHalf> Sender<'m, D> {
 
 /// How a device reaches memory: its queue's areas, and what chains point to.
 pub trait Reach: DeviceMem {
-    /// The bytes at `at`, up to `len`.
-    fn span(&self, at: Iova, len: u32, near: &mut Hint) -> Result<Bytes<'_>, Fault>;
+    /// The part of memory that a loop keeps at hand.
+    type View<'v>: View<'v>
+    where
+        Self: 'v;
+    /// The one used last.
+    fn view(&self, near: &Hint) -> Self::View<'_>;
+}
+
+/// Memory that a loop keeps at hand.
+pub trait View<'v>: Sized {
+    /// The `len` bytes at `at`, if they are in view.
+    fn span(&mut self, at: Iova, len: u32) -> Option<Bytes<'v>>;
+    /// The same for what is not.
+    fn turn(&mut self, at: Iova, len: u32, near: &mut Hint) -> Result<Bytes<'v>, Fault>;
+}
+
+impl<'v> View<'v> for Bytes<'v> {
+    #[inline(always)]
+    fn span(&mut self, at: Iova, len: u32) -> Option<Bytes<'v>> {
+        self.slice(at.get() as usize, len as usize)
+    }
+
+    fn turn(&mut self, _: Iova, _: u32, _: &mut Hint) -> Result<Bytes<'v>, Fault> {
+        Err(Fault::Miss)
+    }
+}
+
+impl<'v> View<'v> for Cursor<'v> {
+    #[inline(always)]
+    fn span(&mut self, at: Iova, len: u32) -> Option<Bytes<'v>> {
+        Cursor::span(self, at, len)
+    }
+
+    fn turn(&mut self, at: Iova, len: u32, near: &mut Hint) -> Result<Bytes<'v>, Fault> {
+        self.translate(at, len, near)
+    }
 }
 
 /// Memory that needs no translation.
@@ -155,11 +189,14 @@ impl<'m> DeviceMem for Direct<'m> {
 }
 
 impl Reach for Direct<'_> {
+    type View<'v>
+        = Bytes<'v>
+    where
+        Self: 'v;
+
     #[inline(always)]
-    fn span(&self, at: Iova, len: u32, _: &mut Hint) -> Result<Bytes<'_>, Fault> {
+    fn view(&self, _: &Hint) -> Bytes<'_> {
         self.memory
-            .slice(at.get() as usize, len as usize)
-            .ok_or(Fault::Miss)
     }
 }
 
@@ -172,11 +209,15 @@ pub struct Translated<'s> {
 impl<'s> Translated<'s> {
     /// The queue at `place`.
     #[inline]
-    pub fn new(section: &'s Section<'s>, place: &Place, near: &mut Hint) -> Self {
-        let areas = place.areas(|at, bytes| {
-            let span = section.translate(at, bytes, Access::Both, near);
-            span.unwrap_or_else(|e| wrong(&e.to_string()))
-        });
+    pub fn new(section: &'s Section<'s>, spots: &mut Spots<3>) -> Self {
+        let spans = spots.find(section);
+        let spans = spans.unwrap_or_else(|e| wrong(&format!("an area of the ring: {e:?}")));
+        let [descriptor, driver, device] = spans;
+        let areas = Areas {
+            descriptor,
+            driver,
+            device,
+        };
         Self { areas, section }
     }
 }
@@ -195,9 +236,14 @@ impl<'s> DeviceMem for Translated<'s> {
 }
 
 impl Reach for Translated<'_> {
+    type View<'v>
+        = Cursor<'v>
+    where
+        Self: 'v;
+
     #[inline(always)]
-    fn span(&self, at: Iova, len: u32, near: &mut Hint) -> Result<Bytes<'_>, Fault> {
-        self.section.translate(at, len, Access::DeviceReads, near)
+    fn view(&self, near: &Hint) -> Cursor<'_> {
+        self.section.cursor(Access::DeviceReads, near)
     }
 }
 
@@ -209,7 +255,6 @@ pub struct Receiver<D> {
     used: [Used; BATCH],
     packets: Vec<[u8; STRIDE]>,
     near: Hint,
-    ring_near: Hint,
     ahead: bool,
     len: u32,
     next: u64,
@@ -226,7 +271,6 @@ impl<D: DeviceHalf> Receiver<D> {
             used: [Used { token, len: 0 }; BATCH],
             packets: vec![[0; STRIDE]; BATCH],
             near: Hint::default(),
-            ring_near: Hint::default(),
             ahead: false,
             len,
             next: 0,
@@ -254,36 +298,85 @@ impl<D: DeviceHalf> Receiver<D> {
             return 0;
         }
         if self.ahead {
-            for chain in self.batch.iter() {
-                for segment in chain.readable() {
-                    if let Ok(span) = mem.span(segment.addr, segment.len, &mut self.near) {
-                        span.prefetch();
-                    }
-                }
-            }
+            self.prefetch(mem.view(&self.near));
         }
-        let places = self.packets.iter_mut().zip(&mut self.used);
-        for (chain, (packet, used)) in self.batch.iter().zip(places) {
-            let mut at = 0;
-            for segment in chain.readable() {
-                let span = mem.span(segment.addr, segment.len, &mut self.near);
-                let span = span.unwrap_or_else(|e| wrong(&e.to_string()));
-                at += span.read(0, &mut packet[at..]);
-            }
-            check(packet, at, self.len, self.next);
-            self.next += 1;
-            used.token = chain.token();
-        }
+        self.copy_all(mem.view(&self.near), taken);
         let called = self.ring.commit(mem, &self.used[..taken], self.in_order);
         black_box(called.unwrap_or_else(|e| wrong(&e.to_string())));
         taken
     }
 
+    /// Copies and checks what was taken: run after run of packets that are in view, and between the runs those that
+    /// are not.
+    #[inline]
+    fn copy_all<'m>(&mut self, mut view: impl View<'m>, taken: usize) {
+        let mut done = 0;
+        loop {
+            done = self.copy_run(&mut view, done);
+            if done == taken {
+                break;
+            }
+            self.copy_next(&mut view, done);
+            done += 1;
+        }
+    }
+
+    /// Copies packets from number `from` of the batch on, as long as they are in view. Answers with the number of the
+    /// first that is not.
+    #[inline]
+    fn copy_run<'m>(&mut self, view: &mut impl View<'m>, from: usize) -> usize {
+        let mut done = from;
+        let places = self.packets.iter_mut().zip(&mut self.used);
+        'packets: for (chain, (packet, used)) in self.batch.iter().zip(places).skip(from) {
+            let mut at = 0;
+            for segment in chain.readable() {
+                let Some(span) = view.span(segment.addr, segment.len) else {
+                    break 'packets;
+                };
+                at += span.read(0, &mut packet[at..]);
+            }
+            check(packet, at, self.len, self.next);
+            self.next += 1;
+            used.token = chain.token();
+            done += 1;
+        }
+        done
+    }
+
+    /// Copies packet number `i` of the batch, wherever it is.
+    #[inline(never)]
+    fn copy_next<'m>(&mut self, view: &mut impl View<'m>, i: usize) {
+        let Some(chain) = self.batch.chain(i) else {
+            wrong("a chain is missing")
+        };
+        let packet = &mut self.packets[i];
+        let mut at = 0;
+        for segment in chain.readable() {
+            let span = view.turn(segment.addr, segment.len, &mut self.near);
+            let span = span.unwrap_or_else(|e| wrong(&e.to_string()));
+            at += span.read(0, &mut packet[at..]);
+        }
+        check(packet, at, self.len, self.next);
+        self.next += 1;
+        self.used[i].token = chain.token();
+    }
+
+    #[inline]
+    fn prefetch<'m>(&mut self, mut view: impl View<'m>) {
+        for segment in self.batch.iter().flat_map(|chain| chain.readable()) {
+            let span = view.span(segment.addr, segment.len);
+            let span = span.or_else(|| view.turn(segment.addr, segment.len, &mut self.near).ok());
+            if let Some(span) = span {
+                span.prefetch();
+            }
+        }
+    }
+
     /// The same, in a read section of `reader`.
     #[inline]
-    pub fn receive_translated(&mut self, reader: &mut Reader, place: &Place) -> usize {
+    pub fn receive_translated(&mut self, reader: &mut Reader, spots: &mut Spots<3>) -> usize {
         let section = reader.enter();
-        let mem = Translated::new(&section, place, &mut self.ring_near);
+        let mem = Translated::new(&section, spots);
         self.receive(&mem)
     }
 

@@ -1,5 +1,7 @@
 //! Finds where an address belongs among thousands of first addresses, in a few loads.
 
+use std::sync::Arc;
+
 /// At how many places the addresses are cut apart: guests have memory below and above a hole, drivers take their
 /// addresses from one more place.
 const ZONES: usize = 4;
@@ -7,37 +9,56 @@ const ZONES: usize = 4;
 /// Sorted addresses, and for each stretch of them a table from high bits to the place where to look.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
+    /// The zone with most of the addresses.
+    main: Zone,
     firsts: Box<[u64]>,
     zones: Vec<Zone>,
 }
 
 /// A stretch without large gaps: cut into equal buckets, about two for each address.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct Zone {
     first: u64,
     shift: u32,
     /// For each bucket the last address at or before its beginning; one more at the end.
-    buckets: Box<[u32]>,
+    buckets: Arc<[u32]>,
 }
 
 impl Index {
     /// The index of `firsts`, which are sorted.
     pub(crate) fn new(firsts: Vec<u64>) -> Self {
-        // Before the widest gaps a zone begins.
-        let mut cuts: Vec<usize> = (1..firsts.len()).collect();
-        cuts.sort_unstable_by_key(|&at| (std::cmp::Reverse(firsts[at] - firsts[at - 1]), at));
-        cuts.truncate(ZONES - 1);
-        cuts.push(0);
+        let mut gaps: Vec<(u64, usize)> = (1..firsts.len())
+            .map(|at| (firsts[at] - firsts[at - 1], at))
+            .collect();
+        gaps.sort_unstable_by_key(|&(gap, at)| (std::cmp::Reverse(gap), at));
+        // Before the widest gaps a zone begins, if they are much wider than the others are on average.
+        let (wide, others) = gaps.split_at(gaps.len().min(ZONES - 1));
+        let sum: u64 = others.iter().map(|(gap, _)| gap).sum();
+        let average = sum.checked_div(others.len() as u64).unwrap_or(0);
+        let mut cuts = vec![0];
+        cuts.extend(
+            wide.iter()
+                .filter(|(gap, _)| gap / 8 > average)
+                .map(|&(_, at)| at),
+        );
         cuts.sort_unstable();
         let ends = cuts[1..].iter().copied().chain([firsts.len()]);
-        let zones = std::iter::zip(cuts.iter().copied(), ends);
-        let zones = zones.filter(|(from, to)| from < to);
+        let zones = std::iter::zip(cuts.iter().copied(), ends).filter(|(from, to)| from < to);
+        let main = zones.clone().max_by_key(|(from, to)| to - from);
+        let zone = |(from, to)| Zone::new(&firsts, from, to);
         Self {
-            zones: zones
-                .map(|(from, to)| Zone::new(&firsts, from, to))
-                .collect(),
+            main: main.map(zone).unwrap_or_default(),
+            zones: zones.map(zone).collect(),
             firsts: firsts.into_boxed_slice(),
         }
+    }
+
+    /// Quickly, which address of the main zone may be the last that is not above `at`.
+    #[inline(always)]
+    pub(crate) fn guess(&self, at: u64) -> Option<usize> {
+        let bucket = at.wrapping_sub(self.main.first) >> self.main.shift;
+        let place = self.main.buckets.get(usize::try_from(bucket).ok()?)?;
+        Some(*place as usize)
     }
 
     /// The last address that is not above `at`.
@@ -90,7 +111,24 @@ mod tests {
         for at in firsts.iter().flat_map(|&f| around(f)).chain(extremes) {
             let plain = firsts.iter().rposition(|&first| first <= at);
             assert_eq!(index.find(at), plain, "{at:#x} in {firsts:x?}");
+            assert!(index.guess(at).is_none_or(|i| i < firsts.len()));
         }
+    }
+
+    #[test]
+    fn guesses_mappings_of_one_pitch() {
+        let pitch = 2 << 20;
+        let many = if cfg!(miri) { 20 } else { 1000 };
+        let mut firsts = vec![0];
+        firsts.extend((0..many).map(|i| (1 << 40) + i * pitch));
+        let index = Index::new(firsts.clone());
+        for (i, first) in firsts.iter().enumerate().skip(1) {
+            for at in [*first, first + pitch / 2, first + pitch - 1] {
+                assert_eq!(index.guess(at), Some(i), "{at:#x}");
+            }
+        }
+        assert_eq!(index.guess(0), None);
+        assert_eq!(Index::new(Vec::new()).guess(0), None);
     }
 
     #[test]

@@ -37,6 +37,8 @@ mod region;
 mod window;
 
 #[cfg(feature = "std")]
+mod cursor;
+#[cfg(feature = "std")]
 mod deadline;
 #[cfg(feature = "std")]
 mod grace;
@@ -46,6 +48,8 @@ mod guest;
 mod index;
 #[cfg(feature = "std")]
 mod space;
+#[cfg(feature = "std")]
+mod spots;
 #[cfg(feature = "std")]
 mod sync;
 #[cfg(feature = "std")]
@@ -60,11 +64,15 @@ pub use region::{HugePage, Region};
 pub use window::Window;
 
 #[cfg(feature = "std")]
+pub use cursor::Cursor;
+#[cfg(feature = "std")]
 pub use deadline::Deadline;
 #[cfg(feature = "vm-memory")]
 pub use guest::{GuestRegion, MappedGuestMemory};
 #[cfg(feature = "std")]
 pub use space::{AddressSpace, Hold, Reader, Section};
+#[cfg(feature = "std")]
+pub use spots::{Spots, Unfit};
 #[cfg(loom)]
 pub use sync::model;
 #[cfg(feature = "std")]

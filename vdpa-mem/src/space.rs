@@ -13,7 +13,7 @@ use crate::grace::{Grace, Readers, Slot, wait};
 use crate::mapping::Mapping;
 use crate::sync::{AtomicPtr, Mutex};
 use crate::table::{Entry, Holds, Log, Table};
-use crate::{Access, Bytes, Deadline, DirtyLog, Fault, Hint, Iova, IovaRange, MemError};
+use crate::{Access, Bytes, Cursor, Deadline, DirtyLog, Fault, Hint, Iova, IovaRange, MemError};
 
 /// An address space of a device (an ASID has one table). Cloning gives another handle to the same space.
 ///
@@ -314,7 +314,7 @@ pub struct Section<'r> {
 
 impl Section<'_> {
     #[inline]
-    fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Table {
         // SAFETY: loaded inside the section; a writer that replaces it keeps it until the section has ended.
         unsafe { self.table.as_ref() }
     }
@@ -344,7 +344,15 @@ impl Section<'_> {
         self.table().removals
     }
 
-    /// The same as [`translate`](Self::translate) for I/O that outlives the section: unmapping waits until the hold is dropped.
+    /// A cursor that translates many addresses for access `want`: for the loop over a batch. It begins where `near`
+    /// was.
+    #[inline]
+    pub fn cursor<'s>(&'s self, want: Access, near: &Hint) -> Cursor<'s> {
+        let table = self.table();
+        Cursor::new(table, want, table.hinted(near))
+    }
+
+    /// What [`translate`](Self::translate) gives, for I/O that outlives the section: unmapping waits until the hold is dropped.
     ///
     /// # Errors
     /// As [`translate`](Self::translate).

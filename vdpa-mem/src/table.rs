@@ -6,7 +6,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::bytes::Logged;
 use crate::index::Index;
@@ -17,6 +17,14 @@ use crate::{Access, Bytes, DirtyLog, Fault, Iova, MemError};
 /// each kind of access of each queue. A wrong or stale hint costs a search, never a wrong answer.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Hint(u32);
+
+impl Hint {
+    /// Where a queue begins.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+/// How many tables there were.
+static TABLES: AtomicU64 = AtomicU64::new(0);
 
 /// A mapping of the table, and who holds it beyond a section.
 pub(crate) struct Entry {
@@ -60,16 +68,18 @@ impl Holds {
 /// A run of mappings that is contiguous on both sides with one permission: what translation looks at, in one cache
 /// line.
 #[repr(align(64))]
-struct Extent {
-    first: u64,
-    len: u64,
-    host: NonNull<u8>,
-    access: Access,
-    log: Option<Logged>,
+pub(crate) struct Extent {
+    pub(crate) first: u64,
+    pub(crate) len: u64,
+    pub(crate) host: NonNull<u8>,
+    pub(crate) access: Access,
+    pub(crate) log: Option<Logged>,
 }
 
 /// One publication. Immutable.
 pub(crate) struct Table {
+    /// Not 0, and no other table's.
+    number: u64,
     extents: Vec<Extent>,
     /// Finds the extent of an address by the extents' first ones.
     index: Index,
@@ -122,12 +132,19 @@ impl Table {
         }
         let firsts: Vec<u64> = extents.iter().map(|extent| extent.first).collect();
         Ok(Self {
+            number: TABLES.fetch_add(1, Ordering::Relaxed) + 1,
             index: Index::new(firsts),
             extents,
             entries,
             log,
             removals: 0,
         })
+    }
+
+    /// What no other table has, in any address space: neither one before nor one after. Not 0.
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn entries(&self) -> &[Arc<Entry>] {
@@ -147,11 +164,29 @@ impl Table {
         want: Access,
         near: &mut Hint,
     ) -> Result<Bytes<'_>, Fault> {
-        let extent = match self.extents.get(near.0 as usize) {
-            Some(extent) if extent.offset_of(at) < extent.len => extent,
-            _ => self.search(at, near).ok_or(Fault::Miss)?,
-        };
+        let extent = self.find(at, near).ok_or(Fault::Miss)?;
         extent.span(at, len, want)
+    }
+
+    /// The extent that matched last, if there is still one of that number.
+    #[inline]
+    pub(crate) fn hinted(&self, near: &Hint) -> Option<&Extent> {
+        self.extents.get(near.0 as usize)
+    }
+
+    /// The extent that `at` may be in, by its high bits alone: no answer, or a wrong one, says nothing.
+    #[inline(always)]
+    pub(crate) fn guess(&self, at: Iova) -> Option<&Extent> {
+        self.extents.get(self.index.guess(at.get())?)
+    }
+
+    /// The extent that `at` is in.
+    #[inline]
+    pub(crate) fn find(&self, at: Iova, near: &mut Hint) -> Option<&Extent> {
+        match self.hinted(near) {
+            Some(extent) if extent.offset_of(at) < extent.len => Some(extent),
+            _ => self.search(at, near),
+        }
     }
 
     /// The extent that `at` is in, and its index for the next time.
