@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use vdpa_core::faults::Plan;
 use vdpa_core::{Area, CallCell, Features, QueueConfig, QueueIndex, bits};
-use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section, Window};
+use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section, Spots, Window};
 use vdpa_ring::{
     Areas, Batch, ChainToken, DeviceMem, DeviceRing, Format, QueueState, Record, RecordError,
     RingError, RingFeatures, SetupError, Used, area_sizes,
@@ -242,6 +242,8 @@ pub struct Queue {
     descriptor: Place,
     driver: Place,
     device: Place,
+    /// The three together, as one batch after the other finds them.
+    spots: Spots<3>,
     tables: Hint,
     call: Arc<CallCell>,
     call_due: bool,
@@ -310,14 +312,18 @@ impl Queue {
         let segments = usize::from(c.size).saturating_mul(2);
         // There are no more than that.
         let chains = chains.clamp(1, usize::from(c.size).max(1));
+        let descriptor = place(Area::Descriptor, sizes.descriptor.bytes, descriptors);
+        let driver = place(Area::Driver, sizes.driver.bytes, Access::DeviceReads);
+        let device = place(Area::Device, sizes.device.bytes, Access::DeviceWrites);
         Ok(Self {
             index,
             ring: DeviceRing::new(format, c.size, ring, c.state)?,
             features: ring,
             tracked: None,
-            descriptor: place(Area::Descriptor, sizes.descriptor.bytes, descriptors),
-            driver: place(Area::Driver, sizes.driver.bytes, Access::DeviceReads),
-            device: place(Area::Device, sizes.device.bytes, Access::DeviceWrites),
+            descriptor,
+            driver,
+            device,
+            spots: Spots::new([descriptor, driver, device].map(|p| (p.at, p.len, p.want))),
             tables: Hint::default(),
             call,
             call_due: false,
@@ -455,16 +461,30 @@ impl Queue {
 
     #[inline]
     fn areas<'s>(&mut self, section: &'s Section<'s>) -> Result<QueueMem<'s>, Halt> {
+        let areas = match self.spots.find(section) {
+            Ok([descriptor, driver, device]) => Areas {
+                descriptor,
+                driver,
+                device,
+            },
+            Err(_) => self.open_each(section)?,
+        };
         Ok(QueueMem {
             section,
-            areas: Areas {
-                descriptor: self.descriptor.open(section)?,
-                driver: self.driver.open(section)?,
-                device: self.device.open(section)?,
-            },
+            areas,
             tables: Cell::new(self.tables),
             misses: self.misses,
             gap: Cell::new(None),
+        })
+    }
+
+    /// Finds the areas one by one, or says which is not there.
+    #[cold]
+    fn open_each<'s>(&mut self, section: &'s Section<'s>) -> Result<Areas<Bytes<'s>>, Halt> {
+        Ok(Areas {
+            descriptor: self.descriptor.open(section)?,
+            driver: self.driver.open(section)?,
+            device: self.device.open(section)?,
         })
     }
 
