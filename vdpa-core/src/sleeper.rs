@@ -11,6 +11,10 @@
 //!
 //! One of the two sees the other's store: with both fences in place it cannot be that the driver finds the worker awake
 //! and the worker finds no bell.
+//!
+//! A worker with many bells would look at each of them. Bells can therefore *mark* what they belong to: a bit in a bitmap
+//! of the sleeper's, set after `pending` and before the fence. The worker takes the marks, 64 at a load, and looks at the
+//! bells of what is marked alone; a mark is found by the last look before a sleep as a bell is.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -19,7 +23,7 @@ use std::sync::atomic::Ordering;
 use vdpa_mem::Deadline;
 
 use crate::Result;
-use crate::sync::{AtomicBool, Guard, full};
+use crate::sync::{AtomicBool, AtomicU64, Guard, full};
 use waker::Waker;
 
 #[cfg_attr(loom, path = "sleeper/model.rs")]
@@ -30,13 +34,20 @@ mod waker;
 #[repr(align(128))]
 struct Apart<T>(T);
 
+/// Words of marks. A model has one, since each is a state more.
+const WORDS: usize = if cfg!(loom) { 1 } else { 64 };
+
 /// The place where one worker sleeps.
 pub struct Sleeper {
     sleeping: Apart<AtomicBool>,
+    marks: Apart<[AtomicU64; WORDS]>,
     waker: Waker,
 }
 
 impl Sleeper {
+    /// How many marks there are: bells mark numbers below.
+    pub const MARKS: usize = WORDS * 64;
+
     /// A place to sleep for one worker.
     ///
     /// # Errors
@@ -44,6 +55,7 @@ impl Sleeper {
     pub fn new() -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             sleeping: Apart(AtomicBool::new(false)),
+            marks: Apart(std::array::from_fn(|_| AtomicU64::new(0))),
             waker: Waker::new()?,
         }))
     }
@@ -59,6 +71,34 @@ impl Sleeper {
         let sleeping = &self.sleeping.0;
         if sleeping.load(Ordering::Relaxed) && sleeping.swap(false, Ordering::Relaxed) {
             self.waker.wake();
+        }
+    }
+
+    /// Whether a bell that marks a number below `below` was rung since the mark was taken.
+    #[inline]
+    pub fn is_marked(&self, below: usize) -> bool {
+        let words = self.marks.0.iter().take(below.div_ceil(64));
+        words
+            .into_iter()
+            .any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Takes the marks below `below`, ascending; a few beyond it may be among them. Look at the bells after this, not
+    /// before.
+    #[inline]
+    pub fn take_marks(&self, below: usize, mut to: impl FnMut(usize)) {
+        let words = self.marks.0.iter().take(below.div_ceil(64));
+        for (word, first) in words.zip((0..).step_by(64)) {
+            // The plain load keeps the line shared while nobody rings.
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            // Acquire pairs with the release in `Bell::ring`: who takes the mark finds the bell pending.
+            let mut marks = word.swap(0, Ordering::Acquire);
+            while marks != 0 {
+                to(first + marks.trailing_zeros() as usize);
+                marks &= marks - 1;
+            }
         }
     }
 
@@ -80,7 +120,9 @@ impl Sleeper {
         by: Option<Deadline>,
         ready: impl FnMut(u64),
     ) -> Result<()> {
-        self.sleeping.0.store(true, Ordering::Relaxed);
+        // Swaps, as the ringers': so each of these follows the one before. Of plain stores a model of several ringers
+        // knows no order.
+        self.sleeping.0.swap(true, Ordering::Relaxed);
         // Between "I sleep" and the last look; pairs with the fence in `wake`.
         full(Guard::Sleep);
         let slept = if work() {
@@ -88,7 +130,7 @@ impl Sleeper {
         } else {
             self.waker.wait(by, ready)
         };
-        self.sleeping.0.store(false, Ordering::Relaxed);
+        self.sleeping.0.swap(false, Ordering::Relaxed);
         slept
     }
 
@@ -115,6 +157,8 @@ impl Sleeper {
 /// A software doorbell, one a queue: it remembers that it was rung, and wakes the worker.
 pub struct Bell {
     pending: Apart<AtomicBool>,
+    /// What it marks: the word, and the bit in it.
+    mark: Option<(usize, u64)>,
     sleeper: Arc<Sleeper>,
 }
 
@@ -123,6 +167,17 @@ impl Bell {
     pub fn new(sleeper: &Arc<Sleeper>) -> Arc<Self> {
         Arc::new(Self {
             pending: Apart(AtomicBool::new(false)),
+            mark: None,
+            sleeper: Arc::clone(sleeper),
+        })
+    }
+
+    /// The same for a bell that marks `mark` when it is rung; one that is not below [`Sleeper::MARKS`] marks nothing.
+    pub fn marking(sleeper: &Arc<Sleeper>, mark: usize) -> Arc<Self> {
+        let word = Some((mark / 64, 1 << (mark % 64)));
+        Arc::new(Self {
+            pending: Apart(AtomicBool::new(false)),
+            mark: word.filter(|_| mark < Sleeper::MARKS),
             sleeper: Arc::clone(sleeper),
         })
     }
@@ -133,6 +188,13 @@ impl Bell {
     pub fn ring(&self) {
         // Release pairs with the acquire in `take`: who takes the bell sees the ring as it was when rung.
         self.pending.0.store(true, Ordering::Release);
+        if let Some((word, bit)) = self.mark
+            && let Some(word) = self.sleeper.marks.0.get(word)
+        {
+            // Release pairs with the acquire in `take_marks`. Set again even if it is: who took it meanwhile may have
+            // looked at the bell before.
+            word.fetch_or(bit, Ordering::Release);
+        }
         self.sleeper.wake();
     }
 
@@ -182,6 +244,29 @@ mod tests {
                     .unwrap();
             }
         });
+    }
+
+    #[test]
+    fn marks_say_whose_bells_were_rung() {
+        let sleeper = Sleeper::new().unwrap();
+        let numbers = [0, 1, 63, 64, 1000, Sleeper::MARKS - 1];
+        let bells = numbers.map(|number| Bell::marking(&sleeper, number));
+        let take = |below| {
+            let mut taken = Vec::new();
+            sleeper.take_marks(below, |mark| taken.push(mark));
+            taken
+        };
+        assert!(!sleeper.is_marked(Sleeper::MARKS));
+        for bell in bells.iter().rev().chain(&bells) {
+            bell.ring();
+        }
+        Bell::new(&sleeper).ring();
+        Bell::marking(&sleeper, Sleeper::MARKS).ring();
+        assert_eq!(take(65), [0, 1, 63, 64]);
+        assert!(!sleeper.is_marked(65) && sleeper.is_marked(1001));
+        assert_eq!(take(Sleeper::MARKS), [1000, Sleeper::MARKS - 1]);
+        assert_eq!(take(Sleeper::MARKS), [0; 0]);
+        assert!(bells.iter().all(|bell| bell.take()));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 #[cfg(not(loom))]
 mod chosen {
     pub(crate) use std::sync::Mutex;
-    pub(crate) use std::sync::atomic::{AtomicBool, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 }
 
 #[cfg(loom)]
 mod chosen {
     pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::{AtomicBool, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
 }
 
 pub(crate) use chosen::*;

@@ -44,6 +44,32 @@ fn ring_against_sleep() {
     });
 }
 
+/// Two drivers ring bells that mark two numbers; a worker that looks at the bells of what is marked alone, and at the
+/// marks alone before it sleeps, finds both.
+fn marks_against_sleep() {
+    explore(|| {
+        let sleeper = Sleeper::new().unwrap();
+        let bells = [0, 1].map(|mark| Bell::marking(&sleeper, mark));
+        let drivers = bells
+            .clone()
+            .map(|bell| loom::thread::spawn(move || bell.ring()));
+        let mut rung = 0;
+        while rung != 2 {
+            sleeper.take_marks(2, |mark| {
+                // A mark of a ring that was taken with the one before says nothing.
+                rung += usize::from(bells[mark].take());
+            });
+            if rung != 2 {
+                let work = || sleeper.is_marked(2);
+                sleeper.sleep_unless(work, None, |_| {}).unwrap();
+            }
+        }
+        for driver in drivers {
+            driver.join().unwrap();
+        }
+    });
+}
+
 /// A worker raises while the call is replaced. After the replacement the old one is never running, and the new one has
 /// been raised.
 fn raise_against_replace() {
@@ -129,6 +155,21 @@ fn a_wake_up_is_lost_without_the_fence_of_the_ringer() {
 #[test]
 fn a_wake_up_is_lost_without_the_fence_of_the_sleeper() {
     fails_without(Guard::Sleep, ring_against_sleep);
+}
+
+#[test]
+fn no_mark_is_lost_between_ring_and_sleep() {
+    marks_against_sleep();
+}
+
+#[test]
+fn a_mark_is_lost_without_the_fence_of_the_ringer() {
+    fails_without(Guard::Ring, marks_against_sleep);
+}
+
+#[test]
+fn a_mark_is_lost_without_the_fence_of_the_sleeper() {
+    fails_without(Guard::Sleep, marks_against_sleep);
 }
 
 #[test]
