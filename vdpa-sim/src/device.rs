@@ -5,26 +5,25 @@ mod caps;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use vdpa_core::faults::Plan;
 use vdpa_core::{
     Asid, Attr, Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Dma, Doorbell, Error, Event,
     Features, GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result,
-    Sleeper, Status, VdpaDevice,
+    Status, VdpaDevice,
 };
 use vdpa_mem::{AddressSpace, Reader};
 use vdpa_ring::QueueState;
 
-use crate::class::{Class, Desk, QueueChange, Role, SetError};
+use crate::class::{Class, QueueChange, Role, SetError};
+use crate::crew::{Crew, Left};
 use crate::error::SimError;
 use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
-use crate::rounds::Rounds;
 use crate::shared::{Reset, Shared, lock};
-use crate::worker::{Command, Joint, Post, Seat, Stop, Worker};
+use crate::team::{Command, Joint, Post, Seat, Stop, Team};
 
 /// The vendor of simulated devices, as virtio's own PCI vendor id.
 const VENDOR: u32 = 0x1af4;
@@ -32,21 +31,24 @@ const VENDOR: u32 = 0x1af4;
 /// A device in software: a class, workers, and what the contract needs in between.
 ///
 /// Made by [`SimMgmt`](crate::SimMgmt), or from a class of one's own with [`new`](Self::new). Its workers are threads
-/// that start when the device is opened and end when it is dropped.
+/// that start when the device is opened and end when it is dropped, or those of a [`Crew`] that it shares with others.
 pub struct SimDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
     options: Options,
     faults: Option<Plan>,
     attached: AtomicBool,
-    crew: Mutex<Option<Crew>>,
+    /// The crew that it shares; `None`: one of its own.
+    crew: Option<Arc<Crew>>,
+    service: Mutex<Option<Service>>,
     suspension: Mutex<Suspension>,
 }
 
 /// How a device is served, whatever its class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// How many threads serve it; at least one, and no more than there are units.
+    /// How many threads serve it; at least one, and no more than there are units. Those of a shared crew are as many as
+    /// it has.
     pub workers: usize,
     /// How long a worker polls what is quiet before it sleeps.
     pub patience: Duration,
@@ -66,8 +68,14 @@ impl Default for Options {
 }
 
 /// What there is of a device while it is open.
-struct Crew {
+struct Service {
+    /// Each worker's team.
     hands: Vec<Hand>,
+    /// The device's number at its crew.
+    berth: usize,
+    left: Arc<Left>,
+    /// Ends after everything else is gone.
+    crew: Arc<Crew>,
     bells: Arc<[Arc<Bell>]>,
     spaces: Arc<[AddressSpace]>,
     /// For checks of queues before they start, one for each address space.
@@ -78,11 +86,10 @@ struct Crew {
     _watcher: Option<Arc<dyn Send + Sync>>,
 }
 
-/// A worker, from outside.
+/// A team, from outside.
 struct Hand {
     mailbox: Arc<Mailbox<Command>>,
     kicks: Arc<Kicks>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -95,11 +102,26 @@ struct Suspension {
 }
 
 impl SimDevice {
-    /// A device of this class.
+    /// A device of this class, with workers of its own.
     ///
     /// * `name`: what errors and listings call it
     /// * `options`: how it is served
     pub fn new(name: &str, class: Box<dyn Class>, options: Options) -> Self {
+        let workers = options.workers.clamp(1, class.units().max(1));
+        let options = Options { workers, ..options };
+        Self::made(name, class, options, None)
+    }
+
+    /// A device of this class that is served by the threads of `crew`, as others are.
+    ///
+    /// * `name`, `options`: as in [`new`](Self::new)
+    pub fn in_crew(name: &str, class: Box<dyn Class>, options: Options, crew: Arc<Crew>) -> Self {
+        let workers = crew.workers();
+        let options = Options { workers, ..options };
+        Self::made(name, class, options, Some(crew))
+    }
+
+    fn made(name: &str, class: Box<dyn Class>, options: Options, crew: Option<Arc<Crew>>) -> Self {
         let groups = class.groups().max(1);
         let info = DeviceInfo {
             name: name.to_owned(),
@@ -115,14 +137,12 @@ impl SimDevice {
         };
         Self {
             info,
-            options: Options {
-                workers: options.workers.clamp(1, class.units().max(1)),
-                ..options
-            },
+            options,
             shared: Shared::new(class, options.page_requests),
             faults: None,
             attached: AtomicBool::new(false),
-            crew: Mutex::new(None),
+            crew,
+            service: Mutex::new(None),
             suspension: Mutex::default(),
         }
     }
@@ -187,43 +207,31 @@ impl SimDevice {
         self.shared.raise(Event::Gone);
     }
 
-    /// Ends the workers.
+    /// Ends the service: the teams leave, and the crew ends if it has no other device.
     fn dismiss(&self) {
-        let crew = lock(&self.crew).take();
-        let Some(mut crew) = crew else { return };
-        for hand in &crew.hands {
-            hand.mailbox.post(Command::Exit);
-        }
-        let own = std::thread::current().id();
-        for thread in crew.hands.iter_mut().filter_map(|hand| hand.thread.take()) {
-            // A call closure that drops the device runs on a worker, which cannot wait for itself.
-            if thread.thread().id() != own {
-                let _panicked = thread.join();
-            }
+        let service = lock(&self.service).take();
+        if let Some(service) = service {
+            service.end();
         }
     }
 
-    fn hire(&self, host: &Host) -> Result<Crew, SimError> {
-        let failed = |worker| {
-            let name = self.info.name.clone();
-            move |source| SimError::Worker {
-                name,
-                worker,
-                source,
-            }
-        };
+    fn serve(&self, host: &Host) -> Result<Service, SimError> {
+        let (name, workers) = (&self.info.name, self.options.workers);
+        let own = || Crew::new(name, workers);
+        let crew = self.crew.clone().unwrap_or_else(own);
+        let berth = crew.berth()?;
         let class = &self.shared.class;
-        let units = class.units();
-        let mut sleepers = Vec::new();
-        for worker in 0..self.options.workers {
-            let sleeper = Sleeper::new().map_err(|e| failed(worker)(std::io::Error::other(e)))?;
-            sleepers.push(sleeper);
-        }
-        let bells: Arc<[Arc<Bell>]> = sleepers.iter().cycle().take(units).map(Bell::new).collect();
+        let bell = |unit| {
+            let place = berth.places.get(self.worker(berth.number, unit));
+            place.map(|(sleeper, _)| Bell::marking(sleeper, berth.number))
+        };
+        let bells: Arc<[Arc<Bell>]> = (0..class.units()).filter_map(bell).collect();
         let home = host.spaces.first().cloned().unwrap_or_default();
-        let rounds = Arc::new(Rounds::new(self.options.workers));
-        let mut crew = Crew {
+        let mut service = Service {
             hands: Vec::new(),
+            berth: berth.number,
+            left: Arc::clone(&berth.left),
+            crew: Arc::clone(&crew),
             bells: Arc::clone(&bells),
             readers: host.spaces.iter().map(AddressSpace::reader).collect(),
             spaces: Arc::clone(&host.spaces),
@@ -233,60 +241,51 @@ impl SimDevice {
                 .page_requests
                 .then(|| watch(&host.spaces, &bells)),
         };
-        let mut made: Vec<Vec<_>> = sleepers.iter().map(|_| Vec::new()).collect();
+        let mut made: Vec<Vec<_>> = berth.places.iter().map(|_| Vec::new()).collect();
         for (unit, bell) in bells.iter().enumerate() {
-            let worker = unit.checked_rem(self.options.workers).unwrap_or(0);
-            if let Some(own) = made.get_mut(worker) {
+            if let Some(own) = made.get_mut(self.worker(berth.number, unit)) {
                 let (made, group) = (class.unit(unit, &bells), class.group(unit));
                 own.push(Post::new(made, Arc::clone(bell), group, home.reader()));
             }
         }
-        let kicks = sleepers
-            .iter()
-            .enumerate()
-            .map(|(worker, sleeper)| {
-                let kicks = Kicks::new(Arc::clone(sleeper));
-                kicks.map(Arc::new).map_err(failed(worker))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let outfits = sleepers.into_iter().zip(kicks).enumerate().zip(made);
-        for ((number, (sleeper, kicks)), mut posts) in outfits {
-            for (unit, post) in posts.iter_mut().enumerate() {
-                post.watch(&kicks, unit).map_err(failed(number))?;
-            }
-            let mailbox = Arc::new(Mailbox::new(&sleeper));
-            let worker = Worker::new(
+        let mut teams = Vec::new();
+        for (worker, ((sleeper, kicks), posts)) in berth.places.iter().zip(made).enumerate() {
+            let mailbox = Arc::new(Mailbox::marking(sleeper, berth.number));
+            let team = Team::new(
                 Arc::clone(&self.shared),
-                number,
+                &berth,
                 Arc::clone(&mailbox),
-                Arc::clone(&kicks),
+                Arc::clone(kicks),
                 posts,
-                Desk::new(home.reader(), Arc::clone(&rounds), number),
+                home.clone(),
                 self.options.patience,
             );
-            let spawned = std::thread::Builder::new()
-                .name(format!("{}-{number}", self.info.name))
-                .spawn(move || worker.run());
-            match spawned {
-                Ok(thread) => crew.hands.push(Hand {
-                    mailbox,
-                    kicks,
-                    thread: Some(thread),
-                }),
-                Err(e) => {
-                    *lock(&self.crew) = Some(crew);
-                    self.dismiss();
-                    return Err(failed(number)(e));
-                }
-            }
+            teams.push(team.map_err(|source| SimError::Worker {
+                name: name.clone(),
+                worker,
+                source,
+            })?);
+            let kicks = Arc::clone(kicks);
+            service.hands.push(Hand { mailbox, kicks });
         }
-        Ok(crew)
+        // All of them, or none.
+        for (worker, team) in teams.into_iter().enumerate() {
+            crew.join(worker, team);
+        }
+        Ok(service)
+    }
+
+    /// Which worker serves a unit. The control queue of one device, which is its last unit, is where a data queue of
+    /// another is.
+    fn worker(&self, berth: usize, unit: usize) -> usize {
+        let turn = unit.wrapping_add(berth);
+        turn.checked_rem(self.options.workers).unwrap_or(0)
     }
 
     /// Runs `with` for the address spaces of the groups, if the device is open.
     fn with_assigned(&self, with: impl FnOnce(&mut [Asid])) {
-        if let Some(crew) = &mut *lock(&self.crew) {
-            with(&mut crew.assigned);
+        if let Some(service) = &mut *lock(&self.service) {
+            with(&mut service.assigned);
         }
     }
 
@@ -295,49 +294,50 @@ impl SimDevice {
         SimError::NotOpen { name }
     }
 
-    fn with_crew<T>(&self, then: impl FnOnce(&mut Crew) -> Result<T>) -> Result<T> {
-        match &mut *lock(&self.crew) {
-            Some(crew) => then(crew),
+    fn with_service<T>(&self, then: impl FnOnce(&mut Service) -> Result<T>) -> Result<T> {
+        match &mut *lock(&self.service) {
+            Some(service) => then(service),
             None => Err(self.not_open().into()),
         }
     }
 
-    /// Tells all workers.
+    /// Tells all teams.
     fn tell_all(&self, command: impl Fn() -> Command) -> Result<()> {
-        self.with_crew(|crew| {
-            for hand in &crew.hands {
+        self.with_service(|service| {
+            for hand in &service.hands {
                 hand.mailbox.post(command());
             }
             Ok(())
         })
     }
 
-    /// Tells the worker of a queue.
+    /// Tells the team of a queue.
     fn tell(&self, q: QueueIndex, command: impl FnOnce(Seat) -> Command) -> Result<()> {
-        let (seat, worker) = self.seat(q)?.1;
-        self.with_crew(|crew| {
-            if let Some(hand) = crew.hands.get(worker) {
+        let (role, seat) = self.seat(q)?;
+        self.with_service(|service| {
+            let worker = self.worker(service.berth, role.unit);
+            if let Some(hand) = service.hands.get(worker) {
                 hand.mailbox.post(command(seat));
             }
             Ok(())
         })
     }
 
-    /// Where a queue sits, and at which worker.
-    fn seat(&self, q: QueueIndex) -> Result<(Role, (Seat, usize))> {
+    /// Where a queue sits in its team.
+    fn seat(&self, q: QueueIndex) -> Result<(Role, Seat)> {
         let role = self
             .shared
             .class
             .role(q, self.shared.accepted())
             .ok_or(Error::QueueAbsent { queue: q })?;
+        // Of so many units in a row each worker has one.
         let unit = role.unit.checked_div(self.options.workers).unwrap_or(0);
-        let worker = role.unit.checked_rem(self.options.workers).unwrap_or(0);
         let seat = Seat {
             queue: q.place(),
             unit,
             place: role.place,
         };
-        Ok((role, (seat, worker)))
+        Ok((role, seat))
     }
 
     /// Begins to stop a queue in one way or the other.
@@ -368,8 +368,8 @@ impl VdpaDevice for SimDevice {
             return Err(SimError::Open { name }.into());
         }
         self.shared.set_events(Arc::clone(&host.events));
-        let crew = self.hire(&host)?;
-        *lock(&self.crew) = Some(crew);
+        let service = self.serve(&host)?;
+        *lock(&self.service) = Some(service);
         Ok(())
     }
 
@@ -422,7 +422,7 @@ impl VdpaDevice for SimDevice {
         let changed = self.change(&attrs, suspension);
         self.with_assigned(|assigned| assigned.fill(Asid::new(0)));
         // In reset already, or closed: no worker is at anything.
-        if reset == Reset::Idle || lock(&self.crew).is_none() {
+        if reset == Reset::Idle || lock(&self.service).is_none() {
             self.shared.finish_reset();
             return changed;
         }
@@ -461,7 +461,7 @@ impl VdpaDevice for SimDevice {
         kick: Kick,
         call: Call,
     ) -> Result<Doorbell> {
-        let (role, (at, worker)) = self.seat(q)?;
+        let (role, at) = self.seat(q)?;
         let call = Arc::new(CallCell::new(call));
         let features = self.shared.accepted().unwrap_or(Features::NONE);
         let mut queue = Queue::new(q, c, features, Arc::clone(&call), role.chains)
@@ -471,9 +471,9 @@ impl VdpaDevice for SimDevice {
             queue = queue.with_page_requests();
         }
         let group = self.shared.class.group(role.unit);
-        self.with_crew(|crew| {
-            let asid = crew.assigned.get(group.place());
-            let reader = asid.and_then(|asid| crew.readers.get_mut(asid.place()));
+        self.with_service(|service| {
+            let asid = service.assigned.get(group.place());
+            let reader = asid.and_then(|asid| service.readers.get_mut(asid.place()));
             if let Some(reader) = reader {
                 queue
                     .check(&reader.enter())
@@ -485,12 +485,12 @@ impl VdpaDevice for SimDevice {
                         .map_err(|source| SimError::Track { queue: q, source })?;
                 }
             }
-            let hand = crew.hands.get(worker);
+            let hand = service.hands.get(self.worker(service.berth, role.unit));
             // Here, where it can still be refused. A kick before the worker has the queue heats an empty seat; the
             // queue is looked at when it starts.
             let kick = match (kick, hand) {
                 (Kick::Given(event), Some(hand)) => {
-                    let watched = hand.kicks.watch(event, at.token());
+                    let watched = hand.kicks.watch(event, at.token(service.berth));
                     Some(watched.map_err(|source| SimError::Kick { queue: q, source })?)
                 }
                 (Kick::Given(_), None) | (Kick::Taken, _) => None,
@@ -504,7 +504,7 @@ impl VdpaDevice for SimDevice {
                 let queue = Box::new(queue);
                 hand.mailbox.post(Command::Start { at, queue, kick });
             }
-            let bell = crew.bells.get(role.unit).cloned();
+            let bell = service.bells.get(role.unit).cloned();
             Ok(bell.map_or(Doorbell::NONE, Doorbell::from))
         })
     }
@@ -522,6 +522,19 @@ impl Drop for SimDevice {
     fn drop(&mut self) {
         self.shared.class.set_live(false);
         self.dismiss();
+    }
+}
+
+impl Service {
+    /// The teams leave. When this returns none of them is served any more, unless the caller is served itself: what
+    /// runs on a worker waits for none.
+    fn end(self) {
+        for hand in &self.hands {
+            hand.mailbox.post(Command::Exit);
+        }
+        if !self.crew.is_own(std::thread::current().id()) {
+            self.left.wait();
+        }
     }
 }
 

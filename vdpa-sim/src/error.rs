@@ -24,10 +24,18 @@ pub enum SimError {
         /// The device.
         name: String,
     },
+    /// A crew serves only so many devices.
+    #[error("crew {name} serves {devices} devices, as many as it can: name another crew")]
+    CrewFull {
+        /// The crew.
+        name: String,
+        /// How many devices it has.
+        devices: usize,
+    },
     /// A worker thread cannot be started.
-    #[error("device {name}: cannot start worker {worker}")]
+    #[error("{name}: cannot start worker {worker}")]
     Worker {
-        /// The device.
+        /// The device, or the crew of several.
         name: String,
         /// Which worker.
         worker: usize,
@@ -90,6 +98,7 @@ impl ParentError for SimError {
         match self {
             Self::Open { .. }
             | Self::NotOpen { .. }
+            | Self::CrewFull { .. }
             | Self::Ring { .. }
             | Self::Area { .. }
             | Self::Track { .. } => ErrorKind::Misuse,

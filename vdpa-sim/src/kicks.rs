@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -19,6 +20,8 @@ const KICKED: u64 = 0;
 pub(crate) struct Kicks {
     sleeper: Arc<Sleeper>,
     epoll: Epoll,
+    /// How many are watched.
+    watched: AtomicUsize,
 }
 
 impl Kicks {
@@ -31,7 +34,11 @@ impl Kicks {
         sleeper
             .watch(epoll.0.as_fd(), KICKED)
             .map_err(std::io::Error::other)?;
-        Ok(Self { sleeper, epoll })
+        Ok(Self {
+            sleeper,
+            epoll,
+            watched: AtomicUsize::new(0),
+        })
     }
 
     /// Sleeps until woken or until `by`, unless `work` finds something once the worker has said that it sleeps. Answers
@@ -83,21 +90,32 @@ impl Kicks {
         edges: EpollFlags,
     ) -> Result<Arc<OwnedFd>, std::io::Error> {
         let edge = EpollEvent::new(edges | EpollFlags::EPOLLET, token);
-        match self.epoll.add(&*event, edge) {
-            Ok(()) => Ok(event),
+        let watched = match self.epoll.add(&*event, edge) {
+            Ok(()) => event,
             Err(Errno::EEXIST) => {
                 let twin = event.try_clone()?;
                 self.epoll.add(&twin, edge)?;
-                Ok(Arc::new(twin))
+                Arc::new(twin)
             }
-            Err(e) => Err(e.into()),
-        }
+            Err(e) => return Err(e.into()),
+        };
+        // Relaxed: a number to go by, and the sleep looks at them all.
+        self.watched.fetch_add(1, Ordering::Relaxed);
+        Ok(watched)
+    }
+
+    /// Whether there are any to look at.
+    #[inline]
+    pub(crate) fn are_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) != 0
     }
 
     /// `event` is not reported any more.
     pub(crate) fn unwatch(&self, event: &OwnedFd) {
         // It was watched: that is why it is here.
-        let _watched = self.epoll.delete(event);
+        if self.epoll.delete(event).is_ok() {
+            self.watched.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Calls `to` with the token of each that was written since it was reported last: at most 64 of them, the others

@@ -21,10 +21,10 @@
 //! * Ring areas have to be mapped in one piece of this process's memory; buffers may be in as many as they like.
 //!
 //! # Reading order
-//! [`SimMgmt`] (device strings), `device` (the contract's calls), `worker`, `mailbox` and `kicks` (threads), [`queue`] (a ring
-//! and its areas), [`class`] (what a kind of device brings), [`rng`] (a whole class in one file), [`net`] with its parts,
-//! [`port`], [`frames`]; [`blk`] with its backends; [`offload`] and [`pcap`] stand alone, and [`faults`] are made only if
-//! they are asked for.
+//! [`SimMgmt`] (device strings), `device` (the contract's calls), `crew` (threads), `team` (what they serve of a device),
+//! `mailbox` and `kicks` (what reaches them), [`queue`] (a ring and its areas), [`class`] (what a kind of device brings),
+//! [`rng`] (a whole class in one file), [`net`] with its parts, [`port`], [`frames`]; [`blk`] with its backends;
+//! [`offload`] and [`pcap`] stand alone, and [`faults`] are made only if they are asked for.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,6 +45,7 @@
 
 pub mod blk;
 pub mod class;
+mod crew;
 mod device;
 mod error;
 pub mod faults;
@@ -61,8 +62,9 @@ pub mod rng;
 mod rounds;
 mod shared;
 mod stats;
-mod worker;
+mod team;
 
+pub use crew::{Crew, Shift};
 pub use device::{Options, SimDevice};
 pub use error::SimError;
 pub use mgmt::SimMgmt;

@@ -35,6 +35,14 @@ impl<C> Mailbox<C> {
         }
     }
 
+    /// The same, whose bell marks `mark`.
+    pub(crate) fn marking(sleeper: &Arc<Sleeper>, mark: usize) -> Self {
+        Self {
+            commands: Mutex::new(Vec::new()),
+            bell: Bell::marking(sleeper, mark),
+        }
+    }
+
     /// Gives the worker a command.
     pub(crate) fn post(&self, command: C) {
         self.list().push(command);

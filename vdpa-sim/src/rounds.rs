@@ -65,6 +65,7 @@ impl Rounds {
     }
 
     /// Returns once no worker but `own` works with settings older than this call. Answers whether that came about.
+    /// Worker `own` looks at settings anew for each unit, so that of several that wait none waits for another.
     pub(crate) fn settle(&self, own: usize) -> bool {
         let round = self.current.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         fence(Ordering::SeqCst);
@@ -72,6 +73,7 @@ impl Rounds {
         let others = || self.seen.iter().enumerate().filter(|(i, _)| *i != own);
         // Acquire pairs with the release in `begin` and `rest`.
         while others().any(|(_, Seen(seen))| seen.load(Ordering::Acquire) < round) {
+            self.begin(own);
             if begun.elapsed() > PATIENCE {
                 return false;
             }
@@ -99,6 +101,22 @@ mod tests {
             assert!(rounds.settle(0));
             assert!(begun.elapsed() >= Duration::from_millis(4));
         });
+        // Two that wait for each other.
+        let together = std::sync::Barrier::new(2);
+        let change = |own| {
+            together.wait();
+            let settled = rounds.settle(own);
+            rounds.rest(own);
+            settled
+        };
+        rounds.wake(0);
+        rounds.wake(1);
+        std::thread::scope(|s| {
+            let other = s.spawn(|| change(1));
+            assert!(change(0));
+            assert!(other.join().unwrap());
+        });
+        rounds.wake(1);
         assert!(!rounds.settle(0), "worker 1 makes no pass any more");
         rounds.rest(1);
         assert!(rounds.settle(0));

@@ -79,6 +79,30 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
     );
     rig.close();
 
+    // Devices that share threads, one of which is busy for a while.
+    let lab = Lab::new();
+    let open = |_| {
+        let rig = lab.open("sim:net,crew=idle,workers=2");
+        let features = with(&rig, false, false, true, false);
+        Card::new(rig, features, 16, 2048)
+    };
+    let mut cards: Vec<_> = (0..200).map(open).collect();
+    for card in &mut cards {
+        card.send_all(&frames(4, 100));
+        card.rx.wait(4);
+    }
+    cards[77].send_all(&frames(1000, 100));
+    cards[77].rx.wait(1004);
+    std::thread::sleep(Duration::from_millis(200));
+    let before = cpu_time();
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = cpu_time() - before;
+    assert!(
+        spent < Duration::from_millis(5),
+        "{spent:?} of CPU time in 2 s with 200 devices"
+    );
+    drop(cards);
+
     // The side that stays is not served meanwhile.
     let lab = Lab::new();
     let stays = lab.open("sim:net,port=wire:a");

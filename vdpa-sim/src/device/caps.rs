@@ -12,19 +12,20 @@ use vdpa_ring::QueueState;
 
 use super::SimDevice;
 use crate::shared::lock;
-use crate::worker::{Command, Joint, Stop};
+use crate::team::{Command, Joint, Stop};
 
 impl GroupSpaces for SimDevice {
     fn assign(&self, g: GroupIndex, a: Asid) -> Result<()> {
-        self.with_crew(|crew| {
-            let (Some(asid), Some(space)) =
-                (crew.assigned.get_mut(g.place()), crew.spaces.get(a.place()))
-            else {
+        self.with_service(|service| {
+            let (Some(asid), Some(space)) = (
+                service.assigned.get_mut(g.place()),
+                service.spaces.get(a.place()),
+            ) else {
                 // The numbers are in range.
                 return Ok(());
             };
             *asid = a;
-            for hand in &crew.hands {
+            for hand in &service.hands {
                 hand.mailbox.post(Command::Assign {
                     group: g,
                     asid: a,
@@ -63,9 +64,10 @@ impl QueuePause for SimDevice {
 
 impl QueueEnable for SimDevice {
     fn set(&self, q: QueueIndex, on: bool) -> Result<()> {
-        let (seat, worker) = self.seat(q)?.1;
-        self.with_crew(|crew| {
-            if let Some(hand) = crew.hands.get(worker) {
+        let (role, seat) = self.seat(q)?;
+        self.with_service(|service| {
+            let worker = self.worker(service.berth, role.unit);
+            if let Some(hand) = service.hands.get(worker) {
                 let command = Command::Enable { at: seat, on };
                 hand.mailbox
                     .post_instead(command, |waiting| waiting.enables(seat));

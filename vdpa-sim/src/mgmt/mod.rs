@@ -5,14 +5,16 @@ mod net;
 mod port;
 mod rng;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use vdpa_core::faults;
-use vdpa_core::spec::{DeviceSpec, Keys, SpecError};
+use vdpa_core::spec::{DeviceSpec, Keys, SpecError, Value};
 use vdpa_core::{Attr, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Result, VdpaDevice};
 
 use crate::class::Class;
+use crate::crew::Crew;
 use crate::device::{Options, SimDevice};
 use crate::port::{Mirrors, Switches, Wires};
 use crate::shared::lock;
@@ -22,6 +24,11 @@ const POLL_US: Key = key(
     "poll_us",
     "0 to 1000000",
     "microseconds of polling before sleep; default 50",
+);
+const CREW: Key = key(
+    "crew",
+    "a name",
+    "threads shared by all devices that name it, of its 'workers'; default: of the device's own",
 );
 const PAGE_REQUESTS: Key = key(
     "page_requests",
@@ -71,6 +78,8 @@ pub struct SimMgmt {
     wires: Wires,
     switches: Switches,
     mirrors: Mirrors,
+    /// Those that live, by name.
+    crews: Mutex<HashMap<String, Weak<Crew>>>,
     devices: Mutex<Devices>,
 }
 
@@ -94,8 +103,16 @@ impl SimMgmt {
             wires: Wires::new(),
             switches: Switches::new(),
             mirrors: Mirrors::new(),
+            crews: Mutex::default(),
             devices: Mutex::default(),
         }
+    }
+
+    /// Devices that are made with `crew=NAME` from here on are served by `crew`, for as long as it lives.
+    ///
+    /// * `name`: in place of an older one of the same name
+    pub fn add_crew(&self, name: &str, crew: &Arc<Crew>) {
+        lock(&self.crews).insert(name.to_owned(), Arc::downgrade(crew));
     }
 
     /// Runs `with` for the list of devices that live.
@@ -126,11 +143,48 @@ impl SimMgmt {
 
     fn make(&self, kind: &Kind, spec: &DeviceSpec, number: u32) -> Result<SimDevice> {
         let mut keys = spec.keys();
+        let crew = keys.value("crew");
+        let workers = keys.value("workers");
         let options = options(&mut keys, kind.max_workers)?;
+        let crew = match &crew {
+            Some(name) => Some(self.crew(name, workers.as_ref(), options.workers)?),
+            None => None,
+        };
         let class = (kind.make)(self, keys, number)?;
         let name = format!("{}{number}", self.name());
         let faults = spec.faults().cloned();
-        Ok(SimDevice::new(&name, class, options).with_faults(faults))
+        let device = match crew {
+            Some(crew) => SimDevice::in_crew(&name, class, options, crew),
+            None => SimDevice::new(&name, class, options),
+        };
+        Ok(device.with_faults(faults))
+    }
+
+    /// The crew of this name, which is made if there is none.
+    ///
+    /// * `given`: where the device string says how many workers it has, if it does
+    fn crew(
+        &self,
+        name: &Value<'_>,
+        given: Option<&Value<'_>>,
+        workers: usize,
+    ) -> Result<Arc<Crew>, SpecError> {
+        if name.text().is_empty() {
+            return Err(name.malformed("the name of a crew"));
+        }
+        let mut crews = lock(&self.crews);
+        crews.retain(|_, crew| crew.strong_count() != 0);
+        let Some(crew) = crews.get(name.text()).and_then(Weak::upgrade) else {
+            let crew = Crew::new(name.text(), workers);
+            crews.insert(name.text().to_owned(), Arc::downgrade(&crew));
+            return Ok(crew);
+        };
+        if let Some(given) = given.filter(|_| workers != crew.workers()) {
+            let (name, has) = (name.text(), crew.workers());
+            let expected = format!("{has}, as many as crew {name} has, or another crew");
+            return Err(given.malformed(expected));
+        }
+        Ok(crew)
     }
 }
 

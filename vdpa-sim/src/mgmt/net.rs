@@ -4,7 +4,7 @@ use vdpa_core::config::Mac;
 use vdpa_core::spec::{Keys, SpecError};
 use vdpa_core::{DeviceType, Features, Key, MgmtClass, Result, graph};
 
-use super::{PAGE_REQUESTS, POLL_US, SimMgmt, key, port};
+use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key, port};
 use crate::class::Class;
 use crate::net::{MAX_PAIRS, Net, POSSIBLE, Settings};
 use crate::port::Presence;
@@ -62,6 +62,7 @@ const KEYS: &[Key] = &[
     key("workers", "1 to 129", "threads; default 1"),
     key("speed", "0 to 2147483647", "speed in Mb/s; default unknown"),
     key("link", "up or down", "carrier at first; default up"),
+    CREW,
     POLL_US,
     PAGE_REQUESTS,
 ];

@@ -1,14 +1,11 @@
-//! Workers: threads that serve the units of a device.
+//! Teams: what a worker serves of one device.
 //!
 //! ```text
-//!        ┌──────────────────────────── a pass ────────────────────────────┐
-//!   ┌──▶ commands ─▶ bells taken: their units are hot ─▶ each hot unit served ─▶ quiet for a while? asked for
-//!   │                                                                           kicks; still nothing: cold
-//!   │                                                                                │
-//!   └──────────────── a command or a bell pending, or woken ◀── sleeps ◀── no unit is hot
+//!   a turn:  commands ─▶ bells taken: their units are hot ─▶ each hot unit served ─▶ quiet for a while? asked for
+//!                                                                                    kicks; still nothing: cold
 //! ```
 //! A unit is hot from its first kick until it was quiet for a bounded time; meanwhile kicks are switched off and its
-//! rings are looked at in every pass. A worker without a hot unit sleeps, and costs nothing. Nothing is locked,
+//! rings are looked at in every pass. A team without a hot unit lies down, and costs nothing. Nothing is locked,
 //! allocated or asked of the system for a batch, but for calls and for kicks to workers that sleep.
 
 use std::os::fd::OwnedFd;
@@ -17,22 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use vdpa_core::{Asid, Bell, Event, GroupIndex, QueueIndex, Status};
-use vdpa_mem::{AddressSpace, Deadline, Reader};
+use vdpa_mem::{AddressSpace, Reader};
 
 use crate::class::{Desk, QueueChange, Served, Station, Stations, Unit};
+use crate::crew::{Aboard, Berth};
 use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
 use crate::shared::Shared;
 
-/// In how many passes a busy worker looks once at the eventfds it was given.
-const PASSES_A_LOOK: u32 = 64;
-
-/// After how many passes in a row without work a worker that polls lets others run: whoever it polls for may be waiting
-/// for this very CPU. So many take a few microseconds, within which a peer that runs elsewhere answers.
-const PASSES_A_YIELD: u32 = 64;
-
-/// What a worker is told.
+/// What a team is told.
 pub(crate) enum Command {
     /// A queue runs from here on; its `kick` is watched.
     Start {
@@ -58,7 +49,7 @@ pub(crate) enum Command {
     Resume,
     /// Everything is taken away.
     Reset(Arc<Joint>),
-    /// The thread ends.
+    /// The team leaves.
     Exit,
 }
 
@@ -76,54 +67,61 @@ impl Command {
     }
 }
 
-/// Where a queue sits at its worker.
+/// Where a queue sits in its team.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Seat {
     /// The queue's number.
     pub(crate) queue: usize,
-    /// The unit, counted at this worker.
+    /// The unit, counted in this team.
     pub(crate) unit: usize,
     /// Its place in the unit.
     pub(crate) place: usize,
 }
 
 impl Seat {
-    /// What its kicks are reported with.
-    pub(crate) fn token(self) -> u64 {
-        token(self.unit, self.place)
+    /// What its kicks are reported with, of the device at `berth`.
+    pub(crate) fn token(self, berth: usize) -> u64 {
+        token(berth, self.unit)
     }
 }
 
-/// The place in the unit in bit 0, the unit above.
-fn token(unit: usize, place: usize) -> u64 {
-    (unit as u64) << 1 | place as u64
+/// The unit in the lower half, the berth of the device in the upper.
+fn token(berth: usize, unit: usize) -> u64 {
+    (berth as u64) << 32 | unit as u64
 }
 
-/// Something that all workers do; the last one says that it is done.
+/// Which unit of the device at which berth was kicked. The device there may be another by now: it is kicked for nothing
+/// then, once.
+pub(crate) fn kicked(token: u64) -> Option<(usize, usize)> {
+    let unit = usize::try_from(token & u64::from(u32::MAX)).ok()?;
+    Some((usize::try_from(token >> 32).ok()?, unit))
+}
+
+/// Something that all teams of a device do; the last one says that it is done.
 pub(crate) struct Joint {
     left: AtomicUsize,
 }
 
 impl Joint {
-    pub(crate) fn new(workers: usize) -> Arc<Self> {
+    pub(crate) fn new(teams: usize) -> Arc<Self> {
         Arc::new(Self {
-            left: AtomicUsize::new(workers),
+            left: AtomicUsize::new(teams),
         })
     }
 
-    /// Whether all workers are done. Acquire pairs with the release in `done`: nothing of theirs happens any more.
+    /// Whether all teams are done. Acquire pairs with the release in `done`: nothing of theirs happens any more.
     pub(crate) fn is_done(&self) -> bool {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    /// One more worker is done. Answers whether it was the last one.
+    /// One more team is done. Answers whether it was the last one.
     fn done(&self) -> bool {
         // Acquire too: the last one sees what the others did.
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }
 
-/// A unit at its worker.
+/// A unit in its team.
 pub(crate) struct Post {
     unit: Box<dyn Unit>,
     queues: Stations,
@@ -172,15 +170,20 @@ impl Post {
         }
     }
 
-    /// Has its sources watched, as unit `number` of their worker.
+    /// Has its sources watched.
     ///
     /// # Errors
     /// When one cannot be polled.
-    pub(crate) fn watch(&mut self, kicks: &Kicks, number: usize) -> std::io::Result<()> {
-        for source in &mut self.sources {
-            *source = kicks.watch_source(Arc::clone(source), token(number, 0))?;
+    fn watch(&mut self, kicks: &Kicks, token: u64) -> std::io::Result<()> {
+        let (mut watched, mut outcome) = (Vec::new(), Ok(()));
+        for source in std::mem::take(&mut self.sources) {
+            match kicks.watch_source(source, token) {
+                Ok(source) => watched.push(source),
+                Err(e) => outcome = Err(e),
+            }
         }
-        Ok(())
+        self.sources = watched;
+        outcome
     }
 
     /// Whether nothing is in flight.
@@ -203,21 +206,22 @@ impl Post {
     }
 }
 
-/// What all units of a worker come to rest for: it is over once nothing of theirs is in flight.
+/// What all units of a team come to rest for: it is over once nothing of theirs is in flight.
 enum Rest {
     Suspend(Arc<Joint>),
     Reset(Arc<Joint>),
 }
 
-/// One thread of a device.
-pub(crate) struct Worker {
+/// The units of a device that one worker serves.
+pub(crate) struct Team {
     core: Arc<Shared>,
-    number: usize,
+    berth: usize,
     mailbox: Arc<Mailbox<Command>>,
     kicks: Arc<Kicks>,
     posts: Vec<Post>,
-    desk: Desk,
     patience: Duration,
+    /// Whether it has a turn in each pass.
+    up: bool,
     live: bool,
     suspended: bool,
     /// A suspend or a reset that is not over.
@@ -226,72 +230,109 @@ pub(crate) struct Worker {
     stopping: bool,
     /// The first address space: every group is there after a reset.
     home: AddressSpace,
-    /// How many eventfds and sources are watched.
-    watched: usize,
-    /// Passes without work since there was some.
-    empty: u32,
+    /// Last, so that everything else is gone when its owner is told.
+    _aboard: Aboard,
 }
 
-impl Worker {
+/// What a turn came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// Something was done; there may be more.
+    Worked,
+    /// There was nothing to do, and may be soon.
+    Quiet,
+    /// There is nothing to do before the team is marked or kicked.
+    Done,
+    /// The team is not served any more.
+    Left,
+}
+
+impl Team {
+    /// A team of the device at `berth`, for the worker that is kicked by `kicks`. Its posts' sources are watched.
+    ///
+    /// # Errors
+    /// When one cannot be polled.
     pub(crate) fn new(
         core: Arc<Shared>,
-        number: usize,
+        berth: &Berth,
         mailbox: Arc<Mailbox<Command>>,
         kicks: Arc<Kicks>,
         posts: Vec<Post>,
-        desk: Desk,
+        home: AddressSpace,
         patience: Duration,
-    ) -> Self {
-        Self {
+    ) -> std::io::Result<Self> {
+        let mut team = Self {
             core,
-            number,
+            berth: berth.number,
             mailbox,
             kicks,
-            watched: posts.iter().map(|post| post.sources.len()).sum(),
             posts,
-            home: desk.reader.space().clone(),
-            desk,
             patience,
+            up: false,
             live: false,
             suspended: false,
             rest: None,
             stopping: false,
-            empty: 0,
+            home,
+            _aboard: Aboard::new(&berth.left),
+        };
+        for (unit, post) in team.posts.iter_mut().enumerate() {
+            post.watch(&team.kicks, token(team.berth, unit))?;
+        }
+        Ok(team)
+    }
+
+    /// Its device's berth.
+    pub(crate) fn berth(&self) -> usize {
+        self.berth
+    }
+
+    /// It has turns from here on. `false`: it had them before.
+    pub(crate) fn get_up(&mut self) -> bool {
+        !std::mem::replace(&mut self.up, true)
+    }
+
+    /// It has no turns from here on.
+    pub(crate) fn lie_down(&mut self) {
+        self.up = false;
+    }
+
+    /// When the first of its calls that are held back is due, at the latest: it has a turn then. A device that does not
+    /// run calls nobody.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let due = self.posts.iter().filter_map(|post| post.due);
+        due.min().filter(|_| self.runs())
+    }
+
+    /// A unit was kicked. What is kicked before it may be served is hot from then on.
+    pub(crate) fn kick(&mut self, unit: usize) {
+        if let Some(post) = self.posts.get_mut(unit) {
+            post.heat();
         }
     }
 
-    /// Works until told to exit.
-    pub(crate) fn run(mut self) {
-        let rounds = Arc::clone(&self.desk.rounds);
-        let mut passes = 0_u32;
-        // Until here it counted as asleep.
-        rounds.wake(self.number);
-        loop {
-            rounds.begin(self.number);
-            if self.mailbox.is_pending() {
-                for command in self.mailbox.take() {
-                    if matches!(command, Command::Exit) {
-                        rounds.rest(self.number);
-                        return;
-                    }
-                    self.obey(command);
+    /// Tells its owner.
+    pub(crate) fn raise(&self, event: Event) {
+        self.core.raise(event);
+    }
+
+    /// Carries out commands, and serves every hot unit once.
+    pub(crate) fn turn(&mut self, desk: &mut Desk) -> Turn {
+        if self.mailbox.is_pending() {
+            for command in self.mailbox.take() {
+                if matches!(command, Command::Exit) {
+                    return Turn::Left;
                 }
-            }
-            let busy = self.is_awake() && self.pass();
-            if self.settle() {
-                continue;
-            }
-            if !busy {
-                rounds.rest(self.number);
-                self.sleep();
-                rounds.wake(self.number);
-            } else if self.watched != 0 {
-                passes = passes.wrapping_add(1);
-                if passes.is_multiple_of(PASSES_A_LOOK) {
-                    self.look();
-                }
+                self.obey(command);
             }
         }
+        let turn = if self.is_awake() {
+            self.pass(desk)
+        } else {
+            Turn::Done
+        };
+        // What came to its end may be followed by more.
+        if self.settle() { Turn::Worked } else { turn }
     }
 
     /// Whether the device runs: whatever comes is served.
@@ -304,15 +345,13 @@ impl Worker {
         self.runs() || self.rest.is_some() || self.stopping
     }
 
-    /// Serves every hot unit once. `false`: there is none.
-    fn pass(&mut self) -> bool {
+    /// Serves every hot unit once.
+    fn pass(&mut self, desk: &mut Desk) -> Turn {
         let runs = self.runs();
         let Self {
             core,
             posts,
-            desk,
             patience,
-            empty,
             ..
         } = self;
         let mut hot = false;
@@ -356,55 +395,11 @@ impl Worker {
             }
             hot |= post.hot;
         }
-        *empty = if worked { 0 } else { empty.wrapping_add(1) };
-        if hot && !worked {
-            if empty.is_multiple_of(PASSES_A_YIELD) {
-                std::thread::yield_now();
-            } else {
-                std::hint::spin_loop();
-            }
+        match (worked, hot) {
+            (true, _) => Turn::Worked,
+            (false, true) => Turn::Quiet,
+            (false, false) => Turn::Done,
         }
-        hot
-    }
-
-    /// Sleeps until there is something to do.
-    fn sleep(&mut self) {
-        let awake = self.is_awake();
-        let runs = self.runs();
-        let Self {
-            posts,
-            mailbox,
-            kicks,
-            ..
-        } = self;
-        let posts = posts.as_slice();
-        // A device that does not run calls nobody.
-        let due = posts.iter().filter_map(|post| post.due.filter(|_| runs));
-        let by = due.min().map(Deadline::at);
-        let work =
-            || (awake && posts.iter().any(|post| post.bell.is_pending())) || mailbox.is_pending();
-        let slept = kicks.sleep_unless(work, by);
-        match slept {
-            Ok(true) => self.look(),
-            Ok(false) => {}
-            Err(e) => {
-                let why = format!("worker {}: {e}", self.number);
-                self.core.raise(Event::Broken { why });
-                // Not a busy loop on top of it.
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-
-    /// Looks at the eventfds. What is kicked before it may be served is hot from then on.
-    fn look(&mut self) {
-        let Self { kicks, posts, .. } = self;
-        kicks.take(|token| {
-            let unit = usize::try_from(token >> 1).ok();
-            if let Some(post) = unit.and_then(|unit| posts.get_mut(unit)) {
-                post.heat();
-            }
-        });
     }
 
     fn obey(&mut self, command: Command) {
@@ -476,7 +471,6 @@ impl Worker {
         };
         if kick.is_some() {
             *place = kick;
-            self.watched = self.watched.saturating_add(1);
         }
         *number = at.queue;
         *station = Station::Running(queue);
@@ -495,9 +489,7 @@ impl Worker {
         ) else {
             return;
         };
-        self.watched = self
-            .watched
-            .saturating_sub(unwatch(&self.kicks, kick.take()));
+        unwatch(&self.kicks, kick.take());
         match how {
             Stop::Pause => drain(station),
             // What ends is given back to nobody.
@@ -604,8 +596,7 @@ impl Worker {
             post.queues = Stations::default();
             post.stops = [None, None];
             for kick in &mut post.kicks {
-                let less = unwatch(&self.kicks, kick.take());
-                self.watched = self.watched.saturating_sub(less);
+                unwatch(&self.kicks, kick.take());
             }
         }
     }
@@ -636,11 +627,22 @@ fn drain(station: &mut Station) {
     };
 }
 
-/// Takes an eventfd out. Answers how many that were.
-fn unwatch(kicks: &Kicks, kick: Option<Arc<OwnedFd>>) -> usize {
-    let Some(kick) = kick else { return 0 };
-    kicks.unwatch(&kick);
-    1
+impl Drop for Team {
+    fn drop(&mut self) {
+        for post in &mut self.posts {
+            let kicks = post.kicks.iter_mut().filter_map(Option::take);
+            for file in kicks.chain(post.sources.drain(..)) {
+                self.kicks.unwatch(&file);
+            }
+        }
+    }
+}
+
+/// Takes an eventfd out.
+fn unwatch(kicks: &Kicks, kick: Option<Arc<OwnedFd>>) {
+    if let Some(kick) = kick {
+        kicks.unwatch(&kick);
+    }
 }
 
 /// Tells the owner what went wrong in a unit, outside of sections, and takes away the queues that are lost.
