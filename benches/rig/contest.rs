@@ -199,7 +199,7 @@ impl<'a> Contest<'a> {
                 false => format!("missed by {:.0} %", (1.0 - ratio / goal.ratio) * 100.0),
             };
             println!(
-                "  target: {} >= {} x {}: {ratio:.2}, {verdict}",
+                "  target: {} >= {:.2} x {}: {ratio:.2}, {verdict}",
                 goal.row, goal.ratio, goal.against
             );
         }
