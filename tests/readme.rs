@@ -71,17 +71,18 @@ fn device_strings_of_the_readme_open() {
 }
 
 #[test]
-fn keys_of_the_readme_are_those_of_the_device() {
-    let rows = table(&readme(), "`sim:net` key");
+fn keys_of_the_readme_are_those_of_the_devices() {
     let registry = vdpa::registry();
     let parent = registry.parent("sim").expect("sim is compiled in");
-    let net = parent.classes().iter().find(|class| class.what == "net");
-    let mut keys: Vec<_> = net.unwrap().keys.iter().map(|key| key.name).collect();
-    let mut told: Vec<_> = rows[1..]
-        .iter()
-        .map(|row| row[0].trim_matches('`'))
-        .collect();
-    keys.sort_unstable();
-    told.sort_unstable();
-    assert_eq!(told, keys);
+    for what in ["net", "blk"] {
+        let rows = table(&readme(), &format!("`sim:{what}` key"));
+        let class = parent.classes().iter().find(|class| class.what == what);
+        let mut keys: Vec<_> = class.unwrap().keys.iter().map(|key| key.name).collect();
+        // A row may have several keys.
+        let cells = rows[1..].iter().flat_map(|row| row[0].split(", "));
+        let mut told: Vec<_> = cells.map(|cell| cell.trim_matches('`')).collect();
+        keys.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(told, keys, "sim:{what}");
+    }
 }

@@ -9,7 +9,9 @@ use super::{Command, Ring};
 #[non_exhaustive]
 pub enum NetError {
     /// Another kind of device.
-    #[error("a {device_type} device, where a network device is wanted: open one such as sim:net")]
+    #[error(
+        "the device is of type {device_type}, where a network device is wanted: open one such as sim:net"
+    )]
     NotNet {
         /// The kind.
         device_type: DeviceType,

@@ -351,7 +351,7 @@ fn an_image_of_another_device_is_refused_by_name() {
     assert!(matches!(block, Error::Image(ImageError::DeviceType { .. })));
     assert_eq!(
         block.to_string(),
-        "the image is of a block device, this one is a net device"
+        "the image is of a device of type block, this one is of type net"
     );
     // A feature that nobody offers: bit 103.
     let feature = refused(&forged(32, 0x80));

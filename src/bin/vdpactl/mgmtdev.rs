@@ -122,7 +122,7 @@ fn tell(parent: &Parent, class: &Class, output: &mut Output) -> Result<(), Failu
     let paint = output.paint();
     let string = format!("{}:{}", parent.name, class.what);
     output.say(&format!(
-        "{}  a {} device, up to {} queues",
+        "{}  type {}, queues: at most {}",
         paint.name(string),
         class.device_type,
         class.max_queues

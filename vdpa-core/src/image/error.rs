@@ -61,7 +61,7 @@ pub enum ImageError {
         found: u64,
     },
     /// An image of another type of device.
-    #[error("the image is of a {image} device, this one is a {device} device")]
+    #[error("the image is of a device of type {image}, this one is of type {device}")]
     DeviceType {
         /// The image's.
         image: DeviceType,

@@ -28,7 +28,7 @@ const POLL_US: Key = key(
 const CREW: Key = key(
     "crew",
     "a name",
-    "threads shared by all devices that name it, of its 'workers'; default: of the device's own",
+    "whose 'workers' threads it shares; default: threads of its own",
 );
 const PAGE_REQUESTS: Key = key(
     "page_requests",

@@ -3,7 +3,7 @@
 use vdpa_core::spec::Keys;
 use vdpa_core::{DeviceType, Key, MgmtClass, Result};
 
-use super::{PAGE_REQUESTS, POLL_US, SimMgmt, key};
+use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key};
 use crate::class::Class;
 use crate::rng::{POSSIBLE, Rng};
 
@@ -30,6 +30,7 @@ const KEYS: &[Key] = &[
     key("workers", "1", "threads; default 1"),
     POLL_US,
     PAGE_REQUESTS,
+    CREW,
 ];
 
 /// Makes the source that the keys describe.
