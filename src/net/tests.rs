@@ -1,3 +1,5 @@
+#[cfg(feature = "sim")]
+mod commands;
 mod misbehaving;
 #[cfg(feature = "sim")]
 mod offloads;

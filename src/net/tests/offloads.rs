@@ -12,7 +12,7 @@ use super::super::*;
 const HEADERS: usize = 54;
 
 /// A TCP segment over IPv4 with `len` bytes of payload, its checksum begun.
-fn segment(len: usize) -> Vec<u8> {
+pub(super) fn segment(len: usize) -> Vec<u8> {
     let sum = |bytes: &[u8], begin: u32| {
         let words = bytes.chunks_exact(2);
         let sum = words.fold(begin, |sum, word| {
@@ -38,7 +38,7 @@ fn segment(len: usize) -> Vec<u8> {
     frame
 }
 
-fn large() -> Header {
+pub(super) fn large() -> Header {
     Header {
         checksum: Checksum::Partial {
             start: 34,
@@ -73,7 +73,7 @@ fn received(driver: &mut NetDriver, count: usize) -> Vec<(Header, Vec<u8>)> {
 }
 
 #[test]
-fn large_frames_of_every_size_come_back_with_their_header() {
+pub(super) fn large_frames_of_every_size_come_back_with_their_header() {
     for ring in Ring::ALL {
         for decline in [
             Features::NONE,
