@@ -201,11 +201,13 @@ impl ClassState for Trace {
     }
 
     fn restore(&self, from: &[u8]) -> Result<()> {
-        let bytes = format_args!("{} bytes", from.len());
-        self.log
-            .call(Level::DEBUG, "class_state.restore", bytes, done, || {
-                self.class_state_below()?.restore(from)
-            })
+        self.log.call(
+            Level::DEBUG,
+            "class_state.restore",
+            format_args!("{} bytes", from.len()),
+            done,
+            || self.class_state_below()?.restore(from),
+        )
     }
 }
 
