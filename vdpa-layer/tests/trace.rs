@@ -6,7 +6,7 @@ mod tiny;
 mod nobody;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nobody::Nobody;
 use tiny::*;
@@ -37,8 +37,16 @@ impl Told {
     }
 }
 
+/// One test at a time: what `tracing` knows of who listens is the process's, and is found out anew with each listener.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `with` while somebody listens at `level`.
 fn listening<T>(level: Level, with: impl FnOnce(&Told) -> T) -> T {
+    let _alone = alone();
     let told = Told::default();
     let writer = told.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -176,6 +184,7 @@ fn no_more_is_told_than_is_asked_for() {
 
 #[test]
 fn kicks_and_calls_go_straight_through_while_nobody_listens() {
+    let _alone = alone();
     let tiny = Arc::new(Tiny::default());
     let layer = Trace::new(tiny.clone(), LevelFilter::TRACE);
     layer
@@ -206,6 +215,7 @@ fn kicks_and_calls_go_straight_through_while_nobody_listens() {
 
 #[test]
 fn every_capability_is_still_there() {
+    let _alone = alone();
     for capable in [true, false] {
         let tiny = || Tiny {
             capable,

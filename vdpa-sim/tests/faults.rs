@@ -40,7 +40,7 @@ fn recovers(card: Card) {
         let features = with(&rig, false, false, true, false);
         let mut card = Card::new(rig, features, 64, 2048);
         let sent = frames(20, 1514);
-        card.send_all(&sent);
+        assert_eq!(card.tx.send(&sent), 20);
         // What the other queue still loses shows as an error, or as a frame that does not come.
         let (mut lost, mut had, mut since) = (false, 0, Instant::now());
         until("arrival or a loss", || {
