@@ -549,6 +549,33 @@ fn chains_with_one_counter_have_no_order_and_are_refused() {
 }
 
 #[test]
+fn a_packed_chain_stands_in_the_record_as_vhost_user_has_it() {
+    let rig = Rig::new(Format::Packed, 8);
+    let mut device = Device::new(&rig, RingFeatures::empty(), None);
+    // Two descriptors with id 5, available on the first lap.
+    let (next, write, avail) = (1_u64, 2_u64, 1 << 7);
+    let chain = [
+        (0x0102_0304_0506_0708, 0x1122, next | avail),
+        (0x3000, 9, write | avail),
+    ];
+    let ring = rig.areas().descriptor;
+    for ((addr, len, flags), slot) in chain.into_iter().zip(0u16..) {
+        ring.store_u64(layout::descriptor(slot), addr);
+        ring.store_u64(layout::descriptor_meta(slot), len | 5 << 32 | flags << 48);
+    }
+    assert_eq!(device.take(&rig, 8, 0).len(), 1);
+    // DescStatePacked, behind a head of 32 bytes.
+    for ((addr, len, flags), at) in chain.into_iter().zip([32, 64]) {
+        let mut entry = [0; 32];
+        rig.cells().read(at, &mut entry);
+        assert_eq!(entry[16..18], 5_u16.to_le_bytes(), "id");
+        assert_eq!(entry[18..20], (flags as u16).to_le_bytes(), "flags");
+        assert_eq!(entry[20..24], (len as u32).to_le_bytes(), "len");
+        assert_eq!(entry[24..], addr.to_le_bytes(), "addr");
+    }
+}
+
+#[test]
 fn a_chain_made_available_twice_ends_the_queue_that_keeps_a_record() {
     for format in [Format::Split, Format::Packed] {
         let rig = Rig::new(format, 8);

@@ -23,7 +23,7 @@
 //!         a descriptor: inflight u8, 0 u8[5], next u16 | counter u64
 //! packed  features u64 | version u16, desc_num u16, free_head u16, old_free_head u16
 //!         | used_idx u16, old_used_idx u16, used_wrap u8, old_used_wrap u8, 0 u16 | 0 u64
-//!         a descriptor: inflight u8, 0 u8, next u16, last u16, num u16 | counter u64 | len u32, id.., | addr u64
+//!         a descriptor: inflight u8, 0 u8, next u16, last u16, num u16 | counter u64 | id u16, flags u16, len u32 | addr u64
 //! ```
 //! All of it is used as cells of eight bytes: fields that have to change together do. While a device runs it only
 //! writes, from private copies; what [`Record::open`] reads is hostile, and read once.

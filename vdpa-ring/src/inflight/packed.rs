@@ -27,6 +27,7 @@ const USED: u32 = 16;
 // The words of an entry.
 const MARKS: u32 = 0;
 const COUNTER: u32 = 8;
+/// Id, flags and length: the other way round than in the ring, where the length comes first.
 const META: u32 = 16;
 const ADDRESS: u32 = 24;
 
@@ -191,7 +192,7 @@ impl PackedRecord {
             *marks = Entry::from(record.load_u64(entry(index, MARKS)));
             let [counter, meta, addr] =
                 [COUNTER, META, ADDRESS].map(|word| record.load_u64(entry(index, word)));
-            saved.push((counter, [addr, meta]));
+            saved.push((counter, [addr, meta.rotate_right(32)]));
         }
         let mut seen = own.free_entries()?;
         let cleared: Vec<u16> = (0..size)
@@ -359,7 +360,7 @@ impl PackedRecord {
                 // There are as many entries as slots.
                 break;
             };
-            record.store_u64(entry(at, META), meta);
+            record.store_u64(entry(at, META), meta.rotate_left(32));
             record.store_u64(entry(at, ADDRESS), addr);
             num = num.wrapping_add(1);
             last = at;
