@@ -58,6 +58,14 @@ fn rates_are_kept() {
 }
 
 #[test]
+fn a_probability_that_is_no_number_makes_no_faults() {
+    for none in [f64::NAN, -1.0, f64::NEG_INFINITY] {
+        assert_eq!(Rate::chance(none), Rate::chance(0.0));
+    }
+    assert_eq!(Rate::chance(f64::INFINITY), Rate::chance(1.0));
+}
+
+#[test]
 fn draws_stay_in_their_range() {
     let plan = parse("kick.late:1").unwrap();
     let mut dice = plan.dice(B, 0).unwrap();
