@@ -90,10 +90,13 @@ impl Header {
         segments: None,
     };
 
+    /// Bytes of the longest header.
+    pub(super) const MOST: usize = 20;
+
     /// Bytes of the header with these features.
     pub(super) const fn len(features: Features) -> usize {
         if features.contains(net::HASH_REPORT) {
-            20
+            Self::MOST
         } else {
             12
         }
@@ -152,9 +155,11 @@ impl Header {
         Ok(())
     }
 
-    /// The first ten bytes of the header.
-    pub(super) fn encode(&self) -> [u8; 10] {
-        let mut bytes = [0; 10];
+    /// The whole header, of which a driver writes as much as there [is](Self::len): behind the first ten bytes it says
+    /// nothing, and stands in buffers that held other things, so that it is written all the same (virtio 1.4
+    /// §5.1.9.2.1: `num_buffers` is 0).
+    pub(super) fn encode(&self) -> [u8; Self::MOST] {
+        let mut bytes = [0; Self::MOST];
         match self.checksum {
             Checksum::Whole => {}
             Checksum::Verified => bytes[0] = DATA_VALID,
@@ -276,6 +281,14 @@ mod tests {
         }
     }
 
+    /// The first ten bytes; nothing stands behind them.
+    fn first(header: &Header) -> [u8; 10] {
+        let bytes = header.encode();
+        let (first, rest) = bytes.split_at(10);
+        assert_eq!(rest, [0; 10]);
+        first.try_into().unwrap()
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let checksum = Checksum::Verified;
@@ -290,18 +303,18 @@ mod tests {
             large(Segmented::Udp),
         ];
         for header in all {
-            let read = Header::decode(&header.encode(), GUEST, 4000);
+            let read = Header::decode(&first(&header), GUEST, 4000);
             assert_eq!(read, Some(header));
         }
         assert_eq!(
-            large(Segmented::TcpV4).encode(),
+            first(&large(Segmented::TcpV4)),
             [1, 0x81, 66, 0, 0xa8, 5, 34, 0, 16, 0]
         );
     }
 
     #[test]
     fn what_was_not_negotiated_is_not_taken() {
-        let bytes = large(Segmented::TcpV4).encode();
+        let bytes = first(&large(Segmented::TcpV4));
         for (without, len) in [
             (net::GUEST_TSO4.mask(), 4000),
             (net::GUEST_ECN.mask(), 4000),
@@ -316,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_not_taken() {
-        let good = large(Segmented::TcpV6).encode();
+        let good = first(&large(Segmented::TcpV6));
         for (at, byte) in [(0, 0), (1, 2), (1, 0x80), (1, 0xff), (3, 0xff), (7, 0xff)] {
             let mut bytes = good;
             bytes[at] = byte;

@@ -111,7 +111,9 @@ impl Pair {
 
     #[inline]
     pub(super) fn push(&mut self, header: Option<&Header>, frame: &[u8]) -> Result<bool, NetError> {
-        let len = self.layout.header + frame.len();
+        // At most `Header::MOST`.
+        let skip = self.layout.header.min(Header::MOST);
+        let len = skip + frame.len();
         if len > self.transmit.buffer_len() as usize {
             return self.push_chain(header.unwrap_or(&Header::NONE), frame);
         }
@@ -122,9 +124,9 @@ impl Pair {
         if header.is_some() || self.headed {
             self.headed = true;
             let bytes = header.unwrap_or(&Header::NONE).encode();
-            self.transmit.write(&lease, 0, &bytes);
+            self.transmit.write(&lease, 0, &bytes[..skip]);
         }
-        self.transmit.write(&lease, self.layout.header, frame);
+        self.transmit.write(&lease, skip, frame);
         // It fits a buffer, whose length has 32 bits.
         match self.transmit.send(lease, len as u32) {
             Ok(()) => Ok(true),
@@ -142,7 +144,8 @@ impl Pair {
     #[cold]
     fn push_chain(&mut self, header: &Header, frame: &[u8]) -> Result<bool, NetError> {
         self.headed = true;
-        let skip = self.layout.header;
+        // At most `Header::MOST`.
+        let skip = self.layout.header.min(Header::MOST);
         let room = self.transmit.buffer_len() as usize;
         let mut at = 0;
         let mut free = true;
@@ -153,7 +156,7 @@ impl Pair {
             };
             let first = if at == 0 { skip } else { 0 };
             if at == 0 {
-                self.transmit.write(&lease, 0, &header.encode());
+                self.transmit.write(&lease, 0, &header.encode()[..skip]);
             }
             let len = (frame.len() - at).min(room - first);
             self.transmit.write(&lease, first, &frame[at..at + len]);

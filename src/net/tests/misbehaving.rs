@@ -9,10 +9,12 @@ use vdpa_core::{
     GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Relay, Result, Status,
     VdpaDevice,
 };
-use vdpa_mem::{Access, Bytes, Fault, Hint, Iova};
-use vdpa_ring::{Areas, Batch, DeviceMem, Format, RingFeatures, SplitDevice, Used, area_sizes};
+use vdpa_mem::{Access, Bytes, Fault, Hint, Iova, Section};
+use vdpa_ring::{
+    Areas, Batch, ChainRef, DeviceMem, Format, RingFeatures, SplitDevice, Used, area_sizes,
+};
 
-use super::super::{Checksum, Header, NetDriver, NetError, OFFLOADS, Segmented, Setup};
+use super::super::{Checksum, Header, NetDriver, NetError, OFFLOADS, Segmented, Segments, Setup};
 
 /// A network device that does nothing by itself: the test writes what it "received".
 struct Puppet {
@@ -21,6 +23,7 @@ struct Puppet {
     status: AtomicU8,
     host: OnceLock<Host>,
     receive: Mutex<Option<(SplitDevice, QueueConfig)>>,
+    transmit: Mutex<Option<(SplitDevice, QueueConfig)>>,
 }
 
 impl Puppet {
@@ -41,21 +44,45 @@ impl Puppet {
             status: AtomicU8::new(0),
             host: OnceLock::new(),
             receive: Mutex::new(None),
+            transmit: Mutex::new(None),
         })
     }
 
     /// Uses the next receive buffer: writes `bytes`, and says that it were `len`.
     fn deliver(&self, bytes: &[u8], len: u32) {
-        let mut receive = self.receive.lock().unwrap();
-        let (ring, c) = receive.as_mut().unwrap();
+        self.next(&self.receive, |chain, section| {
+            let buffer = chain.writable()[0];
+            span(section, buffer.addr, buffer.len, Access::DeviceWrites).write(0, bytes);
+            len
+        });
+    }
+
+    /// Takes what is sent next.
+    fn sent(&self) -> Vec<u8> {
+        let mut sent = Vec::new();
+        self.next(&self.transmit, |chain, section| {
+            for part in chain.readable() {
+                let mut bytes = vec![0; part.len as usize];
+                span(section, part.addr, part.len, Access::DeviceReads).read(0, &mut bytes);
+                sent.extend(bytes);
+            }
+            0
+        });
+        sent
+    }
+
+    /// Gives the next chain of a queue back, with the length that `with` answers.
+    fn next(
+        &self,
+        queue: &Mutex<Option<(SplitDevice, QueueConfig)>>,
+        with: impl FnOnce(ChainRef<'_>, &Section<'_>) -> u32,
+    ) {
+        let mut queue = queue.lock().unwrap();
+        let (ring, c) = queue.as_mut().unwrap();
         let mut reader = self.host.get().unwrap().spaces[0].reader();
         let section = reader.enter();
         let sizes = area_sizes(Format::Split, c.size, false);
-        let at = |at, len, want| {
-            section
-                .translate(at, len, want, &mut Hint::default())
-                .unwrap()
-        };
+        let at = |at, len, want| span(&section, at, len, want);
         let mem = Mem(Areas {
             descriptor: at(c.descriptor, sizes.descriptor.bytes, Access::DeviceReads),
             driver: at(c.driver, sizes.driver.bytes, Access::DeviceReads),
@@ -64,11 +91,16 @@ impl Puppet {
         let mut batch = Batch::new(1, 64);
         assert_eq!(ring.take(&mem, &mut batch, 1).unwrap(), 1);
         let chain = batch.chain(0).unwrap();
-        let buffer = chain.writable()[0];
-        at(buffer.addr, buffer.len, Access::DeviceWrites).write(0, bytes);
         let token = chain.token();
+        let len = with(chain, &section);
         ring.commit(&mem, &[Used { token, len }]).unwrap();
     }
+}
+
+fn span<'s>(section: &'s Section<'_>, at: Iova, len: u32, want: Access) -> Bytes<'s> {
+    section
+        .translate(at, len, want, &mut Hint::default())
+        .unwrap()
 }
 
 impl VdpaDevice for Puppet {
@@ -117,10 +149,12 @@ impl VdpaDevice for Puppet {
         })
     }
     fn start_queue(&self, q: QueueIndex, c: &QueueConfig, _: Kick, _: Call) -> Result<Doorbell> {
-        if q.get() == 0 {
-            let ring = SplitDevice::new(c.size, RingFeatures::empty(), None).unwrap();
-            *self.receive.lock().unwrap() = Some((ring, *c));
-        }
+        let ring = SplitDevice::new(c.size, RingFeatures::empty(), None).unwrap();
+        let queue = match q.get() {
+            0 => &self.receive,
+            _ => &self.transmit,
+        };
+        *queue.lock().unwrap() = Some((ring, *c));
         Ok(Doorbell::NONE)
     }
     fn replace_call(&self, _: QueueIndex, _: Call) -> Result<()> {
@@ -163,6 +197,37 @@ fn lengths(driver: &mut NetDriver) -> std::result::Result<Vec<usize>, NetError> 
     let mut lengths = Vec::new();
     driver.receive(0, |frame| lengths.push(frame.len()))?;
     Ok(lengths)
+}
+
+/// virtio 1.4 §5.1.9.2.1: the driver sets `num_buffers` to 0.
+#[test]
+fn nothing_of_a_large_frame_is_left_in_the_header_of_a_later_one() {
+    let (puppet, mut driver) = started(net::CSUM | net::HOST_TSO4);
+    let header = Header {
+        checksum: Checksum::Partial {
+            start: 34,
+            offset: 16,
+        },
+        segments: Some(Segments {
+            of: Segmented::TcpV4,
+            size: 1000,
+            header_len: 54,
+            ecn: false,
+        }),
+    };
+    for _ in 0..3 {
+        assert!(driver.push_with(0, &header, &[0xff; 20_000]).unwrap());
+        driver.publish(0).unwrap();
+        let sent = puppet.sent();
+        assert_eq!((sent.len(), &sent[10..12]), (20_012, &[0, 0][..]));
+    }
+    for _ in 0..16 {
+        assert_eq!(driver.send(0, [[0xff; 60]]).unwrap(), 1);
+    }
+    for _ in 0..16 {
+        let sent = puppet.sent();
+        assert_eq!((sent.len(), &sent[..12]), (72, &[0; 12][..]));
+    }
 }
 
 #[test]
