@@ -20,6 +20,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Commands {
     queue: Queue,
     done: Completions,
+    /// How long an answer is waited for.
+    pub(super) patience: Duration,
 }
 
 impl Commands {
@@ -27,6 +29,7 @@ impl Commands {
         Self {
             queue,
             done: Completions::new(1),
+            patience: PATIENCE,
         }
     }
 
@@ -34,6 +37,10 @@ impl Commands {
     fn ask(&mut self, command: &Command) -> Result<Option<u8>, NetError> {
         let mut bytes = [0; Command::MAX_BYTES];
         let len = command.encode(&mut bytes);
+        // One that was given up may have been answered since, and has the buffer.
+        if self.queue.poll(&mut self.done)? > 0 {
+            self.answer(0);
+        }
         let Some(lease) = self.queue.lease() else {
             // An earlier command is still with the device.
             return Ok(None);
@@ -46,7 +53,7 @@ impl Commands {
             return Err(refused.why.into());
         }
         self.queue.publish();
-        let by = Deadline::after(PATIENCE);
+        let by = Deadline::after(self.patience);
         while self.queue.poll(&mut self.done)? == 0 {
             let soon = Deadline::after(AGAIN);
             if !self.queue.wait(soon)? {
@@ -57,14 +64,19 @@ impl Commands {
                 self.queue.kick();
             }
         }
+        Ok(Some(self.answer(len)))
+    }
+
+    /// The answer that has come, which stands at `at`. Its buffer is free again.
+    fn answer(&mut self, at: usize) -> u8 {
         let mut answer = [NONE];
         while let Some(done) = self.done.pop() {
             if done.len > 0 {
-                self.queue.read(&done.lease, len, &mut answer);
+                self.queue.read(&done.lease, at, &mut answer);
             }
             self.queue.put(done.lease);
         }
-        Ok(Some(answer[0]))
+        answer[0]
     }
 }
 

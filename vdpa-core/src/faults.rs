@@ -71,7 +71,9 @@ impl Rate {
     /// Each occasion with this probability; what is beyond 0 to 1 counts as the nearer of them, and no number as 0.
     pub fn chance(probability: f64) -> Self {
         // Saturates, and makes 0 of what is no number.
-        Self(When::Chance((probability.clamp(0.0, 1.0) * CERTAIN as f64) as u64))
+        Self(When::Chance(
+            (probability.clamp(0.0, 1.0) * CERTAIN as f64) as u64,
+        ))
     }
 
     /// Occasion `n` alone, counted from 1.

@@ -133,3 +133,27 @@ fn an_announcement_that_was_asked_for_is_acknowledged() {
     driver.command(Command::Announced).unwrap();
     assert!(!asked(&driver));
 }
+
+#[test]
+fn commands_go_on_after_one_that_was_answered_too_late() {
+    let registry = crate::registry();
+    let mut driver = started(&registry, "sim:net", &Setup::default());
+    let commands = driver.commands.as_mut().unwrap();
+    let patience = std::mem::replace(&mut commands.patience, Duration::from_millis(1));
+    let soon = || Deadline::after(Duration::from_secs(20));
+    driver.control().device().suspend(soon()).unwrap();
+    for _ in 0..2 {
+        let error = driver.command(Command::AllMulticast(true)).unwrap_err();
+        assert!(matches!(error, NetError::CommandTimeout { .. }), "{error}");
+    }
+    driver.control().device().resume().unwrap();
+    driver.commands.as_mut().unwrap().patience = patience;
+    // The late answer may come at any time.
+    let by = soon();
+    while let Err(error) = driver.command(Command::AllMulticast(false)) {
+        assert!(matches!(error, NetError::CommandTimeout { .. }), "{error}");
+        assert!(!by.expired(), "the control queue is of no use any more");
+        std::thread::yield_now();
+    }
+    driver.command(Command::AllMulticast(true)).unwrap();
+}
