@@ -218,7 +218,6 @@ impl BlkDriver {
         self.whole(Op::Read, to.len())?;
         let chunk = self.transfer;
         let len = to.len();
-        let mut chunks: Vec<_> = to.chunks_mut(chunk).collect();
         self.all(
             len.div_ceil(chunk),
             |i| {
@@ -229,7 +228,9 @@ impl BlkDriver {
                 }
             },
             |i, done| {
-                done.read(chunks[i]);
+                let begin = i * chunk;
+                let end = len.min(begin + chunk);
+                done.read(&mut to[begin..end]);
             },
         )
     }
@@ -241,12 +242,15 @@ impl BlkDriver {
     pub fn write(&mut self, sector: u64, from: &[u8]) -> Result<(), BlkError> {
         self.whole(Op::Write, from.len())?;
         let chunk = self.transfer;
-        let chunks: Vec<_> = from.chunks(chunk).collect();
+        let len = from.len();
         self.all(
-            chunks.len(),
-            |i| Request::Write {
-                sector: sector.saturating_add((i * chunk) as u64 / SECTOR),
-                data: chunks[i],
+            len.div_ceil(chunk),
+            |i| {
+                let begin = i * chunk;
+                Request::Write {
+                    sector: sector.saturating_add(begin as u64 / SECTOR),
+                    data: &from[begin..len.min(begin + chunk)],
+                }
             },
             |_, _| {},
         )

@@ -22,6 +22,8 @@ pub struct Completion<'q> {
     lease: &'q Lease,
     sent: Sent,
     len: u32,
+    /// Read once: the device may write there still.
+    status: u8,
 }
 
 /// What is known of a request under way, by its buffer.
@@ -52,15 +54,9 @@ impl Completion<'_> {
     /// [`BlkError::Refused`] with its answer, [`BlkError::Short`] where it says that it wrote less than it had to.
     pub fn result(&self) -> Result<(), BlkError> {
         let Sent {
-            op,
-            sector,
-            at,
-            answer,
-            ..
+            op, sector, answer, ..
         } = self.sent;
-        let mut status = [NONE];
-        self.queue.read(self.lease, at + answer, &mut status);
-        if let Some(refusal) = Refusal::of(status[0]) {
+        if let Some(refusal) = Refusal::of(self.status) {
             return Err(BlkError::Refused {
                 op,
                 sector,
@@ -174,7 +170,11 @@ impl Lane {
         let count = self.queue.poll(&mut self.done)?;
         for done in self.done.drain() {
             if let Some(sent) = self.sent.get(done.lease.buffer() as usize) {
+                let mut status = [NONE];
+                let at = sent.at + sent.answer;
+                self.queue.read(&done.lease, at, &mut status);
                 each(&Completion {
+                    status: status[0],
                     queue: &self.queue,
                     lease: &done.lease,
                     sent: *sent,
