@@ -7,6 +7,7 @@ use vdpa_core::{Device, DeviceType, Features, QueueIndex, Session, graph};
 use vdpa_mem::Deadline;
 
 use super::lane::{Lane, buffer_bytes};
+use super::request::HEADER;
 use super::{BlkDriver, BlkError, Disk, PATIENCE, Ring};
 
 /// What a driver asks of its device.
@@ -132,8 +133,8 @@ fn choose(session: &Session<Negotiating>, setup: &Setup) -> Result<Features, Blk
 /// The most bytes of data in one request: each has one segment of them.
 fn transfer(setup: &Setup, disk: &Disk, features: Features) -> u32 {
     let most = match features.contains(block::SIZE_MAX) {
-        // The status shares the segment of what is read.
-        true => disk.config.size_max().saturating_sub(1),
+        // The header shares the segment of what is written; the status, which is shorter, that of what is read.
+        true => disk.config.size_max().saturating_sub(HEADER as u32),
         false => u32::MAX,
     };
     let sectors = setup.transfer.min(most).min(1 << 30) / SECTOR_BYTES;
@@ -151,4 +152,30 @@ fn legal_size(
         Some(log) if !session.features().contains(bits::RING_PACKED) => 1 << log,
         _ => size,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use vdpa_core::config::BlockConfig;
+
+    use super::*;
+
+    #[test]
+    fn no_segment_is_longer_than_size_max() {
+        let setup = Setup::default();
+        for (size_max, most) in [
+            (1025, 512),
+            (1039, 512),
+            (1040, 1024),
+            (1 << 16, (1 << 16) - 512),
+            (u32::MAX, 1 << 16),
+        ] {
+            let disk = Disk {
+                config: BlockConfig::new().with_size_max(size_max),
+            };
+            let features = block::SIZE_MAX.mask();
+            assert_eq!(transfer(&setup, &disk, features), most, "{size_max}");
+            assert_eq!(transfer(&setup, &disk, Features::NONE), 1 << 16);
+        }
+    }
 }
