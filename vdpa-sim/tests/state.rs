@@ -275,3 +275,59 @@ fn a_session_moves_to_another_device_with_its_queues_and_leases() {
         }
     }
 }
+
+/// Whichever of its contract calls fails.
+#[test]
+fn a_device_that_fails_while_a_session_moves_to_it_is_left_in_reset() {
+    let lab = Lab::new();
+    let session = Session::open(lab.registry.open("sim:net").unwrap(), soon());
+    let session = session.map_err(|(_, e)| e).unwrap();
+    let features = session.acceptable().without(net::HASH_REPORT);
+    assert!(features.contains(bits::SUSPEND), "it goes on by two steps");
+    let mut session = session.negotiate(features).map_err(|(_, e)| e).unwrap();
+    for q in 0..2 {
+        let setup = QueueSetup::default();
+        session.queue(QueueIndex::new(q), setup).unwrap();
+    }
+    let session = session.run().map_err(|(_, e)| e).unwrap();
+    let mut suspended = session.suspend(soon()).map_err(|(_, e)| e).unwrap();
+    let mut failed = 0;
+    loop {
+        let spec = format!("sim:net,fault=control.error:@{}", failed + 1);
+        let to = lab.registry.open(&spec).unwrap();
+        // Memory that is somebody else's business stays.
+        let own = Mapping {
+            iova: IovaRange::new(Iova::new(1 << 40), 4096).unwrap(),
+            memory: std::sync::Arc::new(vdpa_mem::Region::anonymous(4096).unwrap()),
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        };
+        to.dma(Asid::new(0))
+            .unwrap()
+            .map(vec![own.clone()])
+            .unwrap();
+        match suspended.move_to(to, soon()) {
+            Ok((moved, _)) => {
+                suspended = moved;
+                break;
+            }
+            Err((same, to, why)) => {
+                assert_eq!(why.kind(), ErrorKind::Busy, "{why}");
+                assert_eq!(to.status().unwrap(), Status::empty(), "call {failed}");
+                let left = to.dma(Asid::new(0)).unwrap().mappings();
+                assert_eq!(left.len(), 1, "call {failed}");
+                assert_eq!(left[0].iova, own.iova);
+                suspended = same;
+                failed += 1;
+            }
+        }
+        assert!(failed < 100);
+    }
+    assert!(failed > 5, "{failed} calls of the new device");
+    // The call that fails is the one that resumes it now, once.
+    let (suspended, why) = suspended.resume(soon()).unwrap_err();
+    assert_eq!(why.kind(), ErrorKind::Busy, "{why}");
+    let session = suspended.resume(soon()).map_err(|(_, e)| e).unwrap();
+    session.close(soon()).map_err(|(_, e)| e).unwrap();
+}

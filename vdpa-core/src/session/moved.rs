@@ -3,7 +3,9 @@
 use vdpa_mem::Deadline;
 
 use super::{Core, Session, Suspended};
-use crate::{Call, Device, DmaHandle, Error, Kick, Result, bits};
+use crate::{
+    Call, Device, DeviceImage, DmaHandle, Doorbell, Error, Kick, QueueIndex, Result, bits,
+};
 
 impl Session<Suspended> {
     /// Has another device of the type go on in place of this one: it takes over the state, and the memory of the first
@@ -38,28 +40,21 @@ impl Session<Suspended> {
 impl Core {
     /// Makes `to` the device that this one is. Nothing has changed here but the doorbells.
     fn hand_over(&mut self, to: &Device, by: Deadline) -> Result<DmaHandle> {
-        let image = self.device.save()?;
         let dma = to.dma(self.dma.asid())?;
         to.reset(by)?;
-        dma.map(self.dma.mappings())?;
-        let queues = &self.queues;
-        let restored = to.restore(&image, |q| {
-            let call = queues.iter().find(|queue| queue.index() == q);
-            let call = call.map_or(Call::None, |queue| Call::EventFd(queue.call_fd().clone()));
-            (Kick::Taken, call)
-        });
-        let doorbells = match restored {
+        let image = self.device.save()?;
+        let mappings = self.dma.mappings();
+        dma.map(mappings.clone())?;
+        let doorbells = match self.go_on_at(to, &image) {
             Ok(doorbells) => doorbells,
             Err(e) => {
                 to.reset(by)?;
-                dma.replace(Vec::new(), by)?;
+                for mapping in mappings {
+                    dma.unmap(mapping.iova, by)?;
+                }
                 return Err(e);
             }
         };
-        if self.features.contains(bits::SUSPEND) {
-            // It is suspended by the driver's status, and goes on by it: the owner, who restored it, holds it no more.
-            to.resume()?;
-        }
         for (q, doorbell) in doorbells {
             let queue = self.queues.iter_mut().find(|queue| queue.index() == q);
             if let Some(queue) = queue {
@@ -67,6 +62,20 @@ impl Core {
             }
         }
         Ok(dma)
+    }
+
+    /// `to`, which has the memory, becomes what is in the image, suspended as this session is.
+    fn go_on_at(&self, to: &Device, image: &DeviceImage) -> Result<Vec<(QueueIndex, Doorbell)>> {
+        let doorbells = to.restore(image, |q| {
+            let call = self.queues.iter().find(|queue| queue.index() == q);
+            let call = call.map_or(Call::None, |queue| Call::EventFd(queue.call_fd().clone()));
+            (Kick::Taken, call)
+        })?;
+        if self.features.contains(bits::SUSPEND) {
+            // It is suspended by the driver's status, and goes on by it: the owner, who restored it, holds it no more.
+            to.resume()?;
+        }
+        Ok(doorbells)
     }
 
     /// The old device lets go.
