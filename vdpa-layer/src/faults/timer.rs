@@ -68,15 +68,23 @@ impl Timer {
         })
     }
 
-    /// `deed` is done after `left` more of its lane, at least one, or after `after`.
+    /// `deed` is done after `left` more of its lane, at least one, or after `after`. Not at all once it is stopped.
     pub(super) fn add(&self, lane: Lane, left: u64, after: Duration, deed: Deed) {
         let due = Instant::now().checked_add(after);
-        lock(&self.shared.state).late.push(Late {
+        let late = Late {
             lane,
             left,
             due: due.unwrap_or_else(Instant::now),
             deed,
-        });
+        };
+        let mut state = lock(&self.shared.state);
+        if state.stop {
+            // Outside of the lock: a deed may own anything, this timer as well.
+            drop(state);
+            return;
+        }
+        state.late.push(late);
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -214,5 +222,18 @@ mod tests {
         timer.add(Lane::Call(0), 9, hour, note(&done, 5));
         timer.stop();
         assert_eq!(done.load(Ordering::SeqCst), 2134);
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_timer_that_has_stopped() {
+        let timer = Timer::start("test").unwrap();
+        timer.stop();
+        let owned = Arc::new(());
+        let deed = Box::new({
+            let owned = Arc::clone(&owned);
+            move || drop(owned)
+        });
+        timer.add(Lane::Kick(0), 1, Duration::ZERO, deed);
+        assert_eq!(Arc::strong_count(&owned), 1);
     }
 }
