@@ -210,9 +210,13 @@ impl Pair {
             return Ok(0);
         }
         let mut frames = 0;
-        for done in self.received.drain() {
+        let mut came = self.received.drain();
+        while let Some(done) = came.next() {
             if self.parts.is_empty() {
-                self.expected = expected(self.number, &self.layout, &self.receive, &done)?;
+                match expected(self.number, &self.layout, &self.receive, &done) {
+                    Ok(buffers) => self.expected = buffers,
+                    Err(why) => return refuse(&mut self.receive, done, came, why),
+                }
             }
             self.parts.push(done);
             if self.parts.len() < usize::from(self.expected) {
@@ -257,6 +261,21 @@ impl Pair {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.receive.as_fd()
     }
+}
+
+/// Nobody knows where a frame begins from `first` on: the device gets these buffers back as they are.
+#[cold]
+fn refuse(
+    queue: &mut Queue,
+    first: Done,
+    rest: impl Iterator<Item = Done>,
+    why: NetError,
+) -> Result<usize, NetError> {
+    for done in std::iter::once(first).chain(rest) {
+        queue.receive(done.lease).map_err(|refused| refused.why)?;
+    }
+    queue.publish();
+    Err(why)
 }
 
 /// How many buffers the frame has that begins in this one. The device wrote the number: it is read once and checked.

@@ -262,6 +262,22 @@ fn a_buffer_without_room_for_a_header_is_refused() {
 }
 
 #[test]
+fn a_device_that_is_refused_again_and_again_keeps_its_buffers() {
+    let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
+    for bad in [begins(0), begins(17)] {
+        for _ in 0..16 {
+            puppet.deliver(&bad, 16);
+            puppet.deliver(&begins(1), 16);
+            assert!(lengths(&mut driver).is_err());
+        }
+    }
+    for _ in 0..16 {
+        puppet.deliver(&begins(1), 12);
+    }
+    assert_eq!(lengths(&mut driver).unwrap(), [0; 16]);
+}
+
+#[test]
 fn a_length_beyond_the_buffer_is_refused() {
     let (puppet, mut driver) = started(net::MRG_RXBUF.mask());
     puppet.deliver(&begins(1), 1 << 20);
