@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Gpa, Window};
+use crate::{Gpa, MemError, Window};
 
 /// Told of every write that a device makes through an address space, after the bytes are written.
 ///
@@ -61,8 +61,15 @@ pub struct VhostLog(Window);
 impl VhostLog {
     /// A log in these bytes; those that are set already stay. Writes beyond the last page that they have a bit for are
     /// not logged: make it [`bytes_for`](Self::bytes_for) the guest's memory.
-    pub fn new(bytes: Window) -> Self {
-        Self(bytes)
+    ///
+    /// # Errors
+    /// [`MemError::ReadOnlyLog`] when the bytes may not be written.
+    pub fn new(bytes: Window) -> Result<Self, MemError> {
+        if !bytes.memory().is_writable() {
+            let len = bytes.bytes().len() as u64;
+            return Err(MemError::ReadOnlyLog { len });
+        }
+        Ok(Self(bytes))
     }
 
     /// How many bytes a log needs in which all guest-physical addresses below `end` have a bit: a multiple of 8.
@@ -127,7 +134,7 @@ mod tests {
     fn log(bytes: u64) -> (VhostLog, Window) {
         let (_, window) = crate::Region::anonymous(bytes).unwrap().into_shared();
         let window = Window::new(window.memory().clone(), 0, bytes).unwrap();
-        (VhostLog::new(window.clone()), window)
+        (VhostLog::new(window.clone()).unwrap(), window)
     }
 
     #[test]
@@ -145,6 +152,30 @@ mod tests {
         log.mark(Gpa::new(15 << 12), u64::MAX);
         bytes.bytes().read(0, &mut all);
         assert_eq!(all, [0b0001_1000, 0x80, 0xff, 0xff]);
+    }
+
+    #[test]
+    #[allow(unsafe_code, reason = "memory that promises less than a region")]
+    fn a_vhost_log_that_cannot_be_written_is_refused() {
+        struct ReadOnly(crate::Region);
+
+        // SAFETY: the region's promises, and one less.
+        unsafe impl crate::DmaMemory for ReadOnly {
+            fn hva(&self) -> core::ptr::NonNull<u8> {
+                self.0.hva()
+            }
+            fn len(&self) -> u64 {
+                crate::DmaMemory::len(&self.0)
+            }
+            fn is_writable(&self) -> bool {
+                false
+            }
+        }
+
+        let memory = alloc::sync::Arc::new(ReadOnly(crate::Region::anonymous(64).unwrap()));
+        let window = Window::new(memory, 0, 64).unwrap();
+        let refused = VhostLog::new(window).err();
+        assert!(matches!(refused, Some(MemError::ReadOnlyLog { len: 64 })));
     }
 
     #[test]

@@ -40,6 +40,14 @@ pub enum MemError {
         /// Where it was to be mapped.
         range: IovaRange,
     },
+    /// Memory that may only be read was to be a dirty log.
+    #[error(
+        "a dirty log cannot be kept in {len:#x} bytes that may only be read: map them for writing"
+    )]
+    ReadOnlyLog {
+        /// Bytes of the log.
+        len: u64,
+    },
     /// A mapping overlaps one that is there already, or another of its batch.
     #[error("mapping {new} overlaps {old}: unmap that first")]
     Overlap {

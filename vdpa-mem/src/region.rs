@@ -154,7 +154,7 @@ mod mapped {
             let failed = |errno: nix::Error| MemError::Allocation {
                 len,
                 kind: "shared memory",
-                hint: "",
+                hint: ": the offset has to be a multiple of the page size, the file open for reading and writing",
                 source: errno.into(),
             };
             let stat = fstat(&file).map_err(|e| MemError::File { source: e.into() })?;
@@ -302,7 +302,8 @@ mod tests {
         let long = Region::shared(fd(), 8192, 4097).unwrap_err();
         assert!(matches!(long, MemError::FileTooShort { needed: 12289, .. }));
         assert!(Region::shared(fd(), u64::MAX, 4096).is_err());
-        assert!(Region::shared(fd(), 1, 4096).is_err(), "not a page");
+        let within = Region::shared(fd(), 1, 4096).unwrap_err().to_string();
+        assert!(within.contains("multiple of the page size"), "{within}");
         assert!(Region::shared(fd(), 0, 0).is_err());
     }
 

@@ -34,7 +34,7 @@ impl Log {
         rig.dma.replace(vec![mapping], soon()).unwrap();
         let bytes = VhostLog::bytes_for(Gpa::new(GUEST + REGION));
         let (memory, window) = Region::memfd(bytes).unwrap().into_shared();
-        let log = Arc::new(VhostLog::new(window));
+        let log = Arc::new(VhostLog::new(window).unwrap());
         rig.dma.set_dirty_log(Some(log), soon()).unwrap();
         Self(memory)
     }
