@@ -134,8 +134,8 @@ impl DeviceImage {
         }
         let class = rest.bytes(class_len, "class state")?.to_vec();
         rest.finish()?;
-        if !status.contains(Status::FEATURES_OK) && (features != Features::NONE || !list.is_empty())
-        {
+        let started = features != Features::NONE || !list.is_empty() || !class.is_empty();
+        if started && !status.contains(Status::FEATURES_OK) {
             return Err(ImageError::illegal("status", status.bits()));
         }
         Ok(Self {

@@ -96,6 +96,14 @@ fn what_is_wrong_has_a_name() {
     assert_eq!(with(16, 0x8f), illegal("status", 0x8f));
     assert_eq!(with(16, 0x1f), illegal("status", 0x1f));
     assert_eq!(with(16, 0x03), illegal("status", 3), "with features");
+    let early = DeviceImage {
+        status: Status::ACKNOWLEDGE,
+        features: Features::NONE,
+        queues: Vec::new(),
+        ..full()
+    };
+    let refused = DeviceImage::parse(&early.to_bytes()).unwrap_err();
+    assert_eq!(refused, illegal("status", 1), "with class state");
     let mut damaged = bytes.clone();
     damaged[60] ^= 1;
     let damaged = DeviceImage::parse(&damaged).unwrap_err();
