@@ -103,6 +103,7 @@ mod mapped {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::mman::{MapFlags, ProtFlags, mmap};
     use nix::sys::stat::fstat;
+    use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
     use nix::unistd::ftruncate;
 
     use super::{Backing, HugePage, PAGE_BYTES, Region, round_up};
@@ -145,7 +146,7 @@ mod mapped {
         /// A file that is cut while it is mapped ends the process that touches it. One with the seal against
         /// shrinking (as [`memfd`](Self::memfd) sets it) cannot be.
         ///
-        /// * `offset`: a multiple of the page size
+        /// * `offset`: a multiple of the page size; of a file of huge pages `len` is one too
         ///
         /// # Errors
         /// [`MemError::FileTooShort`], [`MemError::Allocation`] when it cannot be mapped for reading and writing, or
@@ -162,6 +163,19 @@ mod mapped {
             let needed = offset.saturating_add(len);
             if needed > size {
                 return Err(MemError::FileTooShort { needed, file: size });
+            }
+            // Such a mapping is made longer than was asked for, and could not be taken away by its length.
+            let huge = fstatfs(&file)
+                .ok()
+                .filter(|fs| fs.filesystem_type() == HUGETLBFS_MAGIC);
+            let page = huge.map_or(1, |fs| u64::try_from(fs.block_size()).unwrap_or(1).max(1));
+            if !(offset | len).is_multiple_of(page) {
+                return Err(MemError::Allocation {
+                    len,
+                    kind: "a file of huge pages",
+                    hint: ": offset and length have to be multiples of its page size",
+                    source: nix::Error::EINVAL.into(),
+                });
             }
             let length = usize::try_from(len).ok().and_then(NonZeroUsize::new);
             let length = length.ok_or_else(|| failed(nix::Error::EINVAL))?;
@@ -305,6 +319,25 @@ mod tests {
         let within = Region::shared(fd(), 1, 4096).unwrap_err().to_string();
         assert!(within.contains("multiple of the page size"), "{within}");
         assert!(Region::shared(fd(), 0, 0).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_huge_page_is_refused_since_it_could_not_be_unmapped() {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+
+        let flags = MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+        let Ok(file) = memfd_create("huge", flags) else {
+            let name = "a_part_of_a_huge_page_is_refused_since_it_could_not_be_unmapped";
+            let module = module_path!();
+            println!("SKIP {module}::{name}: no huge pages of 2 MiB in this kernel");
+            return;
+        };
+        nix::unistd::ftruncate(&file, 4 << 20).unwrap();
+        for (offset, len) in [(0, 8192), (4096, 2 << 20)] {
+            let file = file.try_clone().unwrap();
+            let error = Region::shared(file, offset, len).unwrap_err().to_string();
+            assert!(error.contains("huge pages"), "{error}");
+        }
     }
 
     #[test]
