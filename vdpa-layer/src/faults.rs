@@ -101,6 +101,10 @@ impl Faults {
         let mut control = lock(&self.core.control);
         let run = slot(&mut control, q).map(|slot| slot.run.end());
         drop(control);
+        // A late one may have begun since the device was asked whether it has stopped.
+        if let Some(calls) = run.as_ref().and_then(|run| run.calls.as_ref()) {
+            calls.end_and_wait();
+        }
         drop(run);
         self.forget(|lane| matches!(lane, Lane::Kick(n) | Lane::Call(n) if n == q.get()));
     }
