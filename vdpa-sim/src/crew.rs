@@ -473,7 +473,7 @@ impl Worker {
 /// The team at `berth`, if there is one, has a turn in each pass from here on.
 fn rouse(teams: &mut [Option<Box<Team>>], up: &mut Vec<usize>, berth: usize) {
     if let Some(Some(team)) = teams.get_mut(berth)
-        && team.get_up()
+        && team.rouse()
     {
         up.push(berth);
     }

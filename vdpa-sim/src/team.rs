@@ -288,7 +288,7 @@ impl Team {
     }
 
     /// It has turns from here on. `false`: it had them before.
-    pub(crate) fn get_up(&mut self) -> bool {
+    pub(crate) fn rouse(&mut self) -> bool {
         !std::mem::replace(&mut self.up, true)
     }
 
