@@ -8,209 +8,29 @@
 //! rings are looked at in every pass. A team without a hot unit lies down, and costs nothing. Nothing is locked,
 //! allocated or asked of the system for a batch, but for calls and for kicks to workers that sleep.
 
+mod command;
+mod post;
+mod rest;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use vdpa_core::{Asid, Bell, Event, GroupIndex, QueueIndex, Status};
-use vdpa_mem::{AddressSpace, Reader};
+use vdpa_core::{Event, Status};
+use vdpa_mem::AddressSpace;
 
-use crate::class::{Desk, QueueChange, Served, Station, Stations, Unit};
+use crate::class::{Desk, Served, Station};
 use crate::crew::{Aboard, Berth};
 use crate::kicks::Kicks;
 use crate::mailbox::Mailbox;
 use crate::queue::Queue;
 use crate::shared::Shared;
 
-/// What a team is told.
-pub(crate) enum Command {
-    /// A queue runs from here on; its `kick` is watched.
-    Start {
-        at: Seat,
-        queue: Box<Queue>,
-        kick: Option<Arc<OwnedFd>>,
-    },
-    /// A queue stops.
-    Stop { at: Seat, how: Stop },
-    /// A queue is switched on or off.
-    Enable { at: Seat, on: bool },
-    /// The driver is ready.
-    Live,
-    /// The queues of a group, none of which runs, are in another address space.
-    Assign {
-        group: GroupIndex,
-        asid: Asid,
-        space: AddressSpace,
-    },
-    /// Everything stops, and is kept.
-    Suspend(Arc<Joint>),
-    /// Everything goes on.
-    Resume,
-    /// Everything is taken away.
-    Reset(Arc<Joint>),
-    /// The team leaves.
-    Exit,
-}
+pub(crate) use command::{Command, Joint, Seat, Stop, kicked};
+pub(crate) use post::Post;
 
-/// How a queue stops.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stop {
-    Pause,
-    Reset,
-}
-
-impl Command {
-    /// Whether it switches the queue at `seat` on or off.
-    pub(crate) fn enables(&self, seat: Seat) -> bool {
-        matches!(self, Self::Enable { at, .. } if *at == seat)
-    }
-}
-
-/// Where a queue sits in its team.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Seat {
-    /// The queue's number.
-    pub(crate) queue: usize,
-    /// The unit, counted in this team.
-    pub(crate) unit: usize,
-    /// Its place in the unit.
-    pub(crate) place: usize,
-}
-
-impl Seat {
-    /// What its kicks are reported with, of the device at `berth`.
-    pub(crate) fn token(self, berth: usize) -> u64 {
-        token(berth, self.unit)
-    }
-}
-
-/// The unit in the lower half, the berth of the device in the upper.
-fn token(berth: usize, unit: usize) -> u64 {
-    (berth as u64) << 32 | unit as u64
-}
-
-/// Which unit of the device at which berth was kicked. The device there may be another by now: it is kicked for nothing
-/// then, once.
-pub(crate) fn kicked(token: u64) -> Option<(usize, usize)> {
-    let unit = usize::try_from(token & u64::from(u32::MAX)).ok()?;
-    Some((usize::try_from(token >> 32).ok()?, unit))
-}
-
-/// Something that all teams of a device do; the last one says that it is done.
-pub(crate) struct Joint {
-    left: AtomicUsize,
-}
-
-impl Joint {
-    pub(crate) fn new(teams: usize) -> Arc<Self> {
-        Arc::new(Self {
-            left: AtomicUsize::new(teams),
-        })
-    }
-
-    /// Whether all teams are done. Acquire pairs with the release in `done`: nothing of theirs happens any more.
-    pub(crate) fn is_done(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
-    }
-
-    /// One more team is done. Answers whether it was the last one.
-    fn done(&self) -> bool {
-        // Acquire too: the last one sees what the others did.
-        self.left.fetch_sub(1, Ordering::AcqRel) == 1
-    }
-}
-
-/// A unit in its team.
-pub(crate) struct Post {
-    unit: Box<dyn Unit>,
-    queues: Stations,
-    group: GroupIndex,
-    /// The address space of its group, and the way into it, which lies on the desk while the unit is served.
-    asid: Asid,
-    reader: Reader,
-    /// Stops that are not over.
-    stops: [Option<(Seat, Stop)>; 2],
-    /// What has the unit served besides kicks.
-    sources: Vec<Arc<OwnedFd>>,
-    /// The eventfds that kick it.
-    kicks: [Option<Arc<OwnedFd>>; 2],
-    /// The numbers of the queues.
-    numbers: [usize; 2],
-    bell: Arc<Bell>,
-    hot: bool,
-    /// Since when there is nothing to do, while hot.
-    quiet: Option<Instant>,
-    /// When a call that is held back has to be made, while not hot.
-    due: Option<Instant>,
-}
-
-impl Post {
-    /// A unit without queues, in the first address space.
-    pub(crate) fn new(
-        unit: Box<dyn Unit>,
-        bell: Arc<Bell>,
-        group: GroupIndex,
-        reader: Reader,
-    ) -> Self {
-        Self {
-            sources: unit.sources(),
-            unit,
-            queues: Stations::default(),
-            group,
-            asid: Asid::new(0),
-            reader,
-            stops: [None, None],
-            kicks: [None, None],
-            numbers: [0; 2],
-            bell,
-            hot: false,
-            quiet: None,
-            due: None,
-        }
-    }
-
-    /// Has its sources watched.
-    ///
-    /// # Errors
-    /// When one cannot be polled.
-    fn watch(&mut self, kicks: &Kicks, token: u64) -> std::io::Result<()> {
-        let (mut watched, mut outcome) = (Vec::new(), Ok(()));
-        for source in std::mem::take(&mut self.sources) {
-            match kicks.watch_source(source, token) {
-                Ok(source) => watched.push(source),
-                Err(e) => outcome = Err(e),
-            }
-        }
-        self.sources = watched;
-        outcome
-    }
-
-    /// Whether nothing is in flight.
-    fn is_idle(&self) -> bool {
-        self.unit.in_flight(0) == 0 && self.unit.in_flight(1) == 0
-    }
-
-    /// Looked at in every pass from here on.
-    fn heat(&mut self) {
-        self.hot = true;
-        self.quiet = None;
-        self.due = None;
-    }
-
-    /// Looked at when something is to be done for it, and at the latest when the first call that is held back is due.
-    fn cool(&mut self) {
-        self.hot = false;
-        let queues = self.queues.iter_mut();
-        self.due = queues.filter_map(|station| station.running()?.due()).min();
-    }
-}
-
-/// What all units of a team come to rest for: it is over once nothing of theirs is in flight.
-enum Rest {
-    Suspend(Arc<Joint>),
-    Reset(Arc<Joint>),
-}
+use command::token;
+use rest::{Rest, drain};
 
 /// The units of a device that one worker serves.
 pub(crate) struct Team {
@@ -452,12 +272,6 @@ impl Team {
         }
     }
 
-    /// What is in flight ends, and then this is over.
-    fn come_to_rest(&mut self, rest: Rest) {
-        self.rest = Some(rest);
-        self.heat();
-    }
-
     fn start(&mut self, at: Seat, queue: Box<Queue>, kick: Option<Arc<OwnedFd>>) {
         let Some(post) = self.posts.get_mut(at.unit) else {
             return;
@@ -476,155 +290,6 @@ impl Team {
         *station = Station::Running(queue);
         post.heat();
     }
-
-    /// Begins to take a queue away. What is in flight ends first.
-    fn stop(&mut self, at: Seat, how: Stop) {
-        let Some(post) = self.posts.get_mut(at.unit) else {
-            return;
-        };
-        let (Some(station), Some(stop), Some(kick)) = (
-            post.queues.get_mut(at.place),
-            post.stops.get_mut(at.place),
-            post.kicks.get_mut(at.place),
-        ) else {
-            return;
-        };
-        unwatch(&self.kicks, kick.take());
-        match how {
-            Stop::Pause => drain(station),
-            // What ends is given back to nobody.
-            Stop::Reset => *station = Station::Stopped,
-        }
-        *stop = Some((at, how));
-        post.heat();
-        self.stopping = true;
-    }
-
-    /// Ends the stops, and the suspend or reset, of which nothing is in flight any more. Answers whether one did.
-    fn settle(&mut self) -> bool {
-        let stopped = self.stopping && self.settle_stops();
-        let Some(rest) = self.rest.take() else {
-            return stopped;
-        };
-        if !self.posts.iter().all(Post::is_idle) {
-            self.rest = Some(rest);
-            return stopped;
-        }
-        match rest {
-            Rest::Suspend(all) => {
-                self.suspend();
-                all.done();
-            }
-            Rest::Reset(all) => {
-                self.reset();
-                if all.done() {
-                    self.core.finish_reset();
-                }
-            }
-        }
-        true
-    }
-
-    fn settle_stops(&mut self) -> bool {
-        let mut ended = false;
-        self.stopping = false;
-        for post in &mut self.posts {
-            let Post {
-                unit,
-                queues,
-                stops,
-                ..
-            } = post;
-            for ((place, stop), station) in stops.iter_mut().enumerate().zip(queues) {
-                let Some((at, how)) = *stop else { continue };
-                if unit.in_flight(place) != 0 {
-                    self.stopping = true;
-                    continue;
-                }
-                *stop = None;
-                ended = true;
-                let state = match std::mem::take(station) {
-                    Station::Running(queue) | Station::Draining(queue) => {
-                        // One that was lost or reset before does not go on: nothing waits for it.
-                        if how == Stop::Pause {
-                            *station = Station::Paused;
-                        }
-                        Some(queue.state())
-                    }
-                    Station::Paused => {
-                        *station = Station::Paused;
-                        None
-                    }
-                    Station::Stopped => None,
-                };
-                let change = match how {
-                    Stop::Pause => QueueChange::Paused,
-                    Stop::Reset => QueueChange::Reset,
-                };
-                // There are as many as 16 bits count.
-                let queue = QueueIndex::new(at.queue as u16);
-                self.core.class.queue_changed(queue, change);
-                self.core.stopped(at.queue, state);
-            }
-        }
-        ended
-    }
-
-    /// Nothing is in flight: the queues stay where they are.
-    fn suspend(&mut self) {
-        self.suspended = true;
-        for post in &mut self.posts {
-            for (station, number) in post.queues.iter_mut().zip(post.numbers) {
-                *station = match std::mem::take(station) {
-                    // Where it was to stop, that is over: nothing of it was in flight either.
-                    Station::Draining(queue) => {
-                        self.core.suspended(number, queue.state());
-                        Station::Running(queue)
-                    }
-                    other => other,
-                };
-            }
-        }
-    }
-
-    /// A reset begins: no queue is there any more.
-    fn take_queues(&mut self) {
-        self.live = false;
-        self.suspended = false;
-        self.stopping = false;
-        for post in &mut self.posts {
-            post.queues = Stations::default();
-            post.stops = [None, None];
-            for kick in &mut post.kicks {
-                unwatch(&self.kicks, kick.take());
-            }
-        }
-    }
-
-    /// Nothing is in flight: the rest of the reset.
-    fn reset(&mut self) {
-        for post in &mut self.posts {
-            post.unit.reset();
-            post.hot = false;
-            post.quiet = None;
-            post.due = None;
-            if post.asid != Asid::new(0) {
-                post.asid = Asid::new(0);
-                post.reader = self.home.reader();
-            }
-        }
-    }
-}
-
-/// Takes nothing more from a queue. A call that is held back is made: nobody would make it later.
-fn drain(station: &mut Station) {
-    *station = match std::mem::take(station) {
-        Station::Running(mut queue) => {
-            queue.call();
-            Station::Draining(queue)
-        }
-        other => other,
-    };
 }
 
 impl Drop for Team {
@@ -635,13 +300,6 @@ impl Drop for Team {
                 self.kicks.unwatch(&file);
             }
         }
-    }
-}
-
-/// Takes an eventfd out.
-fn unwatch(kicks: &Kicks, kick: Option<Arc<OwnedFd>>) {
-    if let Some(kick) = kick {
-        kicks.unwatch(&kick);
     }
 }
 
