@@ -402,3 +402,28 @@ fn what_the_system_writes_for_the_device_is_in_the_dirty_log_before_it_is_used()
         assert!(log.take().len() <= 3);
     }
 }
+
+/// Each step of such a request begins when the one before it is done: on the way to a reset, too.
+#[test]
+fn a_reset_in_the_middle_of_a_request_of_many_steps_ends() {
+    for io in ["uring", "threads"] {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("image");
+        std::fs::write(&path, vec![1; 16 << 20]).unwrap();
+        let spec = format!("sim:blk,file={},io={io}", path.display());
+        let segments: Vec<u8> = (0..32).flat_map(|i| segment(i * 1024, 512, 0)).collect();
+        for round in 0..10 {
+            let mut disk = Disk::open(&spec);
+            disk.send(&Shape {
+                readable: [&header(WRITE_ZEROES, 0), segments.as_slice()].concat(),
+                writable: 1,
+                piece: usize::MAX,
+            });
+            disk.q.publish();
+            if round % 2 == 0 {
+                std::thread::sleep(Duration::from_micros(round * 20));
+            }
+            disk.rig.device.reset(soon()).unwrap();
+        }
+    }
+}

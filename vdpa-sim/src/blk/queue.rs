@@ -116,6 +116,13 @@ impl Requests {
         count
     }
 
+    /// Begins what was given to the backend since the last time.
+    fn begin(&mut self) {
+        if let Lane::Queued(lane) = &mut self.lane {
+            lane.begin();
+        }
+    }
+
     /// Gives back what is done.
     fn give_back(&mut self, queue: &mut Queue, section: &Section<'_>) -> Result<(), Halt> {
         if queue.used.is_empty() {
@@ -310,7 +317,10 @@ impl Unit for Requests {
         let takes = station.running().is_some_and(|queue| queue.enabled);
         let Some(queue) = station.open() else {
             self.unsaid = 0;
-            return match self.reap(None) {
+            let reaped = self.reap(None);
+            // What is in flight may be done in several steps: it ends only if they are begun.
+            self.begin();
+            return match reaped {
                 0 => Served::Nothing,
                 _ => Served::Work,
             };
@@ -324,9 +334,7 @@ impl Unit for Requests {
             })
         };
         // Outside of the section: the system may take its time.
-        if let Lane::Queued(lane) = &mut self.lane {
-            lane.begin();
-        }
+        self.begin();
         self.unsaid = queue.used.len();
         let pass = passed.unwrap_or_else(|halt| {
             desk.halt(queue, halt);

@@ -142,7 +142,6 @@ impl Queued for GateLane {
 
     fn poll(&mut self, done: &mut Vec<Parcel>, room: usize) {
         self.pass();
-        self.inner.begin();
         self.inner.poll(&mut self.arrived, room);
         let count = self.gate.reverse.load(Ordering::SeqCst);
         if self.arrived.len() < count {
