@@ -33,6 +33,10 @@ const PASSES_A_LOOK: u32 = 64;
 /// for this very CPU. So many take a few microseconds, within which a peer that runs elsewhere answers.
 const PASSES_A_YIELD: u32 = 64;
 
+/// How long a device that is let go of waits for what its backend has in flight. Its teams leave later then, by
+/// themselves, and keep what they need.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The threads of one device, or of several that share them.
 ///
 /// They start when the first device is opened, and end with the last handle to the crew; every device has one.
@@ -254,13 +258,14 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Waits until no team is at a worker any more.
-    pub(crate) fn wait(&self) {
-        let mut teams = lock(&self.teams);
-        while *teams != 0 {
-            let woken = self.none.wait(teams);
-            teams = woken.unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
+    /// Waits until no team is at a worker any more. `false`: one still is, after [`PATIENCE`].
+    pub(crate) fn wait(&self) -> bool {
+        let teams = lock(&self.teams);
+        let waited = self
+            .none
+            .wait_timeout_while(teams, PATIENCE, |teams| *teams != 0);
+        let (teams, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        *teams == 0
     }
 }
 
@@ -467,6 +472,13 @@ impl Worker {
                 rouse(teams, up, berth);
             }
         });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // A team that was not looked at yet leaves too.
+        drop(self.orders.take());
     }
 }
 

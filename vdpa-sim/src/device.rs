@@ -209,9 +209,13 @@ impl SimDevice {
 
     /// Ends the service: the teams leave, and the crew ends if it has no other device.
     fn dismiss(&self) {
+        let wait = lock(&self.service).as_ref().map(Service::end);
+        let left = wait.is_some_and(|wait| wait.until_left(&self.info.name));
+        // Not before: a reset that is asked for meanwhile is complete when they have let go.
         let service = lock(&self.service).take();
-        if let Some(service) = service {
-            service.end();
+        drop(service);
+        if left && self.shared.is_resetting() {
+            self.shared.finish_reset();
         }
     }
 
@@ -526,15 +530,36 @@ impl Drop for SimDevice {
 }
 
 impl Service {
-    /// The teams leave. When this returns none of them is served any more, unless the caller is served itself: what
-    /// runs on a worker waits for none.
-    fn end(self) {
+    /// The teams leave. Answers with what to wait by, without the lock.
+    fn end(&self) -> Leaving {
         for hand in &self.hands {
             hand.mailbox.post(Command::Exit);
         }
-        if !self.crew.is_own(std::thread::current().id()) {
-            self.left.wait();
+        Leaving {
+            left: Arc::clone(&self.left),
+            crew: Arc::clone(&self.crew),
         }
+    }
+}
+
+/// The teams of a device that leave.
+struct Leaving {
+    left: Arc<Left>,
+    crew: Arc<Crew>,
+}
+
+impl Leaving {
+    /// Waits until none of them is served any more. `false`: one still is, since its backend does not come to an end, or
+    /// since the caller is served itself: what runs on a worker waits for none.
+    fn until_left(self, name: &str) -> bool {
+        if self.crew.is_own(std::thread::current().id()) {
+            return false;
+        }
+        let left = self.left.wait();
+        if !left {
+            tracing::warn!("{name}: requests in flight do not end; what they need is kept");
+        }
+        left
     }
 }
 

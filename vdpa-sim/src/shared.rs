@@ -117,6 +117,11 @@ impl Shared {
         }
     }
 
+    /// Whether a reset was begun and is not over.
+    pub(crate) fn is_resetting(&self) -> bool {
+        self.status.load(Ordering::Acquire) & RESETTING != 0
+    }
+
     /// No worker is at a queue any more: everything goes back to the beginning.
     pub(crate) fn finish_reset(&self) {
         for record in &self.records {

@@ -48,6 +48,8 @@ pub(crate) struct Team {
     rest: Option<Rest>,
     /// Whether stops of queues are not over.
     stopping: bool,
+    /// Whether it leaves, once nothing is in flight.
+    leaving: bool,
     /// The first address space: every group is there after a reset.
     home: AddressSpace,
     /// Last, so that everything else is gone when its owner is told.
@@ -93,6 +95,7 @@ impl Team {
             suspended: false,
             rest: None,
             stopping: false,
+            leaving: false,
             home,
             _aboard: Aboard::new(&berth.left),
         };
@@ -140,9 +143,6 @@ impl Team {
     pub(crate) fn turn(&mut self, desk: &mut Desk) -> Turn {
         if self.mailbox.is_pending() {
             for command in self.mailbox.take() {
-                if matches!(command, Command::Exit) {
-                    return Turn::Left;
-                }
                 self.obey(command);
             }
         }
@@ -152,17 +152,24 @@ impl Team {
             Turn::Done
         };
         // What came to its end may be followed by more.
-        if self.settle() { Turn::Worked } else { turn }
+        let settled = self.settle();
+        if self.leaving && self.is_idle() {
+            Turn::Left
+        } else if settled {
+            Turn::Worked
+        } else {
+            turn
+        }
     }
 
     /// Whether the device runs: whatever comes is served.
     fn runs(&self) -> bool {
-        self.live && !self.suspended && self.rest.is_none()
+        self.live && !self.suspended && self.rest.is_none() && !self.leaving
     }
 
     /// Whether kicks and sources matter: the device runs, or something has to end.
     fn is_awake(&self) -> bool {
-        self.runs() || self.rest.is_some() || self.stopping
+        self.runs() || self.rest.is_some() || self.stopping || self.leaving
     }
 
     /// Serves every hot unit once.
@@ -261,7 +268,12 @@ impl Team {
                 self.take_queues();
                 self.come_to_rest(Rest::Reset(all));
             }
-            Command::Exit => {}
+            // The worker does not wait for what is in flight: it has others to serve.
+            Command::Exit => {
+                self.take_queues();
+                self.leaving = true;
+                self.heat();
+            }
         }
     }
 

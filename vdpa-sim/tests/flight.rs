@@ -12,8 +12,9 @@ use gate::{Gate, Note};
 use rig::{Rig, soon, until};
 use std::sync::Arc;
 use vdpa_core::bits::{self, block};
-use vdpa_core::{Features, QueueIndex, Status};
+use vdpa_core::{Device, Features, QueueIndex, Status};
 use vdpa_mem::{Access, Deadline, DirtyPages, Gpa, Mapping};
+use vdpa_sim::Crew;
 use vdpa_sim::blk::{Action, Engine};
 
 const ENGINES: [Engine; 2] = [Engine::Uring, Engine::Threads];
@@ -31,7 +32,15 @@ impl Scene {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("image");
         std::fs::write(&path, vec![0; 1 << 20]).unwrap();
-        let (device, gate) = gate::open(&path, engine);
+        Self::of(gate::open(&path, engine), choose, path, home)
+    }
+
+    fn of(
+        (device, gate): (Device, Arc<Gate>),
+        choose: impl FnOnce(&Rig) -> Features,
+        path: PathBuf,
+        home: tempfile::TempDir,
+    ) -> Self {
         let rig = Rig::new(device);
         let features = choose(&rig);
         Self {
@@ -425,5 +434,40 @@ fn a_reset_in_the_middle_of_a_request_of_many_steps_ends() {
             }
             disk.rig.device.reset(soon()).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_device_that_is_dropped_waits_for_what_is_in_flight_and_its_siblings_go_on() {
+    for engine in ENGINES {
+        let crew = Crew::new("shared", 1);
+        let in_crew = || {
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("image");
+            std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+            let opened = gate::open_in(&path, engine, &crew);
+            let plain = |rig: &Rig| features(rig, false, true, true, false);
+            Scene::of(opened, plain, path, home)
+        };
+        let (mut goes, mut stays) = (in_crew(), in_crew());
+        goes.gate.close();
+        let data = pattern(7, 512);
+        goes.send(OUT, 3, &data, 0);
+        goes.waits(1);
+        let Scene {
+            disk,
+            gate,
+            path,
+            _home,
+        } = goes;
+        std::thread::scope(|s| {
+            let dropped = s.spawn(move || drop(disk));
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(stays.disk.read(0, 512), [0; 512]);
+            assert!(!dropped.is_finished(), "its request is not over");
+            gate.open();
+            dropped.join().unwrap();
+        });
+        assert_eq!(std::fs::read(&path).unwrap()[3 * 512..4 * 512], data);
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Resume,
     /// Everything is taken away.
     Reset(Arc<Joint>),
-    /// The team leaves.
+    /// Everything is taken away, and the team leaves once nothing is in flight.
     Exit,
 }
 

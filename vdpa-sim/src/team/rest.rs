@@ -48,13 +48,18 @@ impl Team {
         self.stopping = true;
     }
 
+    /// Whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.posts.iter().all(Post::is_idle)
+    }
+
     /// Ends the stops, and the suspend or reset, of which nothing is in flight any more. Answers whether one did.
     pub(super) fn settle(&mut self) -> bool {
         let stopped = self.stopping && self.settle_stops();
         let Some(rest) = self.rest.take() else {
             return stopped;
         };
-        if !self.posts.iter().all(Post::is_idle) {
+        if !self.is_idle() {
             self.rest = Some(rest);
             return stopped;
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use vdpa_core::{Attr, Bell, Device, Relay};
 use vdpa_mem::Window;
 use vdpa_sim::blk::{Action, Backend, Blk, Engine, Image, Lane, Open, Parcel, Queued, Settings};
-use vdpa_sim::{Options, SimDevice};
+use vdpa_sim::{Crew, Options, SimDevice};
 
 /// What came through the gate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,6 +168,11 @@ impl Queued for GateLane {
 
 /// A device on the image at `path`, behind a gate that is open.
 pub fn open(path: &Path, engine: Engine) -> (Device, Arc<Gate>) {
+    open_in(path, engine, &Crew::new("gated", 2))
+}
+
+/// The same, served by a crew.
+pub fn open_in(path: &Path, engine: Engine, crew: &Arc<Crew>) -> (Device, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let image = Image::open(
         path,
@@ -188,11 +193,9 @@ pub fn open(path: &Path, engine: Engine) -> (Device, Arc<Gate>) {
         features: Settings::possible(false),
     };
     let blk = Blk::new(settings, Box::new(Gated(image, gate.clone())));
-    let options = Options {
-        workers: 2,
-        ..Options::default()
-    };
-    let device = Arc::new(SimDevice::new("gated", Box::new(blk), options));
+    let options = Options::default();
+    let device = SimDevice::in_crew("gated", Box::new(blk), options, crew.clone());
+    let device = Arc::new(device);
     let _first = gate.device.set(Arc::downgrade(&device));
     (Device::new(device, Relay::default()).unwrap(), gate)
 }
