@@ -244,7 +244,8 @@ impl Team {
                     .posts
                     .get_mut(at.unit)
                     .and_then(|p| p.queues.get_mut(at.place));
-                if let Some(queue) = station.and_then(Station::running) {
+                // One that is being suspended goes on so, too.
+                if let Some(queue) = station.and_then(Station::open) {
                     queue.enabled = on;
                 }
                 self.heat();

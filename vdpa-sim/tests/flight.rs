@@ -471,3 +471,26 @@ fn a_device_that_is_dropped_waits_for_what_is_in_flight_and_its_siblings_go_on()
         assert_eq!(std::fs::read(&path).unwrap()[3 * 512..4 * 512], data);
     }
 }
+
+#[test]
+fn a_queue_that_is_switched_off_while_the_device_is_being_suspended_is_off_afterwards() {
+    let mut scene = Scene::plain(Engine::Threads);
+    scene.gate.close();
+    scene.send(IN, 0, &[], 512);
+    scene.waits(1);
+    let device = &scene.disk.rig.device;
+    let q = QueueIndex::new(0);
+    assert!(device.suspend(briefly()).is_err());
+    device.enable_queue(q, false).unwrap();
+    // So that it arrives while the suspend is under way.
+    std::thread::sleep(Duration::from_millis(5));
+    scene.gate.open();
+    device.suspend(soon()).unwrap();
+    device.resume().unwrap();
+    assert_eq!(scene.disk.q.wait_used(1).len(), 1);
+    scene.send(IN, 0, &[], 512);
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(scene.disk.q.used().is_empty(), "served while it is off");
+    scene.disk.rig.device.enable_queue(q, true).unwrap();
+    scene.disk.q.wait_used(1);
+}
