@@ -155,7 +155,7 @@ impl SimDevice {
     }
 
     /// Changes an attribute. The driver is told, if that changes what it sees. A suspended device changes when it goes
-    /// on.
+    /// on; what turns out to be impossible then is logged, and stays as it was.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a device without such an attribute, [`Error::Attr`] for a value that it cannot have.
@@ -187,6 +187,14 @@ impl SimDevice {
             self.shared.raise(Event::Config);
         }
         outcome
+    }
+
+    /// Makes the changes that came while the device was suspended. One that cannot be made any more is no failure of what
+    /// ends the suspend.
+    fn catch_up(&self, attrs: &[Attr], suspension: MutexGuard<'_, Suspension>) {
+        if let Err(e) = self.change(attrs, suspension) {
+            tracing::warn!("not changed, as was asked for while it was suspended: {e}");
+        }
     }
 
     fn unset(&self, error: SetError) -> Error {
@@ -423,16 +431,15 @@ impl VdpaDevice for SimDevice {
         let mut suspension = lock(&self.suspension);
         suspension.joint = None;
         let attrs = std::mem::take(&mut suspension.attrs);
-        let changed = self.change(&attrs, suspension);
+        self.catch_up(&attrs, suspension);
         self.with_assigned(|assigned| assigned.fill(Asid::new(0)));
         // In reset already, or closed: no worker is at anything.
         if reset == Reset::Idle || lock(&self.service).is_none() {
             self.shared.finish_reset();
-            return changed;
+            return Ok(());
         }
         let all = Joint::new(self.options.workers);
-        self.tell_all(|| Command::Reset(Arc::clone(&all)))?;
-        changed
+        self.tell_all(|| Command::Reset(Arc::clone(&all)))
     }
 
     fn config_generation(&self) -> Result<Option<u32>> {

@@ -281,6 +281,27 @@ fn a_change_of_the_capacity_is_told_and_holds_at_once() {
     assert!(lab.sim.dev_set(&name, Attr::Announce).is_err());
 }
 
+/// More than a disk in memory can have, and less than the configuration space.
+#[test]
+fn a_change_that_turns_out_to_be_impossible_keeps_no_suspended_device_from_going_on() {
+    let lab = Lab::new();
+    let rig = lab.open(SPEC);
+    let all = features(&rig, false, true, true, false);
+    let mut disk = Disk::with(rig, all);
+    let name = disk.rig.device.info().name.clone();
+    let set = || lab.sim.dev_set(&name, Attr::Capacity(1 << 50));
+    assert!(set().is_err());
+    disk.rig.device.suspend(soon()).unwrap();
+    set().unwrap();
+    disk.rig.device.resume().unwrap();
+    disk.write(0, &[5; 512]);
+    assert_eq!(disk.config().capacity(), SECTORS);
+    disk.rig.device.suspend(soon()).unwrap();
+    set().unwrap();
+    disk.rig.device.reset(soon()).unwrap();
+    assert!(disk.rig.status().is_empty());
+}
+
 /// Statement 198, and rows 101 to 104.
 #[test]
 fn nothing_beyond_the_end_is_touched_and_the_sum_decides() {
