@@ -173,7 +173,8 @@ impl Crew {
     fn start_one(&self, number: usize) -> std::io::Result<Hand> {
         let (hand, worker) = self.make_one(number)?;
         let thread = std::thread::Builder::new()
-            .name(format!("{}-{number}", self.name))
+            // The system's names have no NUL.
+            .name(format!("{}-{number}", self.name).replace('\0', "?"))
             .spawn(move || worker.run())?;
         Ok(Hand {
             thread: Some(thread),

@@ -70,6 +70,8 @@ fn a_crew_has_one_size() {
     assert!(said.contains("2, as many as crew sized has"), "{said}");
     let said = open("sim:net,crew=");
     assert!(said.contains("crew"), "{said}");
+    // No panic for what the system has no name for.
+    let _odd = lab.open("sim:net,crew=a\0b");
     // Another is another's business.
     let _other = lab.open("sim:net,crew=other,workers=3");
     assert_eq!(threads("sized"), 2);
