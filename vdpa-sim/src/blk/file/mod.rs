@@ -30,7 +30,8 @@ pub enum Engine {
     /// By io_uring if the system has it, by threads otherwise.
     #[default]
     Auto,
-    /// By io_uring, or not at all.
+    /// By io_uring; an image is not opened where the system refuses it. A queue that then gets none of its own, since the
+    /// system has no more, goes by threads.
     Uring,
     /// By threads.
     Threads,
