@@ -82,6 +82,8 @@ struct Service {
     readers: Vec<Reader>,
     /// The address space of each group.
     assigned: Vec<Asid>,
+    /// Whether the teams were told to leave: nothing else is asked of them.
+    leaving: bool,
     /// Has every unit served when something was mapped that may be waited for.
     _watcher: Option<Arc<dyn Send + Sync>>,
 }
@@ -217,7 +219,7 @@ impl SimDevice {
 
     /// Ends the service: the teams leave, and the crew ends if it has no other device.
     fn dismiss(&self) {
-        let wait = lock(&self.service).as_ref().map(Service::end);
+        let wait = lock(&self.service).as_mut().map(Service::end);
         let left = wait.is_some_and(|wait| wait.until_left(&self.info.name));
         // Not before: a reset that is asked for meanwhile is complete when they have let go.
         let service = lock(&self.service).take();
@@ -248,6 +250,7 @@ impl SimDevice {
             readers: host.spaces.iter().map(AddressSpace::reader).collect(),
             spaces: Arc::clone(&host.spaces),
             assigned: (0..self.info.groups).map(|_| Asid::new(0)).collect(),
+            leaving: false,
             _watcher: self
                 .options
                 .page_requests
@@ -308,8 +311,8 @@ impl SimDevice {
 
     fn with_service<T>(&self, then: impl FnOnce(&mut Service) -> Result<T>) -> Result<T> {
         match &mut *lock(&self.service) {
-            Some(service) => then(service),
-            None => Err(self.not_open().into()),
+            Some(service) if !service.leaving => then(service),
+            _ => Err(self.not_open().into()),
         }
     }
 
@@ -433,13 +436,21 @@ impl VdpaDevice for SimDevice {
         let attrs = std::mem::take(&mut suspension.attrs);
         self.catch_up(&attrs, suspension);
         self.with_assigned(|assigned| assigned.fill(Asid::new(0)));
-        // In reset already, or closed: no worker is at anything.
-        if reset == Reset::Idle || lock(&self.service).is_none() {
-            self.shared.finish_reset();
+        if reset == Reset::Begun
+            && let Some(service) = &*lock(&self.service)
+        {
+            // One that leaves is in reset once it has left.
+            if !service.leaving {
+                let all = Joint::new(self.options.workers);
+                for hand in &service.hands {
+                    hand.mailbox.post(Command::Reset(Arc::clone(&all)));
+                }
+            }
             return Ok(());
         }
-        let all = Joint::new(self.options.workers);
-        self.tell_all(|| Command::Reset(Arc::clone(&all)))
+        // In reset already, or closed: no worker is at anything.
+        self.shared.finish_reset();
+        Ok(())
     }
 
     fn config_generation(&self) -> Result<Option<u32>> {
@@ -538,7 +549,8 @@ impl Drop for SimDevice {
 
 impl Service {
     /// The teams leave. Answers with what to wait by, without the lock.
-    fn end(&self) -> Leaving {
+    fn end(&mut self) -> Leaving {
+        self.leaving = true;
         for hand in &self.hands {
             hand.mailbox.post(Command::Exit);
         }

@@ -12,7 +12,7 @@ use gate::{Gate, Note};
 use rig::{Rig, soon, until};
 use std::sync::Arc;
 use vdpa_core::bits::{self, block};
-use vdpa_core::{Device, Features, QueueIndex, Status};
+use vdpa_core::{Device, Error, Features, QueueIndex, Status};
 use vdpa_mem::{Access, Deadline, DirtyPages, Gpa, Mapping};
 use vdpa_sim::Crew;
 use vdpa_sim::blk::{Action, Engine};
@@ -493,4 +493,23 @@ fn a_queue_that_is_switched_off_while_the_device_is_being_suspended_is_off_after
     assert!(scene.disk.q.used().is_empty(), "served while it is off");
     scene.disk.rig.device.enable_queue(q, true).unwrap();
     scene.disk.q.wait_used(1);
+}
+
+#[test]
+fn a_reset_while_the_device_is_removed_waits_for_what_is_in_flight() {
+    let mut scene = Scene::plain(Engine::Threads);
+    scene.gate.close();
+    scene.send(IN, 0, &[], 512);
+    scene.waits(1);
+    let device = &scene.disk.rig.device;
+    std::thread::scope(|s| {
+        let removed = s.spawn(|| scene.gate.remove());
+        std::thread::sleep(Duration::from_millis(20));
+        device.write_status(0).unwrap();
+        assert!(!device.status().unwrap().is_empty(), "a worker is at it");
+        assert!(!removed.is_finished());
+        scene.gate.open();
+        removed.join().unwrap();
+    });
+    assert!(matches!(device.status(), Err(Error::Gone)));
 }

@@ -45,6 +45,12 @@ impl Gate {
         device.set(Attr::Capacity(sectors)).unwrap();
     }
 
+    /// Takes the device away from its user.
+    pub fn remove(&self) {
+        let device = self.device.get().and_then(Weak::upgrade).unwrap();
+        device.remove();
+    }
+
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
