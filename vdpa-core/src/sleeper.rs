@@ -120,8 +120,8 @@ impl Sleeper {
         by: Option<Deadline>,
         ready: impl FnMut(u64),
     ) -> Result<()> {
-        // Swaps, as the ringers': so each of these follows the one before. Of plain stores a model of several ringers
-        // knows no order.
+        // Stores would do: a ringer's swap stands right behind the one that it read, and so before all later ones. The
+        // model checker knows that order of swaps alone, and finds deadlocks of several ringers that cannot be.
         self.sleeping.0.swap(true, Ordering::Relaxed);
         // Between "I sleep" and the last look; pairs with the fence in `wake`.
         full(Guard::Sleep);
