@@ -83,7 +83,8 @@ impl Crew {
     }
 
     /// A crew of one worker without a thread: whoever calls [`Shift::pass`] is it. For benches, and for tests that decide
-    /// what happens when. What a device is asked to do, a reset for instance, is done by passes, and waits for them.
+    /// what happens when. What a device is asked to do, a reset for instance, is done by passes, and waits for them; so does
+    /// dropping one, unless the shift was dropped before.
     ///
     /// # Errors
     /// [`SimError::Worker`] when the system has no eventfd left to give.

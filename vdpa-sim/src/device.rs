@@ -32,6 +32,8 @@ const VENDOR: u32 = 0x1af4;
 ///
 /// Made by [`SimMgmt`](crate::SimMgmt), or from a class of one's own with [`new`](Self::new). Its workers are threads
 /// that start when the device is opened and end when it is dropped, or those of a [`Crew`] that it shares with others.
+///
+/// Dropping it waits for what its backend has in flight, up to 30 s; what takes longer is kept until it ends.
 pub struct SimDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
@@ -210,7 +212,8 @@ impl SimDevice {
         }
     }
 
-    /// Takes the device away from its user, who is told that it is gone.
+    /// Takes the device away from its user, who is told that it is gone once its workers have let go of it. Waits for them
+    /// as a drop does.
     pub fn remove(&self) {
         self.shared.class.set_live(false);
         self.dismiss();
