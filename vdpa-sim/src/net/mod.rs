@@ -380,7 +380,7 @@ impl Class for Net {
             settled.set_offloads(offloads);
         }
         settled.set_announce(state.announce);
-        stow.put(&waiting, presence.epoch());
+        stow.put(waiting, presence.epoch());
         // The carrier is this device's own, whatever it was there; a driver that saw the other one is told.
         let differs = state.link != presence.has_link() && self.shared.shows(net::STATUS);
         if differs {

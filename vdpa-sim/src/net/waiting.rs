@@ -11,15 +11,15 @@
 //! All little-endian, and as hostile as the rest. Where nothing waits the rest of the state stands alone. A packet that is
 //! to be segmented, and was begun to be, has the number of its segments; others have 0.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::exchange::{self, Exchange};
-use crate::frames::{BATCH_FRAMES, FrameBatch};
+use super::exchange::Exchange;
+use crate::frames::FrameBatch;
 use crate::offload::{self, Header, Segments};
-use crate::port::{DEPTH, Lane, Port, Room};
+use crate::port::{Lane, Port, Room};
 use crate::shared::lock;
 
 const MAGIC: &[u8; 4] = b"wait";
@@ -110,14 +110,8 @@ pub(super) fn unpack(from: &[u8], pairs: u16) -> Result<(&[u8], Vec<Waiting>), S
     let len = rest.u32("state")?;
     let state = rest.bytes(len, "state")?;
     let count = rest.u32("number of waiting frames")?;
-    let most = u64::from(pairs)
-        .saturating_mul((DEPTH.saturating_add(exchange::DEPTH) as u64).saturating_add(1))
-        .saturating_mul(BATCH_FRAMES as u64);
-    if u64::from(count) > most {
-        return Err(format!(
-            "{count} frames wait: {most} are legal with {pairs} pairs"
-        ));
-    }
+    // However many there are, each is there, so that they take about as much memory as the state. After some moves
+    // there may be more than a port holds.
     let mut packets = Vec::new();
     for _ in 0..count {
         packets.push(packet(&mut rest, pairs)?);
@@ -203,33 +197,59 @@ pub(crate) struct Stow {
 
 #[derive(Default)]
 struct Held {
-    batches: VecDeque<(u16, Box<FrameBatch>)>,
+    /// By the pair that they wait for.
+    lines: BTreeMap<u16, Line>,
     /// Of the device when they came: after a reset, or a loss of the link, they are nobody's.
     epoch: u64,
 }
 
+/// What waits for a pair, in its order. At most one batch of it is made at a time: a batch takes far more memory than
+/// the few bytes that a packet may have in the state.
+#[derive(Default)]
+struct Line {
+    open: Option<Box<FrameBatch>>,
+    rest: VecDeque<Waiting>,
+    /// Its batch is being given to the driver.
+    lent: bool,
+}
+
+impl Line {
+    /// The batch to go on with.
+    fn take(&mut self) -> Option<Box<FrameBatch>> {
+        if let Some(batch) = self.open.take() {
+            return Some(batch);
+        }
+        // An empty one has room for any packet.
+        let first = self.rest.pop_front()?;
+        let mut batch = FrameBatch::new(LONGEST);
+        let _room = batch.push_packet(first.header, &first.frame);
+        if let Some((next, count)) = first.cut {
+            batch.set_cut(next, count);
+        }
+        // One that is being segmented is the first of its batch.
+        while let Some(packet) = self.rest.front().filter(|packet| packet.cut.is_none())
+            && batch.push_packet(packet.header, &packet.frame)
+        {
+            self.rest.pop_front();
+        }
+        Some(batch)
+    }
+
+    fn is_over(&self) -> bool {
+        self.open.is_none() && self.rest.is_empty() && !self.lent
+    }
+}
+
 impl Stow {
     /// Puts packets in, in place of those that are there.
-    pub(super) fn put(&self, packets: &[Waiting], epoch: u64) {
-        let mut batches: VecDeque<(u16, Box<FrameBatch>)> = VecDeque::new();
+    pub(super) fn put(&self, packets: Vec<Waiting>, epoch: u64) {
+        let mut lines: BTreeMap<u16, Line> = BTreeMap::new();
         for packet in packets {
-            let fits = batches
-                .back_mut()
-                .filter(|(last, _)| *last == packet.pair && packet.cut.is_none())
-                .is_some_and(|(_, batch)| batch.push_packet(packet.header, &packet.frame));
-            if !fits {
-                let mut batch = FrameBatch::new(LONGEST);
-                // An empty one has room for any packet.
-                let _room = batch.push_packet(packet.header, &packet.frame);
-                if let Some((next, count)) = packet.cut {
-                    batch.set_cut(next, count);
-                }
-                batches.push_back((packet.pair, batch));
-            }
+            lines.entry(packet.pair).or_default().rest.push_back(packet);
         }
         let mut held = lock(&self.held);
-        let any = !batches.is_empty();
-        *held = Held { batches, epoch };
+        let any = !lines.is_empty();
+        *held = Held { lines, epoch };
         self.any.store(any, Ordering::Release);
     }
 
@@ -244,26 +264,31 @@ impl Stow {
     pub(super) fn lane(&self, pair: u16, active: u16, epoch: u64) -> Option<StowLane<'_>> {
         let mut held = lock(&self.held);
         if held.epoch != epoch {
-            held.batches.clear();
+            held.lines.clear();
         }
-        if held.batches.is_empty() {
+        held.lines.retain(|_, line| !line.is_over());
+        if held.lines.is_empty() {
             self.any.store(false, Ordering::Release);
         }
         let lane = StowLane {
             stow: self,
             pair,
             active,
+            epoch,
         };
-        let there = held.batches.iter().any(|(of, _)| lane.reads(*of));
+        let there = held.lines.keys().any(|of| lane.reads(*of));
         there.then_some(lane)
     }
 
-    /// What waits still.
+    /// What waits still. No pair is served meanwhile.
     pub(super) fn waiting(&self, epoch: u64) -> Vec<Waiting> {
         let held = lock(&self.held);
-        let batches = held.batches.iter().filter(|_| held.epoch == epoch);
-        batches
-            .flat_map(|(pair, batch)| packets(*pair, batch))
+        let lines = held.lines.iter().filter(|_| held.epoch == epoch);
+        lines
+            .flat_map(|(pair, line)| {
+                let open = line.open.iter().flat_map(|batch| packets(*pair, batch));
+                open.chain(line.rest.iter().cloned())
+            })
             .collect()
     }
 }
@@ -273,6 +298,7 @@ pub(super) struct StowLane<'s> {
     stow: &'s Stow,
     pair: u16,
     active: u16,
+    epoch: u64,
 }
 
 impl StowLane<'_> {
@@ -280,12 +306,30 @@ impl StowLane<'_> {
         of.checked_rem(self.active).unwrap_or(0) == self.pair
     }
 
-    /// Takes the first batch for the pair, and its place.
-    fn first(&self) -> Option<(usize, (u16, Box<FrameBatch>))> {
+    /// Takes the next batch for the pair, and whose line it is of.
+    fn first(&self) -> Option<(u16, Box<FrameBatch>)> {
         let mut held = lock(&self.stow.held);
-        let place = held.batches.iter().position(|(of, _)| self.reads(*of))?;
-        let batch = held.batches.remove(place)?;
-        Some((place, batch))
+        let held = &mut *held;
+        // Others may have put in others meanwhile.
+        let lines = held.lines.iter_mut().filter(|_| held.epoch == self.epoch);
+        let mut lines = lines.filter(|(of, line)| self.reads(**of) && !line.lent);
+        lines.find_map(|(of, line)| {
+            let batch = line.take()?;
+            line.lent = true;
+            Some((*of, batch))
+        })
+    }
+
+    /// Puts a batch back, of which something may be left.
+    fn back(&self, of: u16, batch: Box<FrameBatch>) {
+        let mut held = lock(&self.stow.held);
+        if held.epoch != self.epoch {
+            return;
+        }
+        if let Some(line) = held.lines.get_mut(&of) {
+            line.lent = false;
+            line.open = Some(batch).filter(|batch| !batch.is_empty());
+        }
     }
 }
 
@@ -301,17 +345,9 @@ impl Lane for StowLane<'_> {
 
     fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool {
         // Without the lock: it takes as long as it takes.
-        let Some((place, (of, mut batch))) = self.first() else {
-            return false;
-        };
-        take(&mut batch);
-        if !batch.is_empty() {
-            let mut held = lock(&self.stow.held);
-            // Other pairs may have taken theirs meanwhile; the order of this one's is kept.
-            let place = place.min(held.batches.len());
-            let own = held.batches.iter().position(|(of, _)| self.reads(*of));
-            held.batches
-                .insert(own.map_or(place, |own| own.min(place)), (of, batch));
+        if let Some((of, mut batch)) = self.first() {
+            take(&mut batch);
+            self.back(of, batch);
         }
         false
     }
@@ -322,8 +358,10 @@ impl Lane for StowLane<'_> {
 
     fn discard(&mut self) -> u64 {
         let mut frames = 0_u64;
-        while let Some((_, (_, batch))) = self.first() {
+        while let Some((of, mut batch)) = self.first() {
             frames = frames.saturating_add(batch.len() as u64);
+            batch.clear();
+            self.back(of, batch);
         }
         frames
     }
@@ -358,8 +396,10 @@ mod tests {
         assert_eq!(rest, b"vnet, say");
         assert_eq!(packets, waiting);
         let stow = Stow::default();
-        stow.put(&packets, 7);
-        assert_eq!(stow.waiting(7), waiting);
+        stow.put(packets.clone(), 7);
+        let mut ordered = waiting.clone();
+        ordered.sort_by_key(|packet| packet.pair);
+        assert_eq!(stow.waiting(7), ordered, "pair by pair");
         assert!(stow.waiting(8).is_empty());
         // Two pairs are used by now: pair 2's are pair 0's.
         for pair in 0..2 {
@@ -371,12 +411,12 @@ mod tests {
                     batch.pop();
                 });
             }
-            let own = waiting.iter().filter(|packet| packet.pair % 2 == pair);
+            let own = ordered.iter().filter(|packet| packet.pair % 2 == pair);
             let own: Vec<_> = own.map(|packet| packet.frame.clone()).collect();
             assert_eq!(got, own);
         }
         assert!(!stow.is_filled());
-        stow.put(&packets, 7);
+        stow.put(packets, 7);
         assert!(stow.lane(0, 2, 8).is_none(), "of another epoch");
         assert!(!stow.is_filled());
     }
@@ -398,7 +438,7 @@ mod tests {
         let (_, packets) = unpack(&bytes, 1).unwrap();
         assert_eq!(packets, waiting);
         let stow = Stow::default();
-        stow.put(&packets, 1);
+        stow.put(packets, 1);
         assert_eq!(stow.waiting(1), waiting);
         let mut seen = Vec::new();
         while let Some(mut lane) = stow.lane(0, 1, 1) {
@@ -413,6 +453,39 @@ mod tests {
             ..cut
         };
         assert!(unpack(&pack(b"vnet".to_vec(), &[gone]), 1).is_err());
+    }
+
+    #[test]
+    fn what_is_lent_out_while_another_pair_looks_is_there_still() {
+        let stow = Stow::default();
+        stow.put(vec![plain(1, vec![1; 60]), plain(1, vec![2; 60])], 7);
+        let mut lane = stow.lane(1, 2, 7).unwrap();
+        lane.receive(&mut |batch| {
+            batch.pop();
+            assert!(stow.lane(0, 2, 7).is_none());
+        });
+        assert!(stow.is_filled(), "one is left");
+        assert_eq!(stow.waiting(7), [plain(1, vec![2; 60])]);
+        let mut lane = stow.lane(1, 2, 7).unwrap();
+        lane.receive(&mut |batch| batch.clear());
+        assert!(stow.lane(1, 2, 7).is_none() && !stow.is_filled());
+    }
+
+    #[test]
+    fn many_small_frames_for_pairs_in_turn_take_no_batch_each() {
+        let many: Vec<_> = (0..100_000_u32)
+            .map(|i| plain((i % 128) as u16, vec![1]))
+            .collect();
+        let (_, packets) = unpack(&pack(b"x".to_vec(), &many), 128).unwrap();
+        let stow = Stow::default();
+        stow.put(packets, 7);
+        let mut lane = stow.lane(5, 128, 7).unwrap();
+        lane.receive(&mut |batch| batch.pop());
+        let held = lock(&stow.held);
+        let open = held.lines.values().filter(|line| line.open.is_some());
+        assert_eq!(open.count(), 1, "a batch of more than 128 KiB");
+        drop(held);
+        assert_eq!(stow.waiting(7).len(), 99_999);
     }
 
     #[test]
@@ -434,9 +507,6 @@ mod tests {
         }
         let long = [&bytes[..], &[0]].concat();
         assert_eq!(unpack(&long, 2).unwrap_err(), "1 bytes are left over");
-        let many = pack(b"x".to_vec(), &vec![plain(0, vec![1]); 1601]);
-        let why = unpack(&many, 1).unwrap_err();
-        assert_eq!(why, "1601 frames wait: 1600 are legal with 1 pairs");
         let mut beyond = plain(0, vec![1; 60]);
         beyond.header = Header {
             flags: Header::NEEDS_CSUM,

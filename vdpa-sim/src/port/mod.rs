@@ -44,7 +44,6 @@ pub use loopback::Loopback;
 pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use null::Null;
 pub use pcap::PcapPort;
-pub(crate) use pipe::DEPTH;
 pub use switch::{Membership, SwitchFull, SwitchPort, Switches};
 pub use tap::{TapError, TapPort};
 pub use wire::{WirePort, WireTaken, Wires};

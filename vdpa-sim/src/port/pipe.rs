@@ -20,7 +20,7 @@ use super::{Lane, Presence, Room};
 use crate::frames::FrameBatch;
 
 /// How many batches wait in a pipe at most.
-pub(crate) const DEPTH: usize = 16;
+const DEPTH: usize = 16;
 
 /// A device's end: who it is, and the pipes that it sends into.
 pub(super) struct End {
