@@ -53,6 +53,8 @@ pub struct FrameBatch {
     /// Bytes in use.
     filled: usize,
     cut: Cut,
+    /// What is taken out is looked at behind that: it stays in this batch.
+    watched: bool,
     /// Who it is for: see [`Presence`](crate::port::Presence).
     pub(crate) epoch: u64,
 }
@@ -71,6 +73,7 @@ impl FrameBatch {
             len: 0,
             filled: 0,
             cut: Cut::default(),
+            watched: false,
             epoch: 0,
         })
     }
@@ -88,9 +91,14 @@ impl FrameBatch {
         self.cut = Cut::default();
     }
 
-    /// Whether it has room for as much as another one.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        self.bytes.len() == other.bytes.len()
+    /// From here on somebody looks at what was taken out, or does not.
+    pub(crate) fn watch(&mut self, on: bool) {
+        self.watched = on;
+    }
+
+    /// Whether this one may stand in the place of another one: it has as much room, and nobody looks at that one.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        self.bytes.len() == other.bytes.len() && !other.watched
     }
 
     /// How many frames have not been taken out.

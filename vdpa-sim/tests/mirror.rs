@@ -275,3 +275,24 @@ fn a_file_that_cannot_be_made_is_named_with_the_reason_and_nothing_is_left() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn what_waits_in_the_port_behind_a_capture_moves_with_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.pcap");
+    let rig = Lab::new().open(&format!("sim:net,mirror={}", file.display()));
+    rig.negotiate(with(&rig, false, true, true, false));
+    let _no_buffers = Rx::new(&rig, rig.queue(0, 16), 2048);
+    let mut tx = Tx::new(&rig, rig.queue(1, 16), 2048);
+    rig.run();
+    assert_eq!(tx.send(&frames(10, 1000)), 10);
+    until("completion", || {
+        tx.reap();
+        tx.in_flight() == 0
+    });
+    rig.device.suspend(soon()).unwrap();
+    let state = rig.device.save_class_state().unwrap();
+    assert!(state.len() > 10 * 60, "{} bytes", state.len());
+    let mark = frames(10, 1000).pop().unwrap();
+    assert!(state.windows(mark.len()).any(|bytes| bytes == mark));
+}

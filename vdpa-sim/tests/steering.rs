@@ -508,3 +508,24 @@ fn a_packet_to_be_segmented_goes_to_the_queue_of_its_flow_and_is_segmented_there
         assert_eq!(rig.stat("queue0.packets"), 0);
     }
 }
+
+#[test]
+fn a_capture_has_what_was_passed_on_to_another_queue_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.pcap");
+    let lab = Lab::new();
+    let mut all = Pairs::open(&lab, 2, &format!(",mirror={}", file.display()));
+    assert_eq!(all.ctrl.command(&rss(&[1], 1, 2)), 0);
+    let sent: Vec<_> = (0..200).map(|i| packet(3, i).0).collect();
+    all.send(0, &sent);
+    all.wait(200);
+    all.rig.close();
+    let file = std::fs::File::open(&file).unwrap();
+    let mut reader = pcap_file::pcap::PcapReader::new(file).unwrap();
+    let mut count = 0;
+    while let Some(packet) = reader.next_packet() {
+        packet.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 400, "each was sent and received");
+}

@@ -161,7 +161,7 @@ impl Sorter {
         exchange: &Exchange,
     ) -> bool {
         let mut batch = exchange.spare();
-        if !batch.is_like(frames) {
+        if !batch.replaces(frames) {
             exchange.recycle(batch);
             return false;
         }

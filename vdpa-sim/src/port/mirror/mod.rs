@@ -193,6 +193,10 @@ impl Port for Mirror {
         self.port.changed();
     }
 
+    fn waiting(&self, to: &mut dyn FnMut(u16, &FrameBatch)) {
+        self.port.waiting(to);
+    }
+
     fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
         self.port.stats(to);
         let written = self.tape.reel.written.load(Ordering::Relaxed);

@@ -53,7 +53,9 @@ impl Lane for MirrorLane {
         }
         lane.receive(&mut |frames| {
             let before = frames.taken();
+            frames.watch(true);
             take(frames);
+            frames.watch(false);
             recorder.record(frames.taken_since(before));
         })
     }
