@@ -10,8 +10,8 @@
 //! Version 1 ends with the VLANs: receive offloads are then as negotiated, and the rest is as at reset. All
 //! little-endian. The bytes come from anywhere: everything is checked, and nothing may be left over.
 
-use vdpa_core::Features;
 use vdpa_core::config::Mac;
+use vdpa_core::{Features, bits::net};
 
 use super::coalesce::Params;
 use super::filter::{Addresses, Filter, Modes, TABLE};
@@ -144,7 +144,7 @@ impl Rest<'_> {
         Ok(on)
     }
 
-    fn hashing(&mut self, steered: bool, most: u16) -> Result<Hashing, String> {
+    fn hashing(&mut self, steered: bool, most: u16, features: Features) -> Result<Hashing, String> {
         let len = self.u16("hashing")?;
         let (bytes, tail) = self
             .0
@@ -156,14 +156,19 @@ impl Rest<'_> {
         } else {
             Hashing::from_hash_config(bytes)
         };
-        hashing.ok_or_else(|| {
+        let hashing = hashing.ok_or_else(|| {
             let what = if steered {
                 "virtio_net_rss_config"
             } else {
                 "virtio_net_hash_config"
             };
             format!("its hashing of {len} bytes is no {what} for {most} queue pairs")
-        })
+        })?;
+        let hashes = features.intersects(Features::of(&[net::RSS, net::HASH_REPORT]));
+        if (steered && !features.contains(net::RSS)) || (!hashes && hashing != Hashing::default()) {
+            return Err("it hashes or steers frames, which was not negotiated".to_owned());
+        }
+        Ok(hashing)
     }
 
     fn coalescing(&mut self, most: u16) -> Result<Vec<Params>, String> {
@@ -254,6 +259,9 @@ fn load(from: &[u8], most: u16, features: Features) -> Result<Saved, String> {
     if !has(MODES) && modes != Modes::default() {
         return Err("it has a receive mode without the flag that one was chosen".to_owned());
     }
+    if has(ANNOUNCE) && !features.contains(net::GUEST_ANNOUNCE) {
+        return Err("it asks for an announcement, which was not negotiated".to_owned());
+    }
     let unicast = rest.table(has(EVERY_UNICAST), "unicast table")?;
     let multicast = rest.table(has(EVERY_MULTICAST), "multicast table")?;
     let mut vlans = None;
@@ -268,7 +276,7 @@ fn load(from: &[u8], most: u16, features: Features) -> Result<Saved, String> {
     let mut coalescing = Vec::new();
     if version != FIRST {
         offloads = Some(rest.offloads(features)?);
-        hashing = rest.hashing(has(STEERED), most)?;
+        hashing = rest.hashing(has(STEERED), most, features)?;
         coalescing = rest.coalescing(most)?;
     }
     if !rest.0.is_empty() {

@@ -160,3 +160,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_not_negotiated_is_refused() {
+    let announces = Saved {
+        announce: true,
+        ..fresh()
+    };
+    let steers = Saved {
+        hashing: rss(),
+        ..fresh()
+    };
+    let hashes = Saved {
+        hashing: rss().unsteered(),
+        ..fresh()
+    };
+    let with = |saved: &Saved, bits: Features| Saved::from_bytes(&saved.to_bytes(), 3, bits);
+    for (saved, bits) in [
+        (&announces, Features::of(&[net::GUEST_ANNOUNCE])),
+        (&steers, Features::of(&[net::RSS])),
+        (&hashes, Features::of(&[net::HASH_REPORT])),
+    ] {
+        assert_eq!(with(saved, bits).as_ref(), Ok(saved));
+        let why = with(saved, Features::NONE).unwrap_err();
+        assert!(why.ends_with("was not negotiated"), "{why}");
+    }
+    assert!(with(&steers, Features::of(&[net::HASH_REPORT])).is_err());
+}
