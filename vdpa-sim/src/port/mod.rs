@@ -59,7 +59,8 @@ pub trait Port: Send + Sync {
     /// Shows `to` the batches that wait here for the driver, with the pair that each is for, in their order: they go
     /// along when the device is moved. Called while no pair is served.
     ///
-    /// Not for what comes from outside by itself, as from the kernel: that waits there.
+    /// Not for what comes from outside by itself, as from the kernel: that waits there. What a lane has in its own hands
+    /// it shows itself ([`Lane::held`]).
     fn waiting(&self, to: &mut dyn FnMut(u16, &FrameBatch)) {
         let _none = to;
     }
@@ -96,6 +97,12 @@ pub trait Lane: Send {
     /// Files whose becoming ready, for reading or for writing, has the pair served: frames that come from outside.
     /// Asked for once, and watched edge-triggered.
     fn sources(&self) -> Vec<Arc<OwnedFd>>;
+
+    /// Shows `to` the batches that have come and are in the lane itself, where [`Port::waiting`] does not find them, in
+    /// their order. Called when the device is suspended.
+    fn held(&mut self, to: &mut dyn FnMut(&FrameBatch)) {
+        let _none = to;
+    }
 
     /// Throws away what has come, since there is no queue for it. Answers how many frames that were.
     fn discard(&mut self) -> u64;

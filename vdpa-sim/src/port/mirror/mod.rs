@@ -10,10 +10,12 @@
 mod recorder;
 mod writer;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use vdpa_core::{Bell, Sleeper};
@@ -29,6 +31,13 @@ use writer::Writer;
 
 /// How many records wait for the writer at most.
 const DEPTH: usize = 64;
+
+/// How long a device that is closed waits for a writer that gets no further.
+const PATIENCE: Duration = if cfg!(test) {
+    Duration::from_millis(200)
+} else {
+    Duration::from_secs(10)
+};
 
 /// The files that mirrors of one [`SimMgmt`](crate::SimMgmt) are written to: no two to the same. A value, not a global.
 #[derive(Clone, Default)]
@@ -72,6 +81,8 @@ struct Tape {
 /// What is under way to the writer.
 struct Reel {
     records: ArrayQueue<Record>,
+    /// What lanes that are closed had no room for: behind all records.
+    rest: Mutex<VecDeque<Record>>,
     empty: ArrayQueue<Box<FrameBatch>>,
     bell: Arc<Bell>,
     presence: Arc<Presence>,
@@ -160,6 +171,7 @@ fn start(
     let depth = DEPTH.max(usize::from(pairs).saturating_mul(2));
     let reel = Arc::new(Reel {
         records: ArrayQueue::new(depth),
+        rest: Mutex::default(),
         empty: ArrayQueue::new(depth),
         bell: Bell::new(&sleeper),
         presence,
@@ -208,8 +220,69 @@ impl Drop for Tape {
     fn drop(&mut self) {
         self.reel.ended.store(true, Ordering::Release);
         self.reel.bell.ring();
-        if let Some(writer) = lock(&self.writer).take() {
-            let _panicked = writer.join();
+        let Some(writer) = lock(&self.writer).take() else {
+            return;
+        };
+        // As long as it gets on.
+        let reel = &self.reel;
+        let left = || (reel.written.load(Ordering::Relaxed), reel.records.len());
+        let (mut seen, mut since) = (left(), Instant::now());
+        while !writer.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+            let now = left();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() >= PATIENCE {
+                tracing::error!(
+                    "a mirror's file takes nothing any more, as a pipe does that nobody reads: the capture ends after {} \
+                     frames, and its writer is left behind",
+                    seen.0
+                );
+                return;
+            }
         }
+        let _panicked = writer.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::{Null, Room};
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn a_file_that_takes_nothing_any_more_holds_up_no_worker_and_the_close_for_a_while_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Open, and never read.
+        let mut options = File::options();
+        let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+        let _reader = options.open(&pipe).unwrap();
+        let (mirrors, presence) = (Mirrors::new(), Presence::new(true));
+        let mirror = mirrors
+            .start(&pipe, Arc::new(Null), presence, 1, 1514)
+            .unwrap();
+        let mut lane = mirror.lane(0);
+        let mut batch = FrameBatch::new(1514);
+        let mut still = 0;
+        while still < 20 {
+            if lane.room() == Room::Yes {
+                assert!(batch.push_frame(&[7; 1514]));
+                batch = lane.send(batch);
+                still = 0;
+            } else {
+                still += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let begun = Instant::now();
+        drop(lane);
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        drop(mirror);
+        let took = begun.elapsed();
+        assert!(took >= PATIENCE && took < 20 * PATIENCE, "{took:?}");
     }
 }

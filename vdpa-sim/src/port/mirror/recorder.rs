@@ -60,6 +60,10 @@ impl Lane for MirrorLane {
         })
     }
 
+    fn held(&mut self, to: &mut dyn FnMut(&FrameBatch)) {
+        self.lane.held(to);
+    }
+
     fn discard(&mut self) -> u64 {
         self.lane.discard()
     }
@@ -141,15 +145,9 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // The device is closed: there is nobody to hold back, and the writer still works.
-        let tape = Arc::clone(&self.tape);
-        let works = || {
-            lock(&tape.writer)
-                .as_ref()
-                .is_some_and(|w| !w.is_finished())
-        };
-        while !self.flush() && works() {
-            std::thread::yield_now();
+        // The device is closed: there is nobody to hold back, and a worker of other devices is not to wait here.
+        if !self.flush() {
+            lock(&self.tape.reel.rest).append(&mut self.backlog);
         }
     }
 }

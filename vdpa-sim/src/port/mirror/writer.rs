@@ -12,6 +12,7 @@ use super::{Record, Reel};
 use crate::frames::FrameBatch;
 use crate::offload::Plain;
 use crate::pcap::{CaptureError, CaptureWriter, Timestamp};
+use crate::shared::lock;
 
 /// The writer, in a thread of its own.
 pub(super) struct Writer {
@@ -33,6 +34,9 @@ impl Writer {
             let ended = reel.ended.load(Ordering::Acquire);
             self.drain();
             if ended {
+                for Record { time, batch } in std::mem::take(&mut *lock(&reel.rest)) {
+                    self.write(time, &batch);
+                }
                 break;
             }
             if sleeper
