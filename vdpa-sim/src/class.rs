@@ -203,6 +203,10 @@ pub trait Unit: Send {
     /// served reads what is there.
     fn sources(&self) -> Vec<Arc<OwnedFd>>;
 
+    /// The device is suspended, and nothing is in flight: its state may be saved from here on, until it is resumed or
+    /// reset. What the unit alone knows of that is put where [`Class::save`] finds it.
+    fn suspended(&mut self) {}
+
     /// The device is reset, the queues are gone and nothing is in flight: forgets everything else that is under way.
     fn reset(&mut self);
 }

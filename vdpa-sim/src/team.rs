@@ -330,6 +330,8 @@ fn report(core: &Shared, post: &mut Post, desk: &mut Desk) {
         for (station, number) in post.queues.iter_mut().zip(post.numbers) {
             // Its state can still be asked for, as far as it got.
             if let Some(queue) = station.open().filter(|queue| queue.index() == index) {
+                // A call that is held back: nobody would make it later.
+                queue.call();
                 core.suspended(number, queue.state());
                 *station = Station::Stopped;
             }

@@ -308,6 +308,26 @@ fn a_call_waits_for_as_many_packets_as_were_asked_for() {
 }
 
 #[test]
+fn a_call_that_is_held_back_is_made_when_its_queue_is_lost() {
+    let lab = Lab::new();
+    let mut f = open(&lab, "sim:net", |features| features);
+    let hour = 3_600_000_000;
+    assert_eq!(f.ctrl.command(&command(TX_SET, [&coal(4, hour)])), 0);
+    f.card.send_all(&[frame(1, 100)]);
+    f.card.rx.wait(1);
+    until("completion", || {
+        f.card.tx.reap();
+        f.card.tx.in_flight() == 0
+    });
+    assert_eq!(f.card.tx.q.calls.load(Ordering::SeqCst), 0);
+    f.card.rig.unmap();
+    f.card.tx.q.doorbell.ring(1);
+    let lost = vdpa_core::Status::DEVICE_NEEDS_RESET;
+    until("NEEDS_RESET", || f.card.rig.status().contains(lost));
+    assert_eq!(f.card.tx.q.calls.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn a_call_waits_no_longer_than_was_asked_for_whatever_else_the_worker_does() {
     let lab = Lab::new();
     for workers in [1, 2] {

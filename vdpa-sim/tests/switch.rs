@@ -328,3 +328,30 @@ fn settle(cards: &mut [Card]) {
         since.elapsed() >= std::time::Duration::from_millis(100)
     });
 }
+
+#[test]
+fn what_waits_on_a_switch_is_part_of_the_state_and_comes_when_the_device_goes_on() {
+    let lab = Lab::new();
+    let mut a = card(&lab, 0, "s");
+    let rig = lab.open("sim:net,port=switch:s");
+    rig.negotiate(with(&rig, false, true, true, false));
+    let mut rx = Rx::new(&rig, rig.queue(0, 64), 2048);
+    let _tx = Tx::new(&rig, rig.queue(1, 16), 2048);
+    rig.run();
+    let sent: Vec<_> = (0..30).map(|i| letter(0, [0xff; 6], i, 100)).collect();
+    for frames in sent.chunks(3) {
+        a.send_all(frames);
+        drained(&mut a);
+    }
+    for _ in 0..2 {
+        rig.device.suspend(soon()).unwrap();
+        let state = rig.device.save_class_state().unwrap();
+        for frame in &sent {
+            assert!(state.windows(frame.len()).any(|bytes| bytes == frame));
+        }
+        rig.device.resume().unwrap();
+    }
+    rx.post(64);
+    rx.wait(30);
+    assert!(rx.got == sent);
+}

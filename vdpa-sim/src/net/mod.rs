@@ -80,6 +80,8 @@ pub(crate) struct NetShared {
     pub(crate) control: crate::stats::Counters,
     /// Frames that came with a state.
     stow: waiting::Stow,
+    /// Frames that pairs had in hand when the device was suspended.
+    hands: waiting::Hands,
 }
 
 impl Net {
@@ -96,6 +98,7 @@ impl Net {
             settings,
             presence,
             stow: waiting::Stow::default(),
+            hands: waiting::Hands::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -343,6 +346,7 @@ impl Class for Net {
             presence,
             coalescing,
             stow,
+            hands,
             ..
         } = &*self.shared;
         let state = Saved {
@@ -354,10 +358,18 @@ impl Class for Net {
             hashing: Hashing::clone(&settled.hashing()),
             coalescing: coalescing.save(self.shared.pairs(settled.features())),
         };
-        let mut waiting = stow.waiting(presence.epoch());
-        let exchange = self.shared.exchange.get();
-        waiting.extend(waiting::of(&*self.port, exchange, presence.epoch()));
-        waiting::pack(state.to_bytes(), &waiting)
+        let epoch = presence.epoch();
+        let [began, sorted, came] = hands.waiting(epoch);
+        // For each pair in the order in which it would have been given them.
+        let waiting = [
+            began,
+            waiting::steered(self.shared.exchange.get(), epoch),
+            sorted,
+            stow.waiting(epoch),
+            came,
+            waiting::of(&*self.port),
+        ];
+        waiting::pack(state.to_bytes(), &waiting.concat())
     }
 
     fn restore(&self, from: &[u8]) -> Result<bool, String> {
@@ -434,6 +446,7 @@ impl Unit for Pair {
             shared,
             pair: *pair,
             counters: &counters.receive,
+            stowed: false,
         };
         // What came with the state goes before what comes now.
         let stowed = shared.stow.is_filled().then(|| {
@@ -441,7 +454,13 @@ impl Unit for Pair {
             shared.stow.lane(*pair, presence.active(), presence.epoch())
         });
         worked |= match stowed.flatten() {
-            Some(mut lane) => receiver.serve(receive, &mut lane, seat, desk),
+            Some(mut lane) => {
+                let seat = Seat {
+                    stowed: true,
+                    ..seat
+                };
+                receiver.serve(receive, &mut lane, seat, desk)
+            }
             None => receiver.serve(receive, &mut **lane, seat, desk),
         };
         if shared.presence.take_lost() && shared.shows(net::STATUS) {
@@ -474,6 +493,19 @@ impl Unit for Pair {
 
     fn sources(&self) -> Vec<Arc<OwnedFd>> {
         self.lane.sources()
+    }
+
+    fn suspended(&mut self) {
+        let seat = Seat {
+            shared: &self.shared,
+            pair: self.pair,
+            counters: match self.shared.counters.get(usize::from(self.pair)) {
+                Some(counters) => &counters.receive,
+                None => return,
+            },
+            stowed: false,
+        };
+        self.receiver.show(&mut *self.lane, seat);
     }
 
     fn reset(&mut self) {

@@ -17,6 +17,7 @@ use super::filter::Filter;
 use super::hashing::Hashing;
 use super::settled::Watch;
 use super::sorter::Sorter;
+use super::waiting::InHand;
 use crate::class::{Desk, Station};
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
@@ -45,6 +46,8 @@ pub(super) struct Seat<'a> {
     /// Its number.
     pub(super) pair: u16,
     pub(super) counters: &'a Counters,
+    /// What comes through its lane came with the state: before all that others have for it.
+    pub(super) stowed: bool,
 }
 
 /// What is remembered from batch to batch.
@@ -143,6 +146,20 @@ impl Receiver {
         self.hand.lack = Lack::default();
         self.sorter.reset();
         self.open = None;
+    }
+
+    /// Puts copies of the frames that are here alone where they are found when the state is saved.
+    pub(super) fn show(&self, lane: &mut dyn Lane, seat: Seat<'_>) {
+        let epoch = seat.shared.presence.epoch();
+        let mut hand = InHand::new(epoch);
+        if let Some(parcel) = &self.open {
+            hand.began(seat.pair, &parcel.batch);
+        }
+        for (to, parcel) in self.sorter.held() {
+            hand.sorted(*to, &parcel.batch);
+        }
+        lane.held(&mut |batch| hand.came(seat.pair, batch));
+        seat.shared.hands.put(seat.pair, hand);
     }
 
     /// Gives the driver what has come. Answers whether something was done.

@@ -93,6 +93,11 @@ impl Sorter {
         self.held.clear();
     }
 
+    /// What was sorted and not given away yet, and for which pair.
+    pub(super) fn held(&self) -> &[(u16, Parcel)] {
+        &self.held
+    }
+
     /// Whether everything was given away.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {

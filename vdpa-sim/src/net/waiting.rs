@@ -1,8 +1,8 @@
 //! Frames that wait in the port for the driver, as part of the device's state.
 //!
 //! A device that is moved leaves its port behind, with the frames that its driver has not received for want of buffers.
-//! They go along, and are given to the driver before what comes at the new place. With steering that holds for what
-//! waits for a pair, and not for what a pair is sorting when it finds another one's queue full.
+//! They go along, and are given to the driver before what comes at the new place. What a pair alone has in hand it
+//! copies when the device is suspended; it goes on with its own if the device is resumed here.
 //!
 //! ```text
 //!  "wait" | version u16 = 1 | 0 u16 | the rest of the state: bytes u32, and these
@@ -40,15 +40,81 @@ pub(super) struct Waiting {
     frame: Vec<u8>,
 }
 
-/// What waits in a port, and before that for the pairs that it was steered to already, of a device in this epoch.
-pub(super) fn of(port: &dyn Port, exchange: Option<&Exchange>, epoch: u64) -> Vec<Waiting> {
+/// What waits in a port.
+pub(super) fn of(port: &dyn Port) -> Vec<Waiting> {
     let mut all = Vec::new();
-    let mut show = |pair, batch: &FrameBatch| all.extend(packets(pair, batch));
-    if let Some(exchange) = exchange {
-        exchange.waiting(epoch, &mut show);
-    }
-    port.waiting(&mut show);
+    port.waiting(&mut |pair, batch| all.extend(packets(pair, batch)));
     all
+}
+
+/// What waits for the pairs that it was steered to, of a device in this epoch.
+pub(super) fn steered(exchange: Option<&Exchange>, epoch: u64) -> Vec<Waiting> {
+    let mut all = Vec::new();
+    if let Some(exchange) = exchange {
+        exchange.waiting(epoch, &mut |pair, batch| all.extend(packets(pair, batch)));
+    }
+    all
+}
+
+/// Copies of what pairs had in hand when the device was suspended.
+#[derive(Default)]
+pub(crate) struct Hands(Mutex<BTreeMap<u16, InHand>>);
+
+/// Of one pair, when the device was in this epoch.
+pub(super) struct InHand {
+    epoch: u64,
+    began: Vec<Waiting>,
+    sorted: Vec<Waiting>,
+    came: Vec<Waiting>,
+}
+
+impl InHand {
+    pub(super) fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            began: Vec::new(),
+            sorted: Vec::new(),
+            came: Vec::new(),
+        }
+    }
+
+    /// Steered to the pair, which has begun to give it to the driver.
+    pub(super) fn began(&mut self, pair: u16, batch: &FrameBatch) {
+        if batch.epoch == self.epoch {
+            self.began.extend(packets(pair, batch));
+        }
+    }
+
+    /// Steered to `pair`, which had no room for it.
+    pub(super) fn sorted(&mut self, pair: u16, batch: &FrameBatch) {
+        if batch.epoch == self.epoch {
+            self.sorted.extend(packets(pair, batch));
+        }
+    }
+
+    /// Come through the pair's lane.
+    pub(super) fn came(&mut self, pair: u16, batch: &FrameBatch) {
+        self.came.extend(packets(pair, batch));
+    }
+}
+
+impl Hands {
+    /// What `pair` has in hand, in place of what it had before.
+    pub(super) fn put(&self, pair: u16, hand: InHand) {
+        lock(&self.0).insert(pair, hand);
+    }
+
+    /// What all pairs had, of a device in this epoch: what was begun, what was sorted, and what came.
+    pub(super) fn waiting(&self, epoch: u64) -> [Vec<Waiting>; 3] {
+        let mut all = [const { Vec::new() }; 3];
+        let hands = lock(&self.0);
+        for hand in hands.values().filter(|hand| hand.epoch == epoch) {
+            for (to, from) in all.iter_mut().zip([&hand.began, &hand.sorted, &hand.came]) {
+                to.extend(from.iter().cloned());
+            }
+        }
+        all
+    }
 }
 
 /// The packets of a batch that waits for a pair.

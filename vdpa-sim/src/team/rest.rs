@@ -127,6 +127,7 @@ impl Team {
     fn suspend(&mut self) {
         self.suspended = true;
         for post in &mut self.posts {
+            post.unit.suspended();
             for (station, number) in post.queues.iter_mut().zip(post.numbers) {
                 *station = match std::mem::take(station) {
                     // Where it was to stop, that is over: nothing of it was in flight either.

@@ -39,7 +39,12 @@ impl Receiver {
         };
         // Frames that others sorted first: what comes from the lane may belong to the same flows.
         let mut moved = false;
+        // Unless what came with the state waits for others, who may wait for this pair.
+        let ahead = seat.stowed && open.is_none() && sorter.flush(seat.pair, exchange);
         for _ in 0..=DEPTH {
+            if ahead {
+                break;
+            }
             let Some(parcel) = open.take().or_else(|| exchange.take(seat.pair)) else {
                 break;
             };
@@ -71,7 +76,7 @@ impl Receiver {
             again = lane.receive(&mut |frames| {
                 let before = frames.len();
                 // What was sorted for this pair before goes first.
-                let first = !behind && sorter.is_empty() && exchange.is_empty(seat.pair);
+                let first = !behind && sorter.is_empty() && (ahead || exchange.is_empty(seat.pair));
                 if rules.hashing.steering().is_some() {
                     let plan = rules.plan(frames);
                     if first && plan.one == Some(seat.pair) {

@@ -80,6 +80,10 @@ impl Lane for SwitchLane {
         false
     }
 
+    fn held(&mut self, to: &mut dyn FnMut(&FrameBatch)) {
+        self.incoming.held(to);
+    }
+
     fn discard(&mut self) -> u64 {
         self.incoming.discard()
     }

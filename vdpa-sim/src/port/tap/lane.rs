@@ -30,6 +30,8 @@ counters! {
         Refused = "dropped.tx_refused",
         /// Packets of the kernel that are no whole frame.
         Malformed = "dropped.rx_malformed",
+        /// Frames that a pair had read when the driver stopped using it.
+        Unused = "dropped.rx_unused",
         /// How often the interface had no room.
         Waits = "tx_waits",
     }
@@ -38,6 +40,7 @@ counters! {
 /// A pair's queue.
 pub(super) struct TapLane {
     tap: Arc<Tap>,
+    pub(super) pair: u16,
     /// `None` for a pair that the port was not made for.
     file: Option<Arc<OwnedFd>>,
     /// What was read, and for whom.
@@ -63,6 +66,7 @@ enum Written {
 impl TapLane {
     pub(super) fn new(tap: &Arc<Tap>, pair: u16, longest: usize) -> Self {
         Self {
+            pair,
             file: tap.queues.get(usize::from(pair)).cloned(),
             incoming: FrameBatch::new(LONGEST),
             unsent: None,
@@ -243,6 +247,15 @@ impl Lane for TapLane {
         if !self.tap.open.load(Ordering::Acquire) {
             return false;
         }
+        if self.pair >= self.tap.presence.active() {
+            // virtio 1.4 §5.1.9.5.5: nothing is received there once the command is used. The kernel has thrown away what
+            // waited in its queue.
+            if self.incoming.epoch == self.tap.presence.epoch() {
+                self.count(Count::Unused, self.incoming.len());
+            }
+            self.incoming.clear();
+            return false;
+        }
         if self.incoming.is_empty() || self.incoming.epoch != self.tap.presence.epoch() {
             self.fill();
         }
@@ -250,6 +263,12 @@ impl Lane for TapLane {
             take(&mut self.incoming);
         }
         false
+    }
+
+    fn held(&mut self, to: &mut dyn FnMut(&FrameBatch)) {
+        if self.incoming.epoch == self.tap.presence.epoch() {
+            to(&self.incoming);
+        }
     }
 
     fn discard(&mut self) -> u64 {

@@ -157,3 +157,40 @@ fn names_that_no_interface_has_are_refused() {
         assert!(check_name(name).is_ok(), "{name}");
     }
 }
+
+#[test]
+fn what_was_read_moves_along_and_does_not_come_to_a_pair_that_is_not_used_any_more() {
+    let (port, theirs, presence) = tap();
+    port.changed();
+    let mut packet = [7; 80];
+    packet[..12].fill(0);
+    let shown = |lane: &mut TapLane| {
+        let mut all = Vec::new();
+        lane.held(&mut |batch| all.extend(batch.packets().map(|(_, frame)| frame[0])));
+        all
+    };
+    let mut lane = TapLane::new(&port.tap, 0, 1514);
+    for _ in 0..2 {
+        theirs.send(&packet).unwrap();
+    }
+    // One buffer.
+    lane.receive(&mut |batch| batch.pop());
+    assert_eq!(shown(&mut lane), [7]);
+    assert_eq!(received(&mut lane), [[7; 68]], "it goes on here");
+    assert!(shown(&mut lane).is_empty());
+    theirs.send(&packet).unwrap();
+    lane.receive(&mut |_| {});
+    assert_eq!(shown(&mut lane), [7]);
+    // As pair 1, which was used with two pairs.
+    lane.pair = 1;
+    assert_eq!(received(&mut lane), [[0; 0]; 0]);
+    presence.set_active(2);
+    assert_eq!(received(&mut lane), [[0; 0]; 0], "it was for before");
+    let mut unused = 0;
+    port.stats(&mut |name, value| {
+        if name == "port.dropped.rx_unused" {
+            unused = value;
+        }
+    });
+    assert_eq!(unused, 1);
+}
