@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Lane, Tap};
 use crate::frames::{FrameBatch, HEADER_BYTES};
-use crate::offload::{self, Header};
+use crate::offload::{self, Finish, Header, Segments};
 use crate::port::Room;
 use crate::stats::{Counters, counters};
 
@@ -49,6 +49,8 @@ pub(super) struct TapLane {
     unsent: Option<Box<FrameBatch>>,
     spare: Option<Box<FrameBatch>>,
     longest: usize,
+    /// Where a segment is made, from the first one on.
+    scratch: Vec<u8>,
     /// The interface was down when last seen.
     down: bool,
     counters: Arc<Counters>,
@@ -71,6 +73,7 @@ impl TapLane {
             incoming: FrameBatch::new(LONGEST),
             unsent: None,
             spare: None,
+            scratch: Vec::new(),
             longest,
             down: false,
             counters: tap.tally.row(pair),
@@ -89,12 +92,13 @@ impl TapLane {
     /// Writes what there is, and keeps what there is no room for. Answers with a batch that is empty, if one is left.
     fn flush(&mut self, mut batch: Box<FrameBatch>) -> Option<Box<FrameBatch>> {
         while let Some(packet) = batch.first() {
-            match write(
-                &self.tap,
-                self.file.as_deref(),
-                finish(packet),
-                &self.counters,
-            ) {
+            let written = if self.tap.datagrams || Header::of(packet).gso() != Header::GSO_UDP_L4 {
+                let file = self.file.as_deref();
+                write(&self.tap, file, finish(packet), &self.counters)
+            } else {
+                self.write_segments(&mut batch)
+            };
+            match written {
                 Written::Yes => batch.pop(),
                 Written::Full => {
                     self.count(Count::Waits, 1);
@@ -110,6 +114,41 @@ impl TapLane {
         }
         batch.clear();
         Some(batch)
+    }
+
+    /// Writes the first packet segment by segment, as far as there is room: for a kernel that refuses it whole.
+    #[cold]
+    fn write_segments(&mut self, batch: &mut FrameBatch) -> Written {
+        let mut next = batch.cut().map_or(0, |(next, _)| next);
+        let Some((header, frame)) = batch.packets().next() else {
+            return Written::Yes;
+        };
+        let Some(segments) = Segments::new(header, frame) else {
+            self.count(Count::Refused, 1);
+            return Written::Yes;
+        };
+        let room = segments.longest().saturating_add(HEADER_BYTES);
+        if self.scratch.len() < room {
+            self.scratch.resize(room, 0);
+        }
+        let count = segments.count();
+        let mut written = Written::Yes;
+        while next < count {
+            let place = self.scratch.get_mut(HEADER_BYTES..).unwrap_or_default();
+            // The kernel completes checksums.
+            let len = segments.write(next, Finish::Partial, place).unwrap_or(0);
+            let len = len.saturating_add(HEADER_BYTES);
+            let packet = self.scratch.get_mut(..len).unwrap_or_default();
+            segments.partial().put(packet);
+            let file = self.file.as_deref();
+            written = write(&self.tap, file, finish(packet), &self.counters);
+            if !matches!(written, Written::Yes) {
+                batch.set_cut(next, count);
+                break;
+            }
+            next = next.saturating_add(1);
+        }
+        written
     }
 
     /// Whether the interface is up again.

@@ -61,6 +61,8 @@ struct Tap {
     presence: Arc<Presence>,
     queues: Box<[Arc<OwnedFd>]>,
     kind: Queues,
+    /// The kernel segments datagrams: from Linux 6.2 on.
+    datagrams: bool,
     usage: Mutex<Usage>,
     /// What comes is for the driver of the moment.
     open: AtomicBool,
@@ -100,7 +102,7 @@ impl TapPort {
             sys::attach(&file, name, kind).map_err(|e| refused(name, pairs, e))?;
             queues.push(file);
         }
-        let tap = Tap {
+        let mut tap = Tap {
             name: name.to_owned(),
             presence,
             usage: Mutex::new(Usage {
@@ -112,11 +114,12 @@ impl TapPort {
                 .map(|file| Arc::new(file.into()))
                 .collect(),
             kind,
+            datagrams: false,
             open: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             tally: Tally::new(TAP_COUNTERS, pairs),
         };
-        tap.prepare()?;
+        tap.datagrams = tap.prepare()?;
         Ok(Self {
             tap: Arc::new(tap),
             longest,
@@ -139,20 +142,22 @@ impl Port for TapPort {
 }
 
 impl Tap {
-    /// Says what packets look like, and that nobody is there yet.
-    fn prepare(&self) -> Result<(), TapError> {
+    /// Says what packets look like, and that nobody is there yet. Answers whether the kernel segments datagrams.
+    fn prepare(&self) -> Result<bool, TapError> {
         let fail = |what| move |e: Errno| system(&self.name, what, e.into());
         // Of the interface, not of a queue.
         let Some(first) = self.queues.first() else {
-            return Ok(());
+            return Ok(false);
         };
         sys::set_header(first.as_fd(), HEADER_BYTES).map_err(fail("set the size of its header"))?;
-        let offload = sys::set_offload(first.as_fd(), OFFLOAD | OFFLOAD_UDP)
-            .or_else(|_| sys::set_offload(first.as_fd(), OFFLOAD));
-        offload.map_err(fail("switch its offloads on"))?;
+        let datagrams = sys::set_offload(first.as_fd(), OFFLOAD | OFFLOAD_UDP).is_ok();
+        if !datagrams {
+            let offload = sys::set_offload(first.as_fd(), OFFLOAD);
+            offload.map_err(fail("switch its offloads on"))?;
+        }
         self.use_queues(&mut lock(&self.usage), 1);
         self.set_carrier(false);
-        Ok(())
+        Ok(datagrams)
     }
 
     /// Follows the device: queues for the pairs in use, a carrier while its driver is ready.

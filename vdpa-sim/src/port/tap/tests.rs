@@ -23,6 +23,7 @@ fn tap() -> (TapPort, UnixDatagram, Arc<Presence>) {
         }),
         queues: Box::new([Arc::new(ours.into())]),
         kind: Queues::Single,
+        datagrams: false,
         open: AtomicBool::new(false),
         gone: AtomicBool::new(false),
         tally: Tally::new(TAP_COUNTERS, 1),
@@ -193,4 +194,40 @@ fn what_was_read_moves_along_and_does_not_come_to_a_pair_that_is_not_used_any_mo
         }
     });
     assert_eq!(unused, 1);
+}
+
+#[test]
+fn datagrams_are_segmented_for_a_kernel_that_does_not_do_it() {
+    use crate::offload::{self, Header, TRANSMIT, check, sample};
+    let (port, theirs, _) = tap();
+    let mut lane = TapLane::new(&port.tap, 0, 65_600);
+    let payload = sample::payload(1, 60_000);
+    let packet = sample::UDP4.packet(&payload, 300);
+    let header = check(Header::from_bytes(&packet.header), &packet.frame, TRANSMIT).unwrap();
+    let mut batch = FrameBatch::new(65_600);
+    assert!(batch.push_packet(header, &packet.frame) && batch.push_frame(&[7; 60]));
+    assert_eq!(lane.room(), Room::Yes);
+    assert!(lane.send(batch).is_empty());
+    let (mut bytes, mut last) = (Vec::new(), Vec::new());
+    let mut some = [0; 2000];
+    // More than there is room for at once.
+    let (mut waits, mut news) = (0, true);
+    while std::mem::take(&mut news) {
+        waits += usize::from(lane.room() == Room::Full);
+        while let Ok(len) = theirs.recv(&mut some) {
+            news = true;
+            let told = Header::of(&some);
+            let frame = &mut some[12..len];
+            if frame.len() == 60 {
+                last = frame.to_vec();
+                continue;
+            }
+            assert!(told.needs_csum() && !told.is_gso());
+            assert!(offload::complete(frame, told.csum_start, told.csum_offset));
+            assert_eq!(offload::verify(frame), offload::Validity::Valid);
+            bytes.extend(sample::dissect(frame).payload);
+        }
+    }
+    assert!(bytes == payload && last == [7; 60]);
+    assert!(waits > 0, "a socket with so much room shows nothing");
 }
