@@ -2,11 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Counters on cache lines of their own: those of two sets, which two workers write, share none.
+#[repr(align(128))]
+#[derive(Default, Debug)]
+struct Line([AtomicU64; LINE]);
+
+/// How many counters there are in a line.
+const LINE: usize = 16;
+
 /// A set of counters, each with a name. One worker adds to them; reading costs it nothing.
 #[derive(Debug)]
 pub struct Counters {
     names: &'static [&'static str],
-    values: Box<[AtomicU64]>,
+    lines: Box<[Line]>,
 }
 
 impl Counters {
@@ -14,14 +22,24 @@ impl Counters {
     pub fn new(names: &'static [&'static str]) -> Self {
         Self {
             names,
-            values: names.iter().map(|_| AtomicU64::new(0)).collect(),
+            lines: names.chunks(LINE).map(|_| Line::default()).collect(),
         }
+    }
+
+    #[inline]
+    fn at(&self, place: usize) -> Option<&AtomicU64> {
+        self.lines.get(place / LINE)?.0.get(place % LINE)
+    }
+
+    /// The counters, and behind them what the last line has no names for.
+    fn values(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.lines.iter().flat_map(|line| &line.0)
     }
 
     /// Adds `more` to the counter at `place` in the list of names. For the one worker that counts.
     #[inline]
     pub fn add(&self, place: usize, more: u64) {
-        if let Some(value) = self.values.get(place) {
+        if let Some(value) = self.at(place) {
             // A plain load and store: nobody else stores.
             let now = value.load(Ordering::Relaxed).wrapping_add(more);
             value.store(now, Ordering::Relaxed);
@@ -30,8 +48,7 @@ impl Counters {
 
     /// The value of the counter at `place`.
     pub fn value(&self, place: usize) -> u64 {
-        self.values
-            .get(place)
+        self.at(place)
             .map_or(0, |value| value.load(Ordering::Relaxed))
     }
 
@@ -40,7 +57,7 @@ impl Counters {
         let is_meant = |own: &str, name: &str| {
             own == name || (name.ends_with(['.', '_']) && own.starts_with(name))
         };
-        let all = self.names.iter().zip(&self.values);
+        let all = self.names.iter().zip(self.values());
         let counted = all.filter(|(own, _)| names.iter().any(|name| is_meant(own, name)));
         counted.fold(0, |sum, (_, value)| {
             sum.wrapping_add(value.load(Ordering::Relaxed))
@@ -49,7 +66,7 @@ impl Counters {
 
     /// Calls `to` for each counter, as `PREFIX.NAME`.
     pub fn read(&self, prefix: &str, to: &mut dyn FnMut(&str, u64)) {
-        for (name, value) in self.names.iter().zip(&self.values) {
+        for (name, value) in self.names.iter().zip(self.values()) {
             to(&format!("{prefix}.{name}"), value.load(Ordering::Relaxed));
         }
     }
@@ -74,3 +91,28 @@ macro_rules! counters {
     };
 }
 pub(crate) use counters;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_two_workers_share_no_cache_line_and_keep_their_names() {
+        const NAMES: &[&str] = &["a"; LINE + 3];
+        let sets = [(); 4].map(|()| Counters::new(NAMES));
+        for (number, set) in (0_u64..).zip(&sets) {
+            assert!(
+                std::ptr::from_ref(set.at(0).unwrap())
+                    .addr()
+                    .is_multiple_of(128)
+            );
+            set.add(LINE, number);
+            assert_eq!((set.value(LINE), set.value(LINE + 1)), (number, 0));
+            assert_eq!(set.sum(&["a"]), number);
+            let mut read = Vec::new();
+            set.read("q", &mut |name, value| read.push((name.to_owned(), value)));
+            assert_eq!(read.len(), NAMES.len());
+            assert_eq!(read[LINE], ("q.a".to_owned(), number));
+        }
+    }
+}

@@ -131,8 +131,7 @@ queue_counters! {
     }
 }
 
-/// The counters of a pair, apart from those of the next.
-#[repr(align(128))]
+/// The counters of a pair.
 pub(crate) struct PairCounters {
     pub(crate) receive: Counters,
     pub(crate) transmit: Counters,
