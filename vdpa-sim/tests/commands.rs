@@ -170,6 +170,17 @@ fn after_reset_the_first_pair_receives_and_later_as_many_as_are_set() {
 
 // virtio 1.4 §5.1.9.5.10.6.
 #[test]
+fn coalescing_of_the_control_queue_is_refused_whatever_its_number() {
+    let lab = Lab::new();
+    let mut f = open(&lab, "sim:net,queue_pairs=4", |features| features);
+    for (queue, ack) in [(0, 0), (1, 0), (2, 1), (3, 1), (8, 1)] {
+        let set = command(VQ_SET, [&vq(queue), &coal(1, 1)]);
+        assert_eq!(f.ctrl.command(&set), ack, "queue {queue}");
+    }
+}
+
+// virtio 1.4 §5.1.9.5.10.6.
+#[test]
 fn coalescing_of_an_unknown_or_disabled_queue_is_refused_and_all_is_zero_after_reset() {
     let lab = Lab::new();
     let mut f = open(&lab, "sim:net,queue_pairs=2", |features| {

@@ -281,6 +281,11 @@ impl Class for Net {
 
     fn queue_changed(&self, q: QueueIndex, change: QueueChange) {
         let coalescing = &self.shared.coalescing;
+        let data = self.shared.pairs(self.shared.settled.features());
+        if q.get() >= data.saturating_mul(2) {
+            // The control queue has the number of a data queue where the driver uses one pair alone.
+            return;
+        }
         match change {
             QueueChange::Started => coalescing.started(q.get()),
             QueueChange::Paused => coalescing.stopped(q.get(), false),
