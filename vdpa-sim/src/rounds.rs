@@ -67,6 +67,10 @@ impl Rounds {
     /// Returns once no worker but `own` works with settings older than this call. Answers whether that came about.
     /// Worker `own` looks at settings anew for each unit, so that of several that wait none waits for another.
     pub(crate) fn settle(&self, own: usize) -> bool {
+        self.settle_within(own, PATIENCE)
+    }
+
+    fn settle_within(&self, own: usize, patience: Duration) -> bool {
         let round = self.current.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         fence(Ordering::SeqCst);
         let begun = Instant::now();
@@ -74,7 +78,7 @@ impl Rounds {
         // Acquire pairs with the release in `begin` and `rest`.
         while others().any(|(_, Seen(seen))| seen.load(Ordering::Acquire) < round) {
             self.begin(own);
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > patience {
                 return false;
             }
             std::thread::yield_now();
@@ -85,27 +89,40 @@ impl Rounds {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+
+    /// Far longer than a machine that does other things takes to run a thread.
+    const SOON: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_change_waits_for_the_pass_of_others_and_not_for_sleepers() {
         let rounds = Rounds::new(3);
-        assert!(rounds.settle(0), "all asleep");
+        assert!(rounds.settle_within(0, SOON), "all asleep");
         rounds.wake(1);
+        let (before, passed) = (
+            rounds.current.load(Ordering::Relaxed),
+            AtomicBool::new(false),
+        );
         std::thread::scope(|s| {
             s.spawn(|| {
+                // Not before the change is made, and long enough after it to show one that does not wait.
+                while rounds.current.load(Ordering::Relaxed) == before {
+                    std::thread::yield_now();
+                }
                 std::thread::sleep(Duration::from_millis(5));
+                passed.store(true, Ordering::Relaxed);
                 rounds.begin(1);
             });
-            let begun = Instant::now();
-            assert!(rounds.settle(0));
-            assert!(begun.elapsed() >= Duration::from_millis(4));
+            assert!(rounds.settle_within(0, SOON));
+            assert!(passed.load(Ordering::Relaxed), "it did not wait");
         });
         // Two that wait for each other.
         let together = std::sync::Barrier::new(2);
         let change = |own| {
             together.wait();
-            let settled = rounds.settle(own);
+            let settled = rounds.settle_within(own, SOON);
             rounds.rest(own);
             settled
         };
@@ -119,6 +136,6 @@ mod tests {
         rounds.wake(1);
         assert!(!rounds.settle(0), "worker 1 makes no pass any more");
         rounds.rest(1);
-        assert!(rounds.settle(0));
+        assert!(rounds.settle_within(0, SOON));
     }
 }
