@@ -12,7 +12,7 @@ use vdpa_ring::{Segment, Used};
 
 use crate::class::{Class, Desk, Role, Served, SetError, Stations, Unit};
 use crate::queue::{Completeness, Halt, Queue};
-use crate::stats::Counters;
+use crate::stats::{Counters, queue_counters};
 
 /// All that an entropy device can offer.
 pub const POSSIBLE: Features = Features::of(&[
@@ -30,22 +30,24 @@ pub const POSSIBLE: Features = Features::of(&[
 /// The most random bytes that are made in a pass.
 pub const PASS_BYTES: usize = 64 << 10;
 
-/// The names of the counters, behind `queue0.`: buffers filled, bytes, buffers in memory that is not mapped or without
-/// room, failures of the system's source, calls.
-pub const COUNTERS: &[&str] = &[
-    "requests",
-    "bytes",
-    "errors.fault",
-    "errors.no_room",
-    "errors.source",
-    "calls",
-];
-const REQUESTS: usize = 0;
-const BYTES: usize = 1;
-const FAULT: usize = 2;
-const NO_ROOM: usize = 3;
-const SOURCE: usize = 4;
-const CALLS: usize = 5;
+queue_counters! {
+    /// A counter of the queue.
+    enum Count;
+    /// The names of the counters, behind `queue0.`: buffers filled, bytes, failures by reason, kicks, calls, and how many
+    /// batches had up to so many buffers.
+    pub const COUNTERS {
+        /// Buffers given back.
+        Requests = "requests",
+        /// Bytes.
+        Bytes = "bytes",
+        /// Buffers in memory that is not mapped.
+        Fault = "errors.fault",
+        /// Buffers without room.
+        NoRoom = "errors.no_room",
+        /// Failures of the system's source.
+        Source = "errors.source",
+    }
+}
 
 /// How many buffers are taken at once.
 const BATCH: usize = 64;
@@ -200,9 +202,8 @@ impl Unit for Filler {
         if let Some(at) = pass.stray {
             desk.fault(at, Access::DeviceWrites);
         }
-        if queue.call() {
-            self.counters.add(CALLS, 1);
-        }
+        queue.call();
+        self.counters.add_tally(&queue.tally());
         match pass.taken {
             0 => Served::Nothing,
             _ => Served::Work,
@@ -256,17 +257,17 @@ impl Filler {
             done = done.saturating_add(1);
             let mut filled = 0_usize;
             match self.one(section, chain.writable(), left, &mut filled) {
-                Ok(()) if filled == 0 => self.counters.add(NO_ROOM, 1),
+                Ok(()) if filled == 0 => self.counters.add(Count::NoRoom as usize, 1),
                 Ok(()) => {}
-                Err(Stop::Source) => self.counters.add(SOURCE, 1),
+                Err(Stop::Source) => self.counters.add(Count::Source as usize, 1),
                 Err(Stop::At(at)) => {
-                    self.counters.add(FAULT, 1);
+                    self.counters.add(Count::Fault as usize, 1);
                     pass.stray.get_or_insert(at);
                 }
             }
             left = left.saturating_sub(filled);
-            self.counters.add(REQUESTS, 1);
-            self.counters.add(BYTES, filled as u64);
+            self.counters.add(Count::Requests as usize, 1);
+            self.counters.add(Count::Bytes as usize, filled as u64);
             queue.used.push(Used {
                 token: chain.token(),
                 // At most `PASS_BYTES`.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::queue::{BATCH_SIZES, Tally};
+
 /// Counters on cache lines of their own: those of two sets, which two workers write, share none.
 #[repr(align(128))]
 #[derive(Default, Debug)]
@@ -43,6 +45,28 @@ impl Counters {
             // A plain load and store: nobody else stores.
             let now = value.load(Ordering::Relaxed).wrapping_add(more);
             value.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds what a queue did, in a list of [`queue_counters`].
+    #[inline]
+    pub(crate) fn add_tally(&self, tally: &Tally) {
+        let Tally {
+            kicks,
+            calls,
+            suppressed,
+            batches,
+        } = tally;
+        // Behind what is the queue's own.
+        let first = self
+            .names
+            .len()
+            .saturating_sub(BATCH_SIZES.saturating_add(3));
+        let all = [kicks, calls, suppressed].into_iter().chain(batches);
+        for (place, count) in (first..).zip(all) {
+            if *count != 0 {
+                self.add(place, *count);
+            }
         }
     }
 
@@ -91,6 +115,38 @@ macro_rules! counters {
     };
 }
 pub(crate) use counters;
+
+/// The same for a queue: what every queue counts comes behind what is its own ([`Counters::add_tally`]).
+macro_rules! queue_counters {
+    (
+        $(#[$doc:meta])* $vis:vis enum $name:ident;
+        $(#[$list:meta])* $listed:vis const $names:ident {
+            $( $(#[$about:meta])* $variant:ident = $text:literal, )*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        $vis enum $name {
+            $( $(#[$about])* $variant, )*
+        }
+
+        $(#[$list])*
+        $listed const $names: &[&str] = &[
+            $( $text, )*
+            "kicks",
+            "calls",
+            "suppressed",
+            "batches.1",
+            "batches.2-3",
+            "batches.4-7",
+            "batches.8-15",
+            "batches.16-31",
+            "batches.32-63",
+            "batches.64+",
+        ];
+    };
+}
+pub(crate) use queue_counters;
 
 #[cfg(test)]
 mod tests {

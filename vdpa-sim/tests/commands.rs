@@ -739,30 +739,3 @@ fn statistics_of_checksums_and_segmentation_count_what_was_not_finished() {
     }
     assert_eq!(said.len(), at);
 }
-
-#[test]
-fn every_counter_is_documented_and_every_documented_counter_is_there() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/statistics.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut documented = Vec::new();
-    for row in text.lines().filter(|line| line.starts_with("| `")) {
-        let cell = row.split('|').nth(1).unwrap();
-        documented.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
-    }
-    // Sizes of batches are listed by their ends.
-    for name in &mut documented {
-        if name.starts_with('.') {
-            name.insert_str(0, "batches");
-        }
-    }
-    let rig = Lab::new().open("sim:net");
-    let mut counted = Vec::new();
-    let mut add = |name: &str, _| counted.push(name.split_once('.').unwrap().1.to_owned());
-    rig.device.stats(&mut add).unwrap();
-    for name in &counted {
-        assert!(documented.contains(name), "{name} is not documented");
-    }
-    for name in documented.iter().filter(|name| *name != "dropped.*") {
-        assert!(counted.contains(name), "{name} is not counted");
-    }
-}

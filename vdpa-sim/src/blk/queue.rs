@@ -184,7 +184,6 @@ impl Requests {
                 }
             }
         }
-        counters.add(Count::of_batch(done) as usize, 1);
         queue.rewind(pass.taken.saturating_sub(done))?;
         queue.commit(&mem, Completeness::Partial)?;
         Ok(pass)
@@ -343,10 +342,9 @@ impl Unit for Requests {
         if let Some(Stray { at, want, .. }) = pass.stray {
             desk.fault(at, want);
         }
-        if queue.call()
-            && let Some(counters) = self.shared.counters.get(self.number)
-        {
-            counters.add(Count::Calls as usize, 1);
+        queue.call();
+        if let Some(counters) = self.shared.counters.get(self.number) {
+            counters.add_tally(&queue.tally());
         }
         if reaped != 0 || pass.taken != 0 {
             Served::Work

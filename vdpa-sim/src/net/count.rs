@@ -1,69 +1,16 @@
 //! What a queue pair counts. The names are documented in `docs/statistics.md`.
 
-use crate::queue::{BATCH_SIZES, Tally};
-use crate::stats::Counters;
-
-// The places of what queues of both directions count, behind the packets and their bytes.
-const KICKS: usize = 2;
-const CALLS: usize = 3;
-const SUPPRESSED: usize = 4;
-const BATCHES: usize = 5;
-/// Where what is one direction's own begins.
-const OWN: usize = BATCHES + BATCH_SIZES;
-
-macro_rules! queue_counters {
-    ($(#[$doc:meta])* $name:ident, $names:ident { $( $(#[$about:meta])* $variant:ident = $text:literal, )* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub(super) enum $name {
-            /// Frames.
-            Packets,
-            /// Their bytes.
-            Bytes,
-            #[expect(dead_code, reason = "a place in the list: what follows is counted from here")]
-            Common = OWN as isize - 1,
-            $( $(#[$about])* $variant, )*
-        }
-
-        /// The names of these counters, behind the name of the queue and a dot.
-        pub const $names: &[&str] = &[
-            "packets",
-            "bytes",
-            "kicks",
-            "calls",
-            "suppressed",
-            "batches.1",
-            "batches.2-3",
-            "batches.4-7",
-            "batches.8-15",
-            "batches.16-31",
-            "batches.32-63",
-            "batches.64+",
-            $( $text, )*
-        ];
-    };
-}
-
-/// Adds what a queue did to its counters, of whichever direction.
-#[inline]
-pub(super) fn add(counters: &Counters, tally: &Tally) {
-    let Tally {
-        kicks,
-        calls,
-        suppressed,
-        batches,
-    } = tally;
-    let single = [(KICKS, kicks), (CALLS, calls), (SUPPRESSED, suppressed)];
-    for (place, count) in single.into_iter().chain((BATCHES..).zip(batches)) {
-        if *count != 0 {
-            counters.add(place, *count);
-        }
-    }
-}
+use crate::stats::{Counters, queue_counters};
 
 queue_counters! {
     /// What a transmit queue counts.
-    Tx, TRANSMIT_COUNTERS {
+    pub(super) enum Tx;
+    /// The names of these counters, behind the name of the queue and a dot.
+    pub const TRANSMIT_COUNTERS {
+        /// Frames.
+        Packets = "packets",
+        /// Their bytes.
+        Bytes = "bytes",
         /// Packets whose checksum is to be completed, those to be segmented too.
         Partial = "partial",
         /// Packets to be segmented.
@@ -97,7 +44,13 @@ queue_counters! {
 
 queue_counters! {
     /// What a receive queue counts.
-    Rx, RECEIVE_COUNTERS {
+    pub(super) enum Rx;
+    /// The names of these counters, behind the name of the queue and a dot.
+    pub const RECEIVE_COUNTERS {
+        /// Frames.
+        Packets = "packets",
+        /// Their bytes.
+        Bytes = "bytes",
         /// How often frames had to wait for buffers.
         Waits = "waits",
         /// Packets given to the driver that it has to complete the checksum of, those to be segmented too.

@@ -11,7 +11,7 @@ use vdpa_ring::{Batch, Used};
 
 use super::NetShared;
 use super::config::Settings;
-use super::count::{self, Rx};
+use super::count::Rx;
 use super::exchange::Parcel;
 use super::filter::Filter;
 use super::hashing::Hashing;
@@ -185,7 +185,7 @@ impl Receiver {
         // Whatever came: a call that was held back may be due.
         if let Some(queue) = station.running() {
             queue.call_by(seat.shared.coalescing.hold(queue.index().get()));
-            count::add(seat.counters, &queue.tally());
+            seat.counters.add_tally(&queue.tally());
         }
         worked
     }

@@ -8,7 +8,7 @@ use vdpa_ring::{Segment, Used};
 
 use super::NetShared;
 use super::config::{ETHERNET_BYTES, Settings, header_bytes};
-use super::count::{self, Tx};
+use super::count::Tx;
 use crate::class::Desk;
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
@@ -292,7 +292,7 @@ impl Transmitter {
 #[inline]
 fn call(queue: &mut Queue, hold: Option<Hold>, counters: &Counters) {
     queue.call_by(hold);
-    count::add(counters, &queue.tally());
+    counters.add_tally(&queue.tally());
 }
 
 /// Why a packet is not in the batch.
