@@ -30,20 +30,7 @@ fn what_is_written_is_read_back_however_it_is_cut_in_both_rings() {
             .into_iter()
             .enumerate()
             {
-                let (data, sector) = (pattern(i as u64, len), 3 + 200 * i as u64);
-                let wrote = disk.ask(&Shape {
-                    readable: [&header(OUT, sector), data.as_slice()].concat(),
-                    writable: 1,
-                    piece,
-                });
-                assert_eq!((wrote.status, wrote.len), (OK, 1));
-                let read = disk.ask(&Shape {
-                    readable: header(IN, sector).to_vec(),
-                    writable: len + 1,
-                    piece,
-                });
-                assert_eq!((read.status, read.len), (OK, len as u32 + 1));
-                assert!(read.data == data, "{len} bytes in pieces of {piece}");
+                disk.there_and_back(3 + 200 * i as u64, len, piece);
             }
             assert_eq!(disk.read(SECTORS - 1, 512), [0; 512], "nobody wrote there");
         }

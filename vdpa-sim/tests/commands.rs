@@ -276,7 +276,7 @@ fn a_call_waits_for_as_many_packets_as_were_asked_for() {
         f.card.send_all(&[frame(count, 100)]);
         f.card.rx.wait(count);
     }
-    std::thread::sleep(Duration::from_millis(5));
+    until("two calls of ten", || calls(&f)[1] == 2);
     assert_eq!(calls(&f), [0, 2]);
     // Fewer are enough from here on: the call is due at once.
     assert_eq!(f.ctrl.command(&command(RX_SET, [&coal(8, hour)])), 0);
@@ -397,9 +397,11 @@ fn a_driver_that_wants_no_call_gets_none_when_its_time_is_over() {
     let before = f.card.rx.q.calls.load(Ordering::SeqCst);
     f.card.send_all(&frames(20, 100));
     f.card.rx.wait(20);
+    until("a call that is not made", || {
+        f.card.rig.stat("queue0.suppressed") > 0
+    });
     std::thread::sleep(Duration::from_millis(10));
     assert!(f.card.rx.q.calls.load(Ordering::SeqCst) <= before + 1);
-    assert!(f.card.rig.stat("queue0.suppressed") > 0);
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

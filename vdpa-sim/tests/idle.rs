@@ -1,24 +1,15 @@
 //! What a device costs when it does nothing, and what it leaves behind: measured for the whole process, so this file
 //! has one test.
 
+#[path = "rig/cost.rs"]
+mod cost;
 mod rig;
 
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
+use cost::*;
 use rig::*;
 use vdpa_core::bits::net;
-
-fn cpu_time() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    let time =
-        |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
-    time(usage.user_time()) + time(usage.system_time())
-}
-
-fn entries(dir: &str) -> usize {
-    std::fs::read_dir(dir).unwrap().count()
-}
 
 #[test]
 fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
@@ -36,11 +27,7 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
         for q in (1..256).step_by(2) {
             queues[q].wait_used(1);
         }
-        // Time to come to rest, also on a busy machine.
-        std::thread::sleep(Duration::from_millis(200));
-        let before = cpu_time();
-        std::thread::sleep(Duration::from_secs(2));
-        let spent = cpu_time() - before;
+        let spent = spent_at_rest(Duration::from_secs(2));
         assert!(
             spent < Duration::from_millis(5),
             "{spent:?} of CPU time in 2 s with {workers} workers"
@@ -64,10 +51,7 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
     tx.add(&[(at, 100)], &[]).unwrap();
     tx.publish();
     tx.wait_used(1);
-    std::thread::sleep(Duration::from_millis(200));
-    let before = cpu_time();
-    std::thread::sleep(Duration::from_secs(1));
-    let spent = cpu_time() - before;
+    let spent = spent_at_rest(Duration::from_secs(1));
     assert!(
         spent < Duration::from_millis(5),
         "{spent:?} of CPU time in 1 s"
@@ -93,10 +77,7 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
     }
     cards[77].send_all(&frames(1000, 100));
     cards[77].rx.wait(1004);
-    std::thread::sleep(Duration::from_millis(200));
-    let before = cpu_time();
-    std::thread::sleep(Duration::from_secs(2));
-    let spent = cpu_time() - before;
+    let spent = spent_at_rest(Duration::from_secs(2));
     assert!(
         spent < Duration::from_millis(5),
         "{spent:?} of CPU time in 2 s with 200 devices"
@@ -110,12 +91,12 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
     let _tx = stays.queue(1, 64);
     stays.run();
     std::thread::sleep(Duration::from_millis(10));
-    let before = entries("/proc/self/fd");
+    let before = held().0;
     let goes = lab.open("sim:net,port=wire:a,workers=2");
     std::thread::sleep(Duration::from_millis(10));
     stays.reset();
     drop(goes);
-    assert_eq!(entries("/proc/self/fd"), before, "of a peer that is gone");
+    assert_eq!(held().0, before, "of a peer that is gone");
     stays.close();
 
     let lab = Lab::new();
@@ -130,8 +111,7 @@ fn idle_queues_cost_nothing_and_opening_and_closing_leaves_nothing() {
         }
     };
     (0..10).for_each(cycle);
-    let before = (entries("/proc/self/fd"), entries("/proc/self/task"));
+    let before = held();
     (0..200).for_each(cycle);
-    let after = (entries("/proc/self/fd"), entries("/proc/self/task"));
-    assert_eq!(after, before, "file descriptors and threads");
+    assert_let_go(before, "devices that were closed or dropped");
 }

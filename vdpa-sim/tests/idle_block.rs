@@ -1,24 +1,15 @@
 //! What a disk costs when it does nothing, and what it leaves behind: measured for the whole process, so this file has
 //! one test.
 
+#[path = "rig/cost.rs"]
+mod cost;
 mod disk;
 mod rig;
 
 use std::time::Duration;
 
+use cost::*;
 use disk::*;
-use nix::sys::resource::{UsageWho, getrusage};
-
-fn cpu_time() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    let time =
-        |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
-    time(usage.user_time()) + time(usage.system_time())
-}
-
-fn entries(dir: &str) -> usize {
-    std::fs::read_dir(dir).unwrap().count()
-}
 
 #[test]
 fn an_idle_disk_costs_nothing_and_opening_and_closing_leaves_nothing() {
@@ -34,11 +25,7 @@ fn an_idle_disk_costs_nothing_and_opening_and_closing_leaves_nothing() {
         let mut disk = Disk::open(&spec);
         disk.write(0, &[1; 65536]);
         disk.read(0, 65536);
-        // Time to come to rest, also on a busy machine.
-        std::thread::sleep(Duration::from_millis(200));
-        let before = cpu_time();
-        std::thread::sleep(Duration::from_secs(1));
-        let spent = cpu_time() - before;
+        let spent = spent_at_rest(Duration::from_secs(1));
         assert!(
             spent < Duration::from_millis(5),
             "{spent:?} of CPU time in 1 s: {spec}"
@@ -57,9 +44,8 @@ fn an_idle_disk_costs_nothing_and_opening_and_closing_leaves_nothing() {
             }
         };
         (0..5).for_each(cycle);
-        let before = (entries("/proc/self/fd"), entries("/proc/self/task"));
+        let before = held();
         (0..20).for_each(cycle);
-        let after = (entries("/proc/self/fd"), entries("/proc/self/task"));
-        assert_eq!(after, before, "file descriptors and threads: {spec}");
+        assert_let_go(before, &spec);
     }
 }

@@ -60,20 +60,8 @@ fn what_is_written_is_in_the_file_and_is_read_back_in_both_rings_by_both_ways() 
             .into_iter()
             .enumerate()
             {
-                let (data, sector) = (pattern(i as u64, len), 3 + 260 * i as u64);
-                let wrote = disk.ask(&Shape {
-                    readable: [&header(OUT, sector), data.as_slice()].concat(),
-                    writable: 1,
-                    piece,
-                });
-                assert_eq!((wrote.status, wrote.len), (OK, 1));
-                let read = disk.ask(&Shape {
-                    readable: header(IN, sector).to_vec(),
-                    writable: len + 1,
-                    piece,
-                });
-                assert_eq!((read.status, read.len), (OK, len as u32 + 1));
-                assert!(read.data == data, "{len} bytes in pieces of {piece}");
+                let sector = 3 + 260 * i as u64;
+                let data = disk.there_and_back(sector, len, piece);
                 let mut there = vec![0; len];
                 let file = File::open(&home.path).unwrap();
                 file.read_exact_at(&mut there, sector * 512).unwrap();

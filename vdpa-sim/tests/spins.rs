@@ -1,30 +1,21 @@
 //! What must not keep a worker busy: measured for the whole process, so the tests of this file take turns.
 
+#[path = "rig/cost.rs"]
+mod cost;
 mod rig;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
+use cost::*;
 use rig::*;
 use vdpa_core::{Kick, bits};
 
 static TURN: Mutex<()> = Mutex::new(());
 
-fn cpu_time() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    let time =
-        |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
-    time(usage.user_time()) + time(usage.system_time())
-}
-
 /// Asserts that the next 300 ms cost nearly nothing.
 fn assert_quiet(what: &str) {
-    // Time to come to rest, also on a busy machine.
-    std::thread::sleep(Duration::from_millis(100));
-    let before = cpu_time();
-    std::thread::sleep(Duration::from_millis(300));
-    let spent = cpu_time() - before;
+    let spent = spent_at_rest(Duration::from_millis(300));
     assert!(
         spent < Duration::from_millis(20),
         "{what}: {spent:?} of CPU time in 300 ms"

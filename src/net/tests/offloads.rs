@@ -9,7 +9,7 @@ use vdpa_mem::Deadline;
 use super::super::*;
 
 /// Bytes of headers: Ethernet, IPv4, TCP.
-const HEADERS: usize = 54;
+pub(super) const HEADERS: usize = 54;
 
 /// A TCP segment over IPv4 with `len` bytes of payload, its checksum begun.
 pub(super) fn segment(len: usize) -> Vec<u8> {

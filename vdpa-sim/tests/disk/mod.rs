@@ -208,6 +208,25 @@ impl Disk {
         assert_eq!((reply.status, reply.len), (OK, 1));
     }
 
+    /// Writes `len` bytes from `sector` on and reads them back, in pieces of at most `piece` bytes. Answers with them.
+    pub fn there_and_back(&mut self, sector: u64, len: usize, piece: usize) -> Vec<u8> {
+        let data = pattern(sector, len);
+        let wrote = self.ask(&Shape {
+            readable: [&header(OUT, sector), data.as_slice()].concat(),
+            writable: 1,
+            piece,
+        });
+        assert_eq!((wrote.status, wrote.len), (OK, 1));
+        let read = self.ask(&Shape {
+            readable: header(IN, sector).to_vec(),
+            writable: len + 1,
+            piece,
+        });
+        assert_eq!((read.status, read.len), (OK, len as u32 + 1));
+        assert!(read.data == data, "{len} bytes in pieces of {piece}");
+        data
+    }
+
     pub fn status(&mut self, kind: u32, sector: u64, data: &[u8]) -> u8 {
         let reply = self.request(kind, sector, data, 0);
         assert_eq!(reply.len, 1);
