@@ -33,7 +33,9 @@ pub enum SimError {
         devices: usize,
     },
     /// A worker thread cannot be started.
-    #[error("{name}: cannot start worker {worker}")]
+    #[error(
+        "{name}: cannot start worker {worker}: ask for fewer workers, or let devices share some (crew=NAME)"
+    )]
     Worker {
         /// The device, or the crew of several.
         name: String,
@@ -84,7 +86,7 @@ pub enum SimError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// Memory for a disk that cannot be had.
-    #[error("there is no memory for a disk of {bytes} bytes")]
+    #[error("there is no memory for a disk of {bytes} bytes: give it a smaller size, or a file")]
     Disk {
         /// Its size.
         bytes: u64,

@@ -146,6 +146,14 @@ fn what_is_wrong_with_a_device_string_is_pointed_at() {
         ("sim:net,workers=0", "0", "1..=129"),
         ("sim:net,link=sideways", "sideways", "up"),
         ("sim:net,frobnicate=1", "frobnicate", "queue_pairs"),
+        ("sim:blk,size=1000", "1000", "512"),
+        ("sim:blk,size=511", "511", "512"),
+        ("sim:blk,blk_size=3000", "3000", "a power of two"),
+        ("sim:blk,mac=52:54:00:00:00:01", "mac", "serial"),
+        ("sim:rng,queue_size=0", "0", "1..=32768"),
+        ("sim:rng,queue_size=32769", "32769", "1..=32768"),
+        ("sim:rng,features=CTRL_VQ", "CTRL_VQ", "INDIRECT_DESC"),
+        ("sim:rng,mtu=1500", "mtu", "queue_size"),
     ] {
         let error = lab.registry.open(spec).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misuse, "{spec}");
@@ -156,6 +164,21 @@ fn what_is_wrong_with_a_device_string_is_pointed_at() {
         assert!(error.to_string().contains(says), "{error}");
     }
     assert!(lab.sim.devices().is_empty());
+}
+
+#[test]
+fn a_wire_and_a_switch_of_one_name_are_two_and_a_place_that_is_taken_is_pointed_at() {
+    let lab = Lab::new();
+    let ends = ["a", "a"].map(|name| lab.open(&format!("sim:net,port=wire:{name}")));
+    // Any number may be on a switch, by whatever VLAN, also one that has the name of a wire.
+    let places =
+        ["a", "a:1", "a:4094"].map(|name| lab.open(&format!("sim:net,port=switch:{name}")));
+    let error = lab.registry.open("sim:net,port=wire:a").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    let why = error.to_string();
+    assert!(why.contains("wire:a") && why.contains("free"), "{why}");
+    drop((ends, places));
+    lab.open("sim:net,port=wire:a").close();
 }
 
 #[test]

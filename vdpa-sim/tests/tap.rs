@@ -557,3 +557,29 @@ fn without_the_capability_the_way_out_is_named() {
         );
     });
 }
+
+#[test]
+fn without_the_tun_driver_the_way_out_is_named() {
+    const NAME: &str = "tap::without_the_tun_driver_the_way_out_is_named";
+    within(NAME, || {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+
+        if let Err(e) = unshare(CloneFlags::CLONE_NEWNS) {
+            println!("SKIP {NAME}: no mount namespace: {e}");
+            return;
+        }
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(none, "/", none, private, none).unwrap();
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, "/dev/net", tmpfs, MsFlags::empty(), none).unwrap();
+        let lab = Lab::new();
+        let error = lab.registry.open("sim:net,port=tap:tap0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let why = error.to_string();
+        for part in ["tap:tap0", "/dev/net/tun", "modprobe tun"] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert!(lab.sim.devices().is_empty());
+    });
+}

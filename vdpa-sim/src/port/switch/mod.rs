@@ -61,7 +61,7 @@ pub struct Switches(Arc<Mutex<HashMap<String, Weak<Switch>>>>);
 
 /// A switch that has no place left.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("switch:{name} has its {DEVICES} places taken")]
+#[error("switch:{name} has its {DEVICES} places taken: name another switch")]
 pub struct SwitchFull {
     /// The switch's name.
     pub name: String,

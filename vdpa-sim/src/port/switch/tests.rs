@@ -385,3 +385,17 @@ fn batches_go_round_and_none_is_made_anew() {
     }
     assert!(seen.len() <= 8, "{} batches for one under way", seen.len());
 }
+
+#[test]
+fn a_switch_that_is_full_is_named_and_has_room_again_when_a_device_goes() {
+    let switches = Switches::default();
+    let take = || {
+        let presence = Presence::new(true);
+        switches.take("full", Membership::Trunk, presence, 1, LONGEST)
+    };
+    let mut ports: Vec<_> = (0..DEVICES).map(|_| take().unwrap()).collect();
+    let why = take().err().unwrap().to_string();
+    assert!(why.contains("full") && why.contains("4096"), "{why}");
+    ports.pop();
+    take().unwrap();
+}

@@ -259,12 +259,18 @@ fn check_name(name: &str) -> Result<(), TapError> {
 }
 
 fn control(name: &str) -> Result<File, TapError> {
-    sys::open().map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => TapError::NoControl {
+    sys::open().map_err(|source| {
+        // The file may be there and the driver not.
+        let driver = source.raw_os_error() != Some(libc::ENODEV);
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
+            _ if driver => return system(name, "open a queue of it", source),
+            _ => {}
+        }
+        TapError::NoControl {
             name: name.to_owned(),
             source,
-        },
-        _ => system(name, "open a queue of it", source),
+        }
     })
 }
 
