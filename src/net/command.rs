@@ -82,7 +82,7 @@ impl Command {
             Self::Pairs(count) => put(&count.to_le_bytes()),
             Self::Spread(spread) => spread.encode(put),
             Self::Hash(hashing) => hashing.encode(put),
-            // Their bits are those of the features, virtio 1.4 §5.1.9.5.8.
+            // Their bits are those of the features, virtio 1.4 §5.1.9.5.9.
             Self::GuestOffloads(offloads) => put(&offloads.low_u64().to_le_bytes()),
         }
         len

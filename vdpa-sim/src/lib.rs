@@ -1,17 +1,17 @@
 //! A vDPA parent fully in software: simulated devices, to be opened where no hardware is.
 //!
-//! A device is a *core*, a *class* and *workers*:
+//! A device is a *core*, a *class*, and a *team* of units at each worker of a crew:
 //!
 //! ```text
 //!   vdpa_core::Device ──▶ SimDevice (device, shared)          status, features, queues: control calls become commands
 //!                              │ Mailbox                      and are polled for, never waited for
 //!                              ▼
-//!                          Worker threads ── Unit::serve ──▶  Net: pairs, control queue, filter        class
-//!                              ▲                                    │ FrameBatch, by pointer
-//!                   doorbells, eventfds                             ▼
-//!                                                             Port: loopback, wire, switch, tap, ...
-//!                                                        ▶  Blk: request queues ─▶ Backend: memory, image
-//!                                                        ▶  Rng
+//!        Crew: workers ──▶ Team ── Unit::serve ──▶  Net: pairs, control queue, filter, steering         class
+//!          (threads)           ▲                          │ FrameBatch, by pointer
+//!                   doorbells, eventfds                   ▼
+//!                                                   Port: loopback, wire, switch, tap, ...
+//!                                              ▶  Blk: request queues ─▶ Backend: memory, image
+//!                                              ▶  Rng
 //! ```
 //!
 //! * A worker polls while there is work, and a bounded time longer; then it sleeps, and costs nothing. It locks,

@@ -51,7 +51,7 @@ pub const TRANSMIT_GSO: Features = Features::of(&[net::HOST_TSO4, net::HOST_TSO6
 
 /// What a driver that receives does itself, or does not need.
 ///
-/// The bits of the command that switches them (virtio 1.4 §5.1.9.5.7) have the numbers of the features.
+/// The bits of the command that switches them (virtio 1.4 §5.1.9.5.9) have the numbers of the features.
 pub const RECEIVE: Features = Features::of(&[
     net::GUEST_CSUM,
     net::GUEST_TSO4,
