@@ -258,6 +258,18 @@ impl Desk {
         }
     }
 
+    /// Asks the driver of `queue` for kicks. `true`: there are buffers already.
+    pub fn arm(&mut self, queue: &mut Queue) -> bool {
+        let armed = {
+            let section = self.reader.enter();
+            queue.open(&section).and_then(|mem| queue.arm(&mem))
+        };
+        armed.unwrap_or_else(|halt| {
+            self.halt(queue, halt);
+            false
+        })
+    }
+
     /// A buffer is at an address that may not be used so. The first of a pass is reported.
     #[cold]
     pub fn fault(&mut self, at: Iova, want: Access) {

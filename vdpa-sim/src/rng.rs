@@ -212,17 +212,10 @@ impl Unit for Filler {
 
     fn arm(&mut self, queues: &mut Stations, desk: &mut Desk) -> bool {
         let [station, _] = queues;
-        let Some(queue) = station.running().filter(|queue| queue.enabled) else {
-            return false;
-        };
-        let armed = {
-            let section = desk.reader.enter();
-            queue.open(&section).and_then(|mem| queue.arm(&mem))
-        };
-        armed.unwrap_or_else(|halt| {
-            desk.halt(queue, halt);
-            false
-        })
+        station
+            .running()
+            .filter(|queue| queue.enabled)
+            .is_some_and(|queue| desk.arm(queue))
     }
 
     fn in_flight(&self, _: usize) -> usize {

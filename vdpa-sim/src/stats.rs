@@ -102,6 +102,7 @@ macro_rules! counters {
         $(#[$doc:meta])* $vis:vis enum $name:ident;
         $(#[$list:meta])* $listed:vis const $names:ident {
             $( $(#[$about:meta])* $variant:ident = $text:literal, )*
+            $( + $more:literal )*
         }
     ) => {
         $(#[$doc])*
@@ -111,7 +112,7 @@ macro_rules! counters {
         }
 
         $(#[$list])*
-        $listed const $names: &[&str] = &[$( $text, )*];
+        $listed const $names: &[&str] = &[$( $text, )* $( $more, )*];
     };
 }
 pub(crate) use counters;
@@ -120,30 +121,24 @@ pub(crate) use counters;
 macro_rules! queue_counters {
     (
         $(#[$doc:meta])* $vis:vis enum $name:ident;
-        $(#[$list:meta])* $listed:vis const $names:ident {
-            $( $(#[$about:meta])* $variant:ident = $text:literal, )*
-        }
+        $(#[$list:meta])* $listed:vis const $names:ident { $($own:tt)* }
     ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        $vis enum $name {
-            $( $(#[$about])* $variant, )*
+        $crate::stats::counters! {
+            $(#[$doc])* $vis enum $name;
+            $(#[$list])* $listed const $names {
+                $($own)*
+                + "kicks"
+                + "calls"
+                + "suppressed"
+                + "batches.1"
+                + "batches.2-3"
+                + "batches.4-7"
+                + "batches.8-15"
+                + "batches.16-31"
+                + "batches.32-63"
+                + "batches.64+"
+            }
         }
-
-        $(#[$list])*
-        $listed const $names: &[&str] = &[
-            $( $text, )*
-            "kicks",
-            "calls",
-            "suppressed",
-            "batches.1",
-            "batches.2-3",
-            "batches.4-7",
-            "batches.8-15",
-            "batches.16-31",
-            "batches.32-63",
-            "batches.64+",
-        ];
     };
 }
 pub(crate) use queue_counters;

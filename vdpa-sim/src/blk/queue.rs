@@ -366,15 +366,7 @@ impl Unit for Requests {
             // Nothing can be taken before something is done, which is told by other means.
             return waiting;
         }
-        let armed = {
-            let section = desk.reader.enter();
-            queue.open(&section).and_then(|mem| queue.arm(&mem))
-        };
-        waiting
-            | armed.unwrap_or_else(|halt| {
-                desk.halt(queue, halt);
-                false
-            })
+        waiting | desk.arm(queue)
     }
 
     fn in_flight(&self, _: usize) -> usize {

@@ -115,16 +115,29 @@ impl Saved {
 const MOST_PARAMS: u16 = super::config::MAX_PAIRS.saturating_add(1).saturating_mul(2);
 
 /// Takes bytes apart from the front.
-struct Rest<'a>(&'a [u8]);
+pub(super) struct Rest<'a>(pub(super) &'a [u8]);
 
-impl Rest<'_> {
-    fn take<const N: usize>(&mut self, what: &str) -> Result<[u8; N], String> {
+impl<'a> Rest<'a> {
+    pub(super) fn bytes(&mut self, len: u32, what: &str) -> Result<&'a [u8], String> {
+        let (head, tail) = self
+            .0
+            .split_at_checked(len as usize)
+            .ok_or_else(|| format!("it ends within the {what}"))?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    pub(super) fn take<const N: usize>(&mut self, what: &str) -> Result<[u8; N], String> {
         let (head, tail) = self
             .0
             .split_first_chunk()
             .ok_or_else(|| format!("it ends within the {what}"))?;
         self.0 = tail;
         Ok(*head)
+    }
+
+    pub(super) fn u32(&mut self, what: &str) -> Result<u32, String> {
+        self.take(what).map(u32::from_le_bytes)
     }
 
     fn u16(&mut self, what: &str) -> Result<u16, String> {

@@ -277,14 +277,7 @@ impl Transmitter {
             // The port rings when there is room.
             return false;
         }
-        let armed = {
-            let section = desk.reader.enter();
-            queue.open(&section).and_then(|mem| queue.arm(&mem))
-        };
-        armed.unwrap_or_else(|halt| {
-            desk.halt(queue, halt);
-            false
-        })
+        desk.arm(queue)
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::exchange::Exchange;
+use super::saved::Rest;
 use crate::frames::FrameBatch;
 use crate::offload::{self, Header, Segments};
 use crate::port::{Lane, Port, Room};
@@ -225,32 +226,6 @@ fn packet(rest: &mut Rest<'_>, pairs: u16) -> Result<Waiting, String> {
         cut,
         frame,
     })
-}
-
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn bytes(&mut self, len: u32, what: &str) -> Result<&'a [u8], String> {
-        let (head, tail) = self
-            .0
-            .split_at_checked(len as usize)
-            .ok_or_else(|| format!("it ends within the {what}"))?;
-        self.0 = tail;
-        Ok(head)
-    }
-
-    fn take<const N: usize>(&mut self, what: &str) -> Result<[u8; N], String> {
-        let (head, tail) = self
-            .0
-            .split_first_chunk()
-            .ok_or_else(|| format!("it ends within the {what}"))?;
-        self.0 = tail;
-        Ok(*head)
-    }
-
-    fn u32(&mut self, what: &str) -> Result<u32, String> {
-        self.take(what).map(u32::from_le_bytes)
-    }
 }
 
 /// Frames that came with the state, until their pairs have given them to the driver.
