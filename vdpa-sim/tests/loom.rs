@@ -35,7 +35,7 @@ struct Model {
     stopped: AtomicBool,
 }
 
-/// The worker's loop, as `worker.rs` has it, for one queue. Without `until` it ends with the stop.
+/// The worker's loop, as a crew has it, for one queue. Without `until` it ends with the stop.
 fn work(model: &Model, until: Option<usize>) {
     loop {
         for Command::Stop in model.mailbox.take() {
