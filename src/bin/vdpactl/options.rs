@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// given to the device. `dropped` counts the others, by reason: over_mtu and too_short were not sent; not_returned,
     /// altered and unexpected say what became of the rest.
     Replay(Replay),
-    /// Measure packets per second and latency of a network device, every packet verified
+    /// Measure packets per second and latency of a network device or a disk, everything verified
     ///
     /// One thread sends and receives through the first queue pair of a device whose port loops back. Each packet has a
     /// number, and `verified` counts those that came back whole and in order. Latency is measured after that, with one
