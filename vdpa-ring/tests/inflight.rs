@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
+#[cfg(not(miri))]
 use proptest::prelude::*;
 use vdpa_mem::{Bytes, Fault, Iova, Region};
 use vdpa_ring::{
@@ -604,8 +605,10 @@ fn a_chain_made_available_twice_ends_the_queue_that_keeps_a_record() {
     }
 }
 
+// It scribbles over cells of every width, which Miri's model of memory has no answer to.
+#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 600 }))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
     /// Whatever is in a record and in the rings: an error, or a device that ends.
     #[test]
     fn any_record_is_refused_or_gone_on_with(
