@@ -200,6 +200,15 @@ impl Registry {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_spec(&self, spec: &DeviceSpec) -> Result<Device> {
+        Device::new(self.make(spec)?, self.relay.clone())
+    }
+
+    /// Makes the device that a parsed device string describes, with its layers around it, and does not open it: for who
+    /// puts something of its own in between.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn make(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
         let parent = self
             .parent(spec.parent())
             .ok_or_else(|| spec.unknown_parent(self.parents().map(MgmtDevice::name)))?;
@@ -209,8 +218,7 @@ impl Registry {
             wraps.extend(layer.wrap(&mut spec, parent)?);
         }
         let made = parent.dev_add(&spec).map_err(|e| self.know_more_keys(e))?;
-        let device = wraps.into_iter().fold(made, |device, wrap| wrap(device));
-        Device::new(device, self.relay.clone())
+        Ok(wraps.into_iter().fold(made, |device, wrap| wrap(device)))
     }
 
     /// A parent's list of the keys that are legal lacks those of the layers.

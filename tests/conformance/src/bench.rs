@@ -1,0 +1,183 @@
+//! What a statement is given: devices, and how long to wait.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use vdpa_core::{Attr, Device, DeviceInfo, DeviceType, FeatureBit, Features, Relay, VdpaDevice};
+use vdpa_mem::Deadline;
+
+use crate::checked::{ensure, skip};
+use crate::{Checked, Effort, Rig, Stop, Target};
+
+/// How long something that has to happen may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same on machines for which the effort is quick.
+const SLOW_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take once much was waited for in vain.
+const LEAST_PATIENCE: Duration = Duration::from_millis(200);
+/// How long something that must not happen is given to happen.
+const QUIET: Duration = Duration::from_millis(10);
+
+/// Makes devices of the target, and waits.
+pub struct Bench<'t> {
+    target: &'t Target,
+    effort: Effort,
+    known: OnceLock<(DeviceInfo, Features, Vec<&'static str>)>,
+    in_vain: AtomicU32,
+}
+
+impl<'t> Bench<'t> {
+    pub(crate) fn new(target: &'t Target, effort: Effort) -> Self {
+        Self {
+            target,
+            effort,
+            known: OnceLock::new(),
+            in_vain: AtomicU32::new(0),
+        }
+    }
+
+    /// How hard to try.
+    pub fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// How often to repeat something.
+    pub fn times(&self, full: u32, quick: u32) -> u32 {
+        match self.effort {
+            Effort::Full => full,
+            Effort::Quick => quick,
+        }
+    }
+
+    /// A device of the target, not opened.
+    pub fn make(&self) -> Checked<Arc<dyn VdpaDevice>> {
+        let made = self.target.make();
+        made.map_err(|e| Stop::failed(format!("no device was made: {e}")))
+    }
+
+    /// A device of the target, in reset, with memory mapped.
+    pub fn open(&self) -> Checked<Rig<'_>> {
+        self.rig(self.make()?)
+    }
+
+    /// The same around a device that the caller made, or wrapped.
+    pub fn rig(&self, parent: Arc<dyn VdpaDevice>) -> Checked<Rig<'_>> {
+        let device = Device::new(parent, Relay::new())?;
+        Rig::new(self, device)
+    }
+
+    /// What the target's devices are; the first one that is asked for is made for it.
+    pub fn info(&self) -> Checked<&DeviceInfo> {
+        self.known().map(|(info, _, _)| info)
+    }
+
+    /// Their type; `Net` where none can be made, which is a failure elsewhere.
+    pub fn device_type(&self) -> DeviceType {
+        self.info().map_or(DeviceType::Net, |info| info.device_type)
+    }
+
+    /// What they offer.
+    pub fn offered(&self) -> Checked<Features> {
+        self.known().map(|(_, offered, _)| *offered)
+    }
+
+    /// Skips unless the devices are of this type.
+    pub fn require_type(&self, wanted: DeviceType) -> Checked {
+        let is = self.info()?.device_type;
+        if is != wanted {
+            skip!("the device is of type {is}, not {wanted}");
+        }
+        Ok(())
+    }
+
+    /// Skips unless this feature is offered.
+    pub fn require(&self, bit: FeatureBit) -> Checked {
+        if !self.offered()?.contains(bit) {
+            skip!("{} is not offered", bit.display(self.device_type()));
+        }
+        Ok(())
+    }
+
+    /// Skips unless this capability is declared: a name of [`Caps::names`](vdpa_core::Caps::names).
+    pub fn require_cap(&self, name: &str) -> Checked {
+        if !self.has_cap(name)? {
+            skip!("the capability {name} is not declared");
+        }
+        Ok(())
+    }
+
+    /// Whether this capability is declared.
+    pub fn has_cap(&self, name: &str) -> Checked<bool> {
+        self.known().map(|(_, _, caps)| caps.contains(&name))
+    }
+
+    /// Changes a device from the management side; skips where the target or the device cannot do that.
+    pub fn manage(&self, rig: &Rig<'_>, attr: Attr) -> Checked {
+        let name = &rig.device.info().name;
+        match self.target.manage(name, attr) {
+            None => skip!("the target has no management side"),
+            Some(Err(e @ vdpa_core::Error::Unsupported { .. })) => skip!("{e}"),
+            Some(Err(e @ vdpa_core::Error::DeviceUnknown { .. })) => skip!("{e}"),
+            Some(set) => Ok(set?),
+        }
+    }
+
+    /// How long something that has to happen may take. It is less once much was waited for in vain, so that a device
+    /// that does nothing is judged in reasonable time.
+    pub fn patience(&self) -> Duration {
+        let most = match self.effort {
+            Effort::Full => PATIENCE,
+            Effort::Quick => SLOW_PATIENCE,
+        };
+        let in_vain = self.in_vain.load(Ordering::Relaxed).min(8);
+        (most / (1 << in_vain)).max(LEAST_PATIENCE)
+    }
+
+    /// When that ends.
+    pub fn by(&self) -> Deadline {
+        Deadline::after(self.patience())
+    }
+
+    /// Waits until `done`; a failure that names `what` if it does not come to that.
+    pub fn until(&self, what: &str, mut done: impl FnMut() -> Checked<bool>) -> Checked {
+        let (begun, patience) = (Instant::now(), self.patience());
+        let mut looked = 0u32;
+        while !done()? {
+            let waited = begun.elapsed();
+            if waited >= patience {
+                self.in_vain.fetch_add(1, Ordering::Relaxed);
+            }
+            ensure!(
+                waited < patience,
+                "{what} did not happen within {patience:?}"
+            );
+            looked = looked.saturating_add(1);
+            // A device in another process, or on the only processor, needs a chance.
+            match looked {
+                0..256 => std::thread::yield_now(),
+                _ => std::thread::sleep(Duration::from_micros(50)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what must not happen time to happen. Prefer something that has to happen after it.
+    pub fn quiet(&self) {
+        std::thread::sleep(QUIET);
+    }
+
+    fn known(&self) -> Checked<&(DeviceInfo, Features, Vec<&'static str>)> {
+        if let Some(known) = self.known.get() {
+            return Ok(known);
+        }
+        let parent = self.make()?;
+        let known = (
+            parent.info().clone(),
+            parent.offered(),
+            parent.caps().names(),
+        );
+        Ok(self.known.get_or_init(|| known))
+    }
+}

@@ -1,0 +1,300 @@
+//! Requests of any device type: what a statement about rings sends through them.
+//!
+//! | traffic | queue | the device reads | the device writes |
+//! |---|---|---|---|
+//! | `Transmit` | net, transmit 1 | header and frame | nothing |
+//! | `Receive` | net, receive 1, fed by its transmit queue | nothing | header and frame |
+//! | `Disk` | block, the first | header (GET_ID) | 20 bytes and the status |
+//! | `Entropy` | rng | nothing | as many bytes as it likes, at least one |
+
+use vdpa_core::{DeviceType, QueueIndex};
+use vdpa_mem::Iova;
+use vdpa_ring::Completion;
+
+use crate::checked::{ensure, skip};
+use crate::rig::CANARY;
+use crate::{Checked, Piece, Rig, Ring};
+
+/// Bytes of a packet's header without HASH_REPORT, virtio 1.4 §5.1.9.
+pub(crate) const NET_HEADER: u32 = 12;
+/// Bytes of the frames that are sent.
+const FRAME: u32 = 60;
+/// Bytes of a buffer to receive into: a header, the largest frame of an MTU of 1500, and room.
+const RECEIVE: u32 = 2048;
+/// The request that asks for a disk's identity, virtio 1.4 §5.2.6.
+const GET_ID: u32 = 8;
+const ID_BYTES: u32 = 20;
+const ENTROPY: u32 = 64;
+
+/// What goes through a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Traffic {
+    /// Frames that are sent.
+    Transmit,
+    /// Frames that come back from the device's port.
+    Receive,
+    /// Requests of a disk for its identity.
+    Disk,
+    /// Requests for entropy.
+    Entropy,
+}
+
+/// One request: its buffers, and what is expected of them.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What the device reads.
+    pub readable: Vec<Piece>,
+    /// What it writes.
+    pub writable: Vec<Piece>,
+    /// For what is received: the frame that has to be in it.
+    frame: Vec<u8>,
+}
+
+/// How a request's buffers are cut into descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// A descriptor a buffer.
+    Whole,
+    /// Descriptors of so many bytes, the last one shorter.
+    Every(u32),
+    /// The first descriptor has so many bytes, the second one the rest.
+    After(u32),
+}
+
+/// A queue with requests for it. A network device has both queues of its first pair started.
+pub struct Lane {
+    /// What goes through it.
+    pub traffic: Traffic,
+    /// The queue.
+    pub ring: Ring,
+    /// The transmit queue that feeds a receive queue, and the receive queue beside a transmit queue.
+    pub other: Option<Ring>,
+    sent: u32,
+}
+
+impl Traffic {
+    /// What a device of this type has.
+    pub fn of(device: DeviceType) -> Checked<&'static [Traffic]> {
+        match device {
+            DeviceType::Net => Ok(&[Traffic::Transmit, Traffic::Receive]),
+            DeviceType::Block => Ok(&[Traffic::Disk]),
+            DeviceType::Entropy => Ok(&[Traffic::Entropy]),
+            other => skip!("no requests are known for a device of type {other}"),
+        }
+    }
+
+    /// Whether the device reads something.
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Transmit | Self::Disk)
+    }
+
+    /// Whether the device writes something.
+    pub fn writes(self) -> bool {
+        !matches!(self, Self::Transmit)
+    }
+
+    fn queue(self) -> u16 {
+        match self {
+            Self::Transmit => 1,
+            Self::Receive | Self::Disk | Self::Entropy => 0,
+        }
+    }
+}
+
+impl Cut {
+    /// The pieces, cut.
+    pub fn apply(self, pieces: &[Piece]) -> Vec<Piece> {
+        let mut cut = Vec::new();
+        for piece in pieces {
+            let mut left = *piece;
+            let mut first = true;
+            while left.len > 0 {
+                let most = match self {
+                    Self::Whole => left.len,
+                    Self::Every(len) => len.max(1),
+                    Self::After(len) if first => len.max(1),
+                    Self::After(_) => left.len,
+                };
+                first = false;
+                let len = most.min(left.len);
+                cut.push(Piece { at: left.at, len });
+                left = Piece {
+                    at: Iova::new(left.at.get().wrapping_add(len.into())),
+                    len: left.len - len,
+                };
+            }
+        }
+        cut
+    }
+}
+
+impl Lane {
+    /// Starts the queues for this traffic, with sizes of at most `size`. Comes between negotiation and
+    /// [`run`](Rig::run).
+    pub fn start(rig: &Rig<'_>, traffic: Traffic, size: u16) -> Checked<Self> {
+        let other = match traffic {
+            Traffic::Transmit => Some(rig.queue(0, size)?),
+            Traffic::Receive => Some(rig.queue(1, size)?),
+            Traffic::Disk | Traffic::Entropy => None,
+        };
+        Ok(Self {
+            traffic,
+            ring: rig.queue(traffic.queue(), size)?,
+            other,
+            sent: 0,
+        })
+    }
+
+    /// Around queues that the caller started.
+    pub fn with(traffic: Traffic, ring: Ring, other: Option<Ring>) -> Self {
+        Self {
+            traffic,
+            ring,
+            other,
+            sent: 0,
+        }
+    }
+
+    /// The next request, which nobody has seen yet.
+    pub fn request(&mut self, rig: &Rig<'_>) -> Checked<Request> {
+        let number = self.sent;
+        self.sent = self.sent.wrapping_add(1);
+        Ok(match self.traffic {
+            Traffic::Transmit => {
+                let packet = [vec![0; NET_HEADER as usize], frame(number)].concat();
+                Request {
+                    readable: vec![rig.place(&packet)?],
+                    writable: Vec::new(),
+                    frame: Vec::new(),
+                }
+            }
+            Traffic::Receive => Request {
+                readable: Vec::new(),
+                writable: vec![rig.alloc(RECEIVE)?],
+                frame: frame(number),
+            },
+            Traffic::Disk => {
+                let mut header = [0; 16];
+                header[..4].copy_from_slice(&GET_ID.to_le_bytes());
+                Request {
+                    readable: vec![rig.place(&header)?],
+                    writable: vec![rig.alloc(ID_BYTES + 1)?],
+                    frame: Vec::new(),
+                }
+            }
+            Traffic::Entropy => Request {
+                readable: Vec::new(),
+                writable: vec![rig.alloc(ENTROPY)?],
+                frame: Vec::new(),
+            },
+        })
+    }
+
+    /// Adds a request to the ring.
+    pub fn add(&mut self, request: &Request, cut: Cut) -> Checked<u16> {
+        let (readable, writable) = (cut.apply(&request.readable), cut.apply(&request.writable));
+        self.ring.add(&readable, &writable)
+    }
+
+    /// Has the device complete requests that were published: for what is received, sends the frames. Nothing for the
+    /// others, which complete by themselves.
+    pub fn provoke(&mut self, rig: &Rig<'_>, requests: &[Request]) -> Checked {
+        if self.traffic != Traffic::Receive {
+            return Ok(());
+        }
+        let Some(transmit) = &mut self.other else {
+            return Ok(());
+        };
+        for request in requests {
+            let packet = [vec![0; NET_HEADER as usize], request.frame.clone()].concat();
+            let piece = rig.place(&packet)?;
+            transmit.add(&[piece], &[])?;
+            transmit.publish();
+            transmit.wait(rig, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Adds, publishes, provokes, waits and judges: the whole life of `count` requests that are under way together.
+    pub fn exchange(&mut self, rig: &Rig<'_>, count: u32, cut: Cut) -> Checked {
+        let mut requests = Vec::new();
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let request = self.request(rig)?;
+            ids.push(self.add(&request, cut)?);
+            requests.push(request);
+        }
+        self.ring.publish();
+        self.provoke(rig, &requests)?;
+        for done in self.ring.wait(rig, requests.len())? {
+            let which = ids.iter().position(|id| *id == done.id);
+            let Some(request) = which.and_then(|at| requests.get(at)) else {
+                crate::checked::fail!("a chain came back that was not given: {}", done.id);
+            };
+            self.judge(rig, request, done)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a request was answered as it has to be, and nothing was written beyond that.
+    pub fn judge(&self, rig: &Rig<'_>, request: &Request, done: Completion) -> Checked {
+        let room: u32 = request.writable.iter().map(|piece| piece.len).sum();
+        let mut written = Vec::new();
+        for piece in &request.writable {
+            written.extend(rig.read(*piece));
+        }
+        let len = done.len;
+        ensure!(
+            len <= room,
+            "used.len is {len} where {room} bytes are writable"
+        );
+        let (said, rest) = written.split_at(len as usize);
+        match self.traffic {
+            Traffic::Transmit => {}
+            Traffic::Receive => {
+                let wanted = NET_HEADER + FRAME;
+                ensure!(
+                    len == wanted,
+                    "used.len is {len} for a packet of {wanted} bytes"
+                );
+                let got = said.get(NET_HEADER as usize..).unwrap_or_default();
+                ensure!(
+                    got == request.frame,
+                    "the frame is not the one that was sent"
+                );
+                ensure!(untouched(rest), "bytes beyond used.len were written");
+            }
+            Traffic::Disk => {
+                ensure!(
+                    len == room,
+                    "used.len is {len} for {room} bytes that are written"
+                );
+                let status = said.last().copied().unwrap_or(CANARY);
+                ensure!(status == 0, "GET_ID came back with status {status}");
+            }
+            Traffic::Entropy => {
+                ensure!(len > 0, "not one byte of entropy came back");
+                ensure!(untouched(rest), "bytes beyond used.len were written");
+            }
+        }
+        Ok(())
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> QueueIndex {
+        self.ring.index()
+    }
+}
+
+fn untouched(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == CANARY)
+}
+
+/// A frame to everybody, with its number in it.
+pub(crate) fn frame(number: u32) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([0x52, 0x54, 0, 0x12, 0x34, 0x56, 0x88, 0xb5]);
+    frame.extend(number.to_le_bytes());
+    frame.resize(FRAME as usize, number as u8);
+    frame
+}

@@ -1,0 +1,243 @@
+//! A device, with memory that it sees.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use vdpa_core::bits::{self, net};
+use vdpa_core::{Asid, Device, DeviceType, DmaHandle, Event, Events, Features, Status};
+use vdpa_mem::{Access, Bytes, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
+
+use crate::checked::{ensure, fail};
+use crate::{Bench, Checked, Ring, Variant};
+
+/// Where the memory is for the device.
+const BASE: u64 = 0x4000_0000;
+/// How much of it there is.
+const BYTES: u64 = 16 << 20;
+/// What memory that nobody wrote to is filled with.
+pub(crate) const CANARY: u8 = 0xc5;
+
+/// Bytes of the rig's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Where the device finds them.
+    pub at: Iova,
+    /// How many.
+    pub len: u32,
+}
+
+/// An open device, with one region of memory mapped for it, out of which rings and buffers are handed.
+///
+/// The device goes first, then its memory.
+pub struct Rig<'b> {
+    /// The device.
+    pub device: Device,
+    /// Its first address space.
+    pub dma: DmaHandle,
+    /// What it reports.
+    pub events: Events,
+    bench: &'b Bench<'b>,
+    memory: Arc<dyn DmaMemory>,
+    window: Window,
+    next: Cell<u64>,
+}
+
+impl<'b> Rig<'b> {
+    pub(crate) fn new(bench: &'b Bench<'b>, device: Device) -> Checked<Self> {
+        let (memory, window) = Region::anonymous(BYTES)?.into_shared();
+        let dma = device.dma(Asid::new(0))?;
+        let events = device.events()?;
+        let rig = Self {
+            device,
+            dma,
+            events,
+            bench,
+            memory,
+            window,
+            next: Cell::new(0),
+        };
+        rig.dma.map(vec![rig.mapping()])?;
+        Ok(rig)
+    }
+
+    /// Who made it.
+    pub fn bench(&self) -> &'b Bench<'b> {
+        self.bench
+    }
+
+    /// Its mapping: all of the rig's memory, for reading and writing.
+    pub fn mapping(&self) -> Mapping {
+        Mapping {
+            iova: self.range(),
+            memory: Arc::clone(&self.memory),
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        }
+    }
+
+    /// The addresses of the rig's memory.
+    #[expect(clippy::unwrap_used, reason = "two constants that make a range")]
+    pub fn range(&self) -> IovaRange {
+        IovaRange::new(Iova::new(BASE), BYTES).unwrap()
+    }
+
+    /// All of the rig's memory; an address is [`offset`](Self::offset) bytes in.
+    pub fn bytes(&self) -> Bytes<'_> {
+        self.window.bytes()
+    }
+
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Where an address is in [`bytes`](Self::bytes).
+    pub fn offset(&self, at: Iova) -> usize {
+        usize::try_from(at.get().wrapping_sub(BASE)).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that nobody else has, aligned to 128, filled with canaries. A gap stays behind them.
+    pub fn alloc(&self, len: u32) -> Checked<Piece> {
+        let at = self.next.get();
+        let end = at + u64::from(len);
+        ensure!(
+            end < BYTES,
+            "the rig's memory is too small for the statement"
+        );
+        self.next.set((end + 64).next_multiple_of(128));
+        let piece = Piece {
+            at: Iova::new(BASE + at),
+            len,
+        };
+        self.fill(piece, CANARY);
+        Ok(piece)
+    }
+
+    /// Bytes that nobody else has, with these in them.
+    pub fn place(&self, bytes: &[u8]) -> Checked<Piece> {
+        let piece = self.alloc(u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
+        self.write(piece, bytes);
+        Ok(piece)
+    }
+
+    /// Fills a piece with one byte.
+    pub fn fill(&self, piece: Piece, byte: u8) {
+        self.write(piece, &vec![byte; piece.len as usize]);
+    }
+
+    /// Writes to the beginning of a piece.
+    pub fn write(&self, piece: Piece, bytes: &[u8]) {
+        self.bytes().write(self.offset(piece.at), bytes);
+    }
+
+    /// What is in a piece.
+    pub fn read(&self, piece: Piece) -> Vec<u8> {
+        let mut bytes = vec![0; piece.len as usize];
+        self.bytes().read(self.offset(piece.at), &mut bytes);
+        bytes
+    }
+
+    /// Features that any driver can live with: no offloads, no steering, no merging, no filters; with the ring features
+    /// of `variant` as far as they are offered.
+    pub fn plain(&self, variant: Variant) -> Features {
+        let transport = Features::of(&[
+            bits::VERSION_1,
+            bits::ACCESS_PLATFORM,
+            bits::ORDER_PLATFORM,
+            bits::RING_RESET,
+            bits::SUSPEND,
+        ]);
+        let class = match self.device.info().device_type {
+            DeviceType::Net => Features::of(&[
+                net::MAC,
+                net::MTU,
+                net::STATUS,
+                net::CTRL_VQ,
+                net::CTRL_RX,
+                net::CTRL_MAC_ADDR,
+            ]),
+            // Their features add requests, and change none.
+            _ => Features::from_u128(0x00ff_ffff),
+        };
+        let wanted = transport | class | variant.features();
+        wanted & self.device.offered()
+    }
+
+    /// Acknowledges, and negotiates exactly these features.
+    pub fn negotiate(&self, features: Features) -> Checked {
+        let device = &self.device;
+        device.write_status(Status::ACKNOWLEDGE.bits())?;
+        device.write_status((Status::ACKNOWLEDGE | Status::DRIVER).bits())?;
+        device.accept(features)?;
+        let status = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK;
+        device.write_status(status.bits())?;
+        let read = device.status()?;
+        ensure!(
+            read.contains(Status::FEATURES_OK),
+            "FEATURES_OK was written and the status reads {read}"
+        );
+        Ok(())
+    }
+
+    /// Makes the device live.
+    pub fn run(&self) -> Checked {
+        let status = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::DRIVER_OK;
+        self.device.write_status(status.bits())?;
+        let read = self.device.status()?;
+        ensure!(
+            read.contains(Status::DRIVER_OK),
+            "DRIVER_OK was written and the status reads {read}"
+        );
+        Ok(())
+    }
+
+    /// Sets a queue up and starts it, with a size of at most `size` that its limits and its format allow.
+    pub fn queue(&self, q: u16, size: u16) -> Checked<Ring> {
+        let mut ring = Ring::new(self, q, size)?;
+        ring.start(self, None)?;
+        Ok(ring)
+    }
+
+    /// The status.
+    pub fn status(&self) -> Checked<Status> {
+        Ok(self.device.status()?)
+    }
+
+    /// Resets the device.
+    pub fn reset(&self) -> Checked {
+        Ok(self.device.reset(self.bench.by())?)
+    }
+
+    /// Waits for an event that `wanted` takes; the others are passed over.
+    pub fn event(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Checked<Event> {
+        let by = self.bench.by();
+        while let Some(event) = self.events.wait(by)? {
+            if wanted(&event) {
+                return Ok(event);
+            }
+        }
+        fail!("no event came that says {what}")
+    }
+
+    /// Waits until the device needs a reset, and has said so by its status and by an event; returns why.
+    pub fn needs_reset(&self) -> Checked<String> {
+        self.bench.until("NEEDS_RESET in the status", || {
+            Ok(self.status()?.contains(Status::DEVICE_NEEDS_RESET))
+        })?;
+        match self.event("NEEDS_RESET", |e| matches!(e, Event::NeedsReset { .. }))? {
+            Event::NeedsReset { why, .. } => Ok(why),
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// What a counter of the device says; `None` where it has none of this name.
+    pub fn stat(&self, name: &str) -> Option<u64> {
+        let mut found = None;
+        let read = self.device.stats(&mut |n, value| {
+            if n == name {
+                found = Some(value);
+            }
+        });
+        read.ok().and(found)
+    }
+}

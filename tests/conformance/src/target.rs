@@ -1,0 +1,105 @@
+//! Who is judged.
+
+use std::sync::Arc;
+
+use vdpa_core::{Attr, DeviceSpec, Registry, Result, VdpaDevice};
+
+type Make = dyn Fn() -> Result<Arc<dyn VdpaDevice>> + Send + Sync;
+type Manage = dyn Fn(&str, Attr) -> Result<()> + Send + Sync;
+
+/// What makes the devices that are judged, and what they are known not to keep.
+pub struct Target {
+    name: String,
+    make: Box<Make>,
+    manage: Option<Box<Manage>>,
+    exceptions: Vec<Exception>,
+}
+
+/// A statement that the devices are known not to keep. One that they do keep is a failure: the list is then stale.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exception {
+    /// The statement.
+    pub id: u16,
+    /// Why it is not kept.
+    pub reason: String,
+}
+
+impl Target {
+    /// Devices that a closure makes: one after the other, and sometimes a few at once.
+    ///
+    /// * `name`: what stands in the report
+    pub fn new(
+        name: impl Into<String>,
+        make: impl Fn() -> Result<Arc<dyn VdpaDevice>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            make: Box::new(make),
+            manage: None,
+            exceptions: Vec::new(),
+        }
+    }
+
+    /// Devices that a device string names: `sim:net,mtu=9000`.
+    ///
+    /// # Errors
+    /// When the string cannot be parsed. Whether a device can be made of it is seen when it is.
+    pub fn named(registry: &Registry, spec: &str) -> Result<Self> {
+        let parsed = DeviceSpec::parse(spec)?;
+        let parent = parsed.parent().to_owned();
+        let (maker, manager) = (registry.clone(), registry.clone());
+        let target = Self::new(spec, move || maker.make(&parsed));
+        Ok(target.managed(move |name, attr| manager.dev_set(&parent, name, attr)))
+    }
+
+    /// What changes a device from the management side, as [`MgmtDevice::dev_set`](vdpa_core::MgmtDevice::dev_set) does.
+    /// Statements that need it are skipped where there is none.
+    #[must_use]
+    pub fn managed(
+        mut self,
+        manage: impl Fn(&str, Attr) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.manage = Some(Box::new(manage));
+        self
+    }
+
+    /// Statement `id` is known not to be kept.
+    #[must_use]
+    pub fn except(mut self, id: u16, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        self.exceptions.push(Exception { id, reason });
+        self
+    }
+
+    /// What stands in the report.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is known not to be kept.
+    pub fn exceptions(&self) -> &[Exception] {
+        &self.exceptions
+    }
+
+    /// Makes a device.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(&self) -> Result<Arc<dyn VdpaDevice>> {
+        (self.make)()
+    }
+
+    /// Changes a device from the management side. `None`: the target cannot do that.
+    pub fn manage(&self, name: &str, attr: Attr) -> Option<Result<()>> {
+        self.manage.as_ref().map(|manage| manage(name, attr))
+    }
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target")
+            .field("name", &self.name)
+            .field("exceptions", &self.exceptions)
+            .finish_non_exhaustive()
+    }
+}
