@@ -9,7 +9,7 @@ use vdpa_core::{Attr, Device, DeviceInfo, DeviceType, FeatureBit, Features, Rela
 use vdpa_mem::Deadline;
 
 use crate::checked::{ensure, skip};
-use crate::{Checked, Effort, Rig, Stop, Target};
+use crate::{Checked, Effort, Rig, Selection, Stop, Target};
 
 /// How long something that has to happen may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,15 +24,22 @@ const QUIET: Duration = Duration::from_millis(10);
 pub struct Bench<'t> {
     target: &'t Target,
     effort: Effort,
+    patience: Duration,
     known: OnceLock<(DeviceInfo, Features, Vec<&'static str>)>,
     in_vain: AtomicU32,
 }
 
 impl<'t> Bench<'t> {
-    pub(crate) fn new(target: &'t Target, effort: Effort) -> Self {
+    pub(crate) fn new(target: &'t Target, selection: &Selection) -> Self {
+        let effort = selection.effort;
+        let usual = match effort {
+            Effort::Full => PATIENCE,
+            Effort::Quick => SLOW_PATIENCE,
+        };
         Self {
             target,
             effort,
+            patience: selection.patience.unwrap_or(usual),
             known: OnceLock::new(),
             in_vain: AtomicU32::new(0),
         }
@@ -127,12 +134,8 @@ impl<'t> Bench<'t> {
     /// How long something that has to happen may take. It is less once much was waited for in vain, so that a device
     /// that does nothing is judged in reasonable time.
     pub fn patience(&self) -> Duration {
-        let most = match self.effort {
-            Effort::Full => PATIENCE,
-            Effort::Quick => SLOW_PATIENCE,
-        };
         let in_vain = self.in_vain.load(Ordering::Relaxed).min(8);
-        (most / (1 << in_vain)).max(LEAST_PATIENCE)
+        (self.patience / (1 << in_vain)).max(LEAST_PATIENCE)
     }
 
     /// When that ends.

@@ -99,9 +99,7 @@ impl Report {
 
     /// The rows that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Row> {
-        self.rows
-            .iter()
-            .filter(|row| matches!(row.outcome, Outcome::Failed { .. }))
+        self.rows.iter().filter(|row| row.is_failure())
     }
 
     fn count(&self, word: &str) -> usize {
@@ -111,6 +109,11 @@ impl Report {
 }
 
 impl Row {
+    /// Whether it failed.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed { .. })
+    }
+
     /// The variant's name; `-` where it does not depend on one.
     pub fn variant_name(&self) -> String {
         self.variant

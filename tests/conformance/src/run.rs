@@ -9,6 +9,9 @@ use crate::{
     catalogue,
 };
 
+/// Why what comes after a failure is skipped, where that was asked for.
+const OVER: &str = "not tried after a failure";
+
 /// How far a run is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'r> {
@@ -32,7 +35,7 @@ pub fn run_watched(
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Report {
     let begun = Instant::now();
-    let bench = Bench::new(target, selection.effort);
+    let bench = Bench::new(target, selection);
     let selected: Vec<_> = catalogue()
         .iter()
         .filter(|statement| selection.contains(statement.id))
@@ -40,7 +43,11 @@ pub fn run_watched(
     let mut rows = Vec::new();
     for (at, statement) in selected.iter().enumerate() {
         let from = rows.len();
-        rows.extend(judge(statement, &bench, target));
+        let over = selection.fail_fast && rows.iter().any(Row::is_failure);
+        rows.extend(match over {
+            true => vec![row(statement, None, || Err(Stop::skipped(OVER)))],
+            false => judge(statement, &bench, target, selection),
+        });
         watch(Progress {
             done: at + 1,
             of: selected.len(),
@@ -56,10 +63,15 @@ pub fn run_watched(
 }
 
 /// All rows of a statement.
-fn judge(statement: &'static Statement, bench: &Bench<'_>, target: &Target) -> Vec<Row> {
+fn judge(
+    statement: &'static Statement,
+    bench: &Bench<'_>,
+    target: &Target,
+    selection: &Selection,
+) -> Vec<Row> {
     let mut rows = match statement.check {
         Check::Once(check) => vec![row(statement, None, || check(bench))],
-        Check::Rings(fits, check) => rings(statement, bench, fits, check),
+        Check::Rings(fits, check) => rings(statement, bench, (fits, check), selection.fail_fast),
         Check::OutOfReach(reason) => {
             vec![row(statement, None, || Err(Stop::skipped(reason)))]
         }
@@ -74,8 +86,8 @@ fn judge(statement: &'static Statement, bench: &Bench<'_>, target: &Target) -> V
 fn rings(
     statement: &'static Statement,
     bench: &Bench<'_>,
-    fits: fn(&Variant) -> bool,
-    check: fn(&Bench<'_>, Variant) -> Checked,
+    (fits, check): (fn(&Variant) -> bool, fn(&Bench<'_>, Variant) -> Checked),
+    fail_fast: bool,
 ) -> Vec<Row> {
     let offered = match bench.offered() {
         Ok(offered) => offered,
@@ -98,10 +110,15 @@ fn rings(
         let one = usize::from(statement.id) % there.len().max(1);
         there = there.get(one).copied().into_iter().collect();
     }
-    let judged = there
-        .into_iter()
-        .map(|variant| row(statement, Some(variant), || check(bench, variant)));
-    judged.collect()
+    let mut rows = Vec::new();
+    for variant in there {
+        let over = fail_fast && rows.iter().any(Row::is_failure);
+        rows.push(row(statement, Some(variant), || match over {
+            true => Err(Stop::skipped(OVER)),
+            false => check(bench, variant),
+        }));
+    }
+    rows
 }
 
 fn row(

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::statement;
 
@@ -27,12 +28,21 @@ pub struct Selection {
     pub effort: Effort,
     /// Only these; `None`: all.
     pub only: Option<Ids>,
+    /// Nothing more is tried after the first failure.
+    pub fail_fast: bool,
+    /// How long something that has to happen may take; `None`: 5 seconds, 20 with [`Effort::Quick`].
+    pub patience: Option<Duration>,
 }
 
 impl Selection {
     /// Every statement, as hard as this.
     pub const fn all(effort: Effort) -> Self {
-        Self { effort, only: None }
+        Self {
+            effort,
+            only: None,
+            fail_fast: false,
+            patience: None,
+        }
     }
 
     /// Only these, in full.
@@ -40,6 +50,8 @@ impl Selection {
         Self {
             effort: Effort::Full,
             only: Some(ids),
+            fail_fast: false,
+            patience: None,
         }
     }
 

@@ -1,0 +1,5 @@
+//! Wrong about block devices.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,5 @@
+//! Wrong about configuration space.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,5 @@
+//! Wrong about features.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,5 @@
+//! Wrong about order of use.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

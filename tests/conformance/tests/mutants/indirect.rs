@@ -1,0 +1,5 @@
+//! Wrong about indirect descriptors.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,5 @@
+//! Wrong about network devices.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,5 @@
+//! Wrong about other device types.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

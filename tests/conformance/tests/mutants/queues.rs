@@ -1,0 +1,5 @@
+//! Wrong about the set-up of queues.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

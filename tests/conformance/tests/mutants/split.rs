@@ -1,0 +1,5 @@
+//! Wrong about split rings.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

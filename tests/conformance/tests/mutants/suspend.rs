@@ -1,0 +1,5 @@
+//! Wrong about suspend.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,5 @@
+//! Wrong about what the contract asks.
+
+use crate::Mutant;
+
+pub const MUTANTS: &[Mutant] = &[];
