@@ -4,6 +4,7 @@
 //! With `--json` one object goes to standard output (an object a line for `echo`), and all other text to standard error.
 
 mod bench;
+mod check;
 mod completions;
 mod demo;
 mod dev;
@@ -65,6 +66,7 @@ fn run(command: Command, output: &mut Output) -> Result<Verdict, Failure> {
         } => dev::show(&spec, output),
         Command::Replay(options) => replay::run(&options, output),
         Command::Bench(options) => bench::run(&options, output),
+        Command::Check(options) => check::run(&options, output),
         Command::Echo(options) => echo::run(&options, output),
         Command::Completions { shell } => completions::run(shell, output),
     }

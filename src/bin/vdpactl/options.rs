@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use smoltcp::wire::IpCidr;
 use vdpa::net::Ring;
+use vdpa_conformance::{Ids, catalogue};
 
 /// Looks at vDPA devices, and drives them.
 ///
@@ -76,6 +77,12 @@ pub(crate) enum Command {
     /// number, and `verified` counts those that came back whole and in order. Latency is measured after that, with one
     /// packet under way at a time.
     Bench(Bench),
+    /// Hold a device to the virtio specification, statement by statement
+    ///
+    /// Devices are made one after the other from the device string and driven as no driver should, too: give it nothing that
+    /// somebody else uses, and no disk with anything on it. Each statement has a number, which never changes. It is passed,
+    /// failed with what was seen, skipped with the reason, or excepted, where the device is known not to keep it.
+    Check(Check),
     /// Answer ARP, ping, and what is sent to a UDP or TCP port, as a host behind a network device
     ///
     /// Neighbours find it by ARP and IPv6 neighbour discovery; it answers echo requests, and returns whatever is sent to
@@ -140,6 +147,37 @@ pub(crate) struct Bench {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// The device, as in sim:net,queue_pairs=4
+    pub(crate) spec: String,
+    /// Every statement once with short loops, or in every ring variant that the device offers
+    #[arg(long, value_enum, default_value_t = CheckEffort::Full)]
+    pub(crate) effort: CheckEffort,
+    /// Only these statements, as in 93-109,151
+    #[arg(long, value_name = "IDS")]
+    pub(crate) only: Option<Ids>,
+    /// A statement that the device is known not to keep, and why; one that it does keep is a failure
+    #[arg(long, value_name = "ID=REASON", value_parser = exception)]
+    pub(crate) except: Vec<(u16, String)>,
+    /// Try nothing more after the first failure
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Print TAP, the Test Anything Protocol, instead of a table
+    #[arg(long)]
+    pub(crate) tap: bool,
+    /// Write JUnit XML to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+}
+
+/// How hard a device is tried.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum CheckEffort {
+    Quick,
+    Full,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Echo {
     /// The device, as in sim:net,port=tap:tap0
     pub(crate) spec: String,
@@ -182,6 +220,17 @@ fn cidr(text: &str) -> Result<IpCidr, String> {
         true => Ok(cidr),
         false => Err("no address of a single host".to_owned()),
     }
+}
+
+fn exception(text: &str) -> Result<(u16, String), String> {
+    let known = text.split_once('=').and_then(|(id, reason)| {
+        let id = catalogue().iter().find(|s| s.id.to_string() == id)?.id;
+        let reason = reason.trim();
+        (!reason.is_empty()).then(|| (id, reason.to_owned()))
+    });
+    let last = catalogue().len();
+    known
+        .ok_or_else(|| format!("a statement from 1 to {last} and a reason, as in 110=known bug 42"))
 }
 
 fn pause(text: &str) -> Result<f64, String> {

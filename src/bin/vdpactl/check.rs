@@ -1,0 +1,138 @@
+//! `vdpactl check`: holds a device to the virtio specification, statement by statement.
+
+mod junit;
+mod table;
+mod tap;
+
+use std::fs;
+
+use anyhow::{Context, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use vdpa_conformance::{Effort, Progress, Report, Selection, Target, catalogue, run_watched};
+
+use crate::failure::{Failure, Verdict};
+use crate::options::{Check, CheckEffort};
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Object<'r> {
+    spec: &'r str,
+    effort: &'static str,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    excepted: usize,
+    /// Whole ones, rounded up.
+    seconds: u64,
+    statements: Vec<Statement<'r>>,
+}
+
+#[derive(Serialize)]
+struct Statement<'r> {
+    id: u16,
+    clause: String,
+    variant: String,
+    result: &'static str,
+    reason: &'r str,
+}
+
+/// Judges, and prints the judgement.
+pub(crate) fn run(options: &Check, output: &mut Output) -> Result<Verdict, Failure> {
+    if options.tap && output.is_json() {
+        let both = anyhow!("--tap and --json both fill standard output: leave one out");
+        return Err(Failure::input(both));
+    }
+    let target = target(options)?;
+    let selection = Selection {
+        effort: match options.effort {
+            CheckEffort::Quick => Effort::Quick,
+            CheckEffort::Full => Effort::Full,
+        },
+        only: options.only.clone(),
+        fail_fast: options.fail_fast,
+        patience: None,
+    };
+    // Before the work is done: it would be lost.
+    if let Some(path) = &options.junit {
+        let writable = fs::write(path, "").with_context(|| format!("{}", path.display()));
+        writable.map_err(Failure::input)?;
+    }
+    let bar = progress();
+    let report = run_watched(&target, &selection, &mut |progress| {
+        advance(&bar, &progress)
+    });
+    bar.finish_and_clear();
+
+    output.object(&object(&report))?;
+    match options.tap {
+        true => output.raw(tap::render(&report).as_bytes())?,
+        false => table::tell(&report, output)?,
+    }
+    if let Some(path) = &options.junit {
+        let written = fs::write(path, junit::render(&report)?);
+        written.with_context(|| format!("{}", path.display()))?;
+    }
+    Ok(Verdict::well_if(report.failed() == 0))
+}
+
+/// The device that is named, once it was seen that there is one.
+fn target(options: &Check) -> Result<Target, Failure> {
+    let registry = vdpa::registry();
+    let mut target = Target::named(&registry, &options.spec).map_err(Failure::input)?;
+    drop(target.make().map_err(Failure::input)?);
+    for (id, reason) in &options.except {
+        target = target.except(*id, reason);
+    }
+    Ok(target)
+}
+
+fn object(report: &Report) -> Object<'_> {
+    let statements = report.rows.iter().map(|row| Statement {
+        id: row.statement.id,
+        clause: row.statement.citation(),
+        variant: row.variant_name(),
+        result: row.outcome.word(),
+        reason: row.outcome.reason(),
+    });
+    Object {
+        spec: &report.target,
+        effort: effort(report),
+        passed: report.passed(),
+        failed: report.failed(),
+        skipped: report.skipped(),
+        excepted: report.excepted(),
+        seconds: report.elapsed.as_millis().div_ceil(1000) as u64,
+        statements: statements.collect(),
+    }
+}
+
+fn effort(report: &Report) -> &'static str {
+    match report.effort {
+        Effort::Quick => "quick",
+        Effort::Full => "full",
+    }
+}
+
+/// A bar on standard error, if that is a terminal.
+fn progress() -> ProgressBar {
+    const TEMPLATE: &str = "{bar:40.cyan/dim} {pos:>3}/{len}  {wide_msg}";
+
+    let bar = ProgressBar::new(catalogue().len() as u64);
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style.progress_chars("━╸━"));
+    }
+    bar
+}
+
+/// Failures are told as they come.
+fn advance(bar: &ProgressBar, progress: &Progress<'_>) {
+    bar.set_length(progress.of as u64);
+    bar.set_position(progress.done as u64);
+    if let Some(row) = progress.rows.last() {
+        bar.set_message(row.statement.text);
+    }
+    for row in progress.rows.iter().filter(|row| row.is_failure()) {
+        bar.println(row.to_string());
+    }
+}
