@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vdpa_mem::{AddressSpace, Deadline};
 use vdpa_ring::Format;
 
-use crate::event::Channel;
+use crate::event::{Channel, Event, EventSink};
 use crate::{
     Asid, Call, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueConfig, QueueIndex,
     Relay, Relayed, Result, Status, StatusMachine, VdpaDevice, bits, call, graph,
@@ -49,6 +49,7 @@ struct Inner {
     parent: Arc<dyn VdpaDevice>,
     info: DeviceInfo,
     relay: Relay,
+    _losses: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// What control calls need to know and change.
@@ -134,6 +135,8 @@ impl Device {
             spaces: Arc::clone(&spaces),
             relay: relay.clone(),
         })?;
+        let losses = Arc::new(broken_by_losses(&channel, &spaces));
+        vdpa_mem::watch_losses(&losses);
         let control = Control {
             machine: StatusMachine::new(),
             accepted: None,
@@ -153,6 +156,7 @@ impl Device {
                 parent,
                 info,
                 relay,
+                _losses: losses,
             }),
         })
     }
@@ -271,6 +275,26 @@ impl Device {
         Error::Unsupported {
             device: self.inner.info.name.clone(),
             what,
+        }
+    }
+}
+
+/// Reports that the device is broken once memory that is mapped for it is lost, whatever the parent makes of that.
+fn broken_by_losses(
+    channel: &Arc<Channel>,
+    spaces: &Arc<[AddressSpace]>,
+) -> impl Fn() + Send + Sync + use<> {
+    let (channel, spaces) = (Arc::clone(channel), Arc::clone(spaces));
+    move || {
+        for (space, number) in spaces.iter().zip(0..) {
+            let mappings = space.mappings();
+            if let Some(lost) = mappings.iter().find(|mapping| mapping.memory.is_lost()) {
+                let (asid, at) = (Asid::new(number), lost.iova.first());
+                channel.raise(Event::Broken {
+                    why: format!("the file of the memory at {at} of address space {asid} was cut"),
+                });
+                return;
+            }
         }
     }
 }

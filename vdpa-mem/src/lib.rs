@@ -47,6 +47,8 @@ mod guest;
 #[cfg(feature = "std")]
 mod index;
 #[cfg(feature = "std")]
+mod shrink;
+#[cfg(feature = "std")]
 mod space;
 #[cfg(feature = "std")]
 mod spots;
@@ -69,6 +71,8 @@ pub use cursor::Cursor;
 pub use deadline::Deadline;
 #[cfg(feature = "vm-memory")]
 pub use guest::{GuestRegion, MappedGuestMemory};
+#[cfg(feature = "std")]
+pub use shrink::{survive_shrinking, watch_losses};
 #[cfg(feature = "std")]
 pub use space::{AddressSpace, Hold, Reader, Section};
 #[cfg(feature = "std")]

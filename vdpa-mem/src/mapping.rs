@@ -82,6 +82,13 @@ pub unsafe trait DmaMemory: Send + Sync {
         true
     }
 
+    /// Whether some of the memory is not what it was mapped from any more, since its file was cut: see
+    /// [`survive_shrinking`](crate::survive_shrinking). What is not of a file is never lost.
+    #[cfg(feature = "std")]
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// The file that the memory is a mapping of, and the offset in it of the first byte; `None` for memory
     /// without one. Parents in another process need it.
     #[cfg(feature = "std")]

@@ -8,6 +8,8 @@ use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use alloc::sync::Arc;
 use core::ptr::NonNull;
 
+#[cfg(feature = "std")]
+use crate::shrink::Looked;
 use crate::{Bytes, DmaMemory, MemError, Window};
 
 /// Regions begin on, and are multiples of, this many bytes.
@@ -46,6 +48,8 @@ enum Backing {
         file: std::os::fd::OwnedFd,
         /// Where in it the memory begins.
         offset: u64,
+        /// In case that it is cut; `None` where it cannot be.
+        looked: Option<Looked>,
     },
 }
 
@@ -106,7 +110,7 @@ mod mapped {
     use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
     use nix::unistd::ftruncate;
 
-    use super::{Backing, HugePage, PAGE_BYTES, Region, round_up};
+    use super::{Backing, HugePage, Looked, PAGE_BYTES, Region, is_sealed, round_up};
     use crate::MemError;
 
     impl Region {
@@ -143,8 +147,9 @@ mod mapped {
         /// The `len` bytes of somebody's file from `offset` on, shared with whoever else maps it: rings that a process
         /// hands over, a log, a record of what is in flight.
         ///
-        /// A file that is cut while it is mapped ends the process that touches it. One with the seal against
-        /// shrinking (as [`memfd`](Self::memfd) sets it) cannot be.
+        /// A file that is cut while it is mapped ends the process that touches it, unless
+        /// [`survive_shrinking`](crate::survive_shrinking) was called. One with the seal against shrinking (as
+        /// [`memfd`](Self::memfd) sets it) cannot be cut.
         ///
         /// * `offset`: a multiple of the page size; of a file of huge pages `len` is one too
         ///
@@ -183,10 +188,20 @@ mod mapped {
             let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
             // SAFETY: a new mapping at an address of the kernel's choosing touches nothing that exists.
             let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, &file, at) };
+            let base = base.map_err(failed)?.cast();
+            let page = usize::try_from(page.max(PAGE_BYTES)).unwrap_or(usize::MAX);
+            let looked = match is_sealed(&file) {
+                true => None,
+                false => Looked::after(base, length.get(), page),
+            };
             Ok(Self {
-                base: base.map_err(failed)?.cast(),
+                base,
                 len: length.get(),
-                backing: Backing::File { file, offset },
+                backing: Backing::File {
+                    file,
+                    offset,
+                    looked,
+                },
             })
         }
 
@@ -223,10 +238,21 @@ mod mapped {
                 backing: Backing::File {
                     file: fd,
                     offset: 0,
+                    looked: None,
                 },
             })
         }
     }
+}
+
+/// Whether the file cannot be cut.
+#[cfg(feature = "std")]
+fn is_sealed(file: &std::os::fd::OwnedFd) -> bool {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+
+    // A file that knows no seals answers with an error.
+    let seals = fcntl(file, FcntlArg::F_GET_SEALS).unwrap_or(0);
+    SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK)
 }
 
 fn round_up(len: u64, page: u64) -> Option<u64> {
@@ -262,18 +288,28 @@ unsafe impl DmaMemory for Region {
 
         match &self.backing {
             Backing::Heap(_) => None,
-            Backing::File { file, offset } => Some((file.as_fd(), *offset)),
+            Backing::File { file, offset, .. } => Some((file.as_fd(), *offset)),
+        }
+    }
+
+    #[cfg(feature = "std")]
+    fn is_lost(&self) -> bool {
+        match &self.backing {
+            Backing::Heap(_) => false,
+            Backing::File { looked, .. } => looked.as_ref().is_some_and(Looked::is_lost),
         }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        match &self.backing {
+        match &mut self.backing {
             // SAFETY: allocated with this very layout.
             Backing::Heap(layout) => unsafe { dealloc(self.base.as_ptr(), *layout) },
             #[cfg(feature = "std")]
-            Backing::File { .. } => {
+            Backing::File { looked, .. } => {
+                // Before: the addresses may be somebody else's afterwards.
+                drop(looked.take());
                 // SAFETY: mapped by `file` or `shared` with this length; nothing points into it any more. It cannot fail for a
                 // mapping that exists.
                 let _ = unsafe { nix::sys::mman::munmap(self.base.cast(), self.len) };
