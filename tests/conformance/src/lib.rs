@@ -30,7 +30,10 @@
 mod bench;
 mod chapters;
 mod checked;
+mod driven;
 mod lane;
+mod puppet;
+mod recorder;
 mod report;
 mod rig;
 mod ring;

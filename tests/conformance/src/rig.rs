@@ -137,30 +137,54 @@ impl<'b> Rig<'b> {
         bytes
     }
 
+    /// All memory that was handed out so far, with the gaps.
+    pub fn image(&self) -> Vec<u8> {
+        let mut image = vec![0; usize::try_from(self.next.get()).unwrap_or(0)];
+        self.bytes().read(0, &mut image);
+        image
+    }
+
+    /// Hands out nothing below the middle of the memory any more: what comes next is in [`upper`](Self::upper).
+    pub fn go_to_upper(&self) {
+        self.next.set(self.next.get().max(BYTES / 2));
+    }
+
+    /// The mapping of the memory, cut in two at its middle.
+    pub fn halves(&self) -> [Mapping; 2] {
+        let half = |from: u64| Mapping {
+            iova: half(from),
+            offset: from,
+            ..self.mapping()
+        };
+        [half(0), half(BYTES / 2)]
+    }
+
+    /// The addresses of the upper half.
+    pub fn upper(&self) -> IovaRange {
+        half(BYTES / 2)
+    }
+
+    /// A rig around another device, with the same memory at the same addresses.
+    pub fn beside(&self, device: Device) -> Checked<Self> {
+        let dma = device.dma(Asid::new(0))?;
+        let events = device.events()?;
+        dma.map(vec![self.mapping()])?;
+        Ok(Self {
+            device,
+            dma,
+            events,
+            bench: self.bench,
+            memory: Arc::clone(&self.memory),
+            window: self.window.clone(),
+            next: self.next.clone(),
+        })
+    }
+
     /// Features that any driver can live with: no offloads, no steering, no merging, no filters; with the ring features
     /// of `variant` as far as they are offered.
     pub fn plain(&self, variant: Variant) -> Features {
-        let transport = Features::of(&[
-            bits::VERSION_1,
-            bits::ACCESS_PLATFORM,
-            bits::ORDER_PLATFORM,
-            bits::RING_RESET,
-            bits::SUSPEND,
-        ]);
-        let class = match self.device.info().device_type {
-            DeviceType::Net => Features::of(&[
-                net::MAC,
-                net::MTU,
-                net::STATUS,
-                net::CTRL_VQ,
-                net::CTRL_RX,
-                net::CTRL_MAC_ADDR,
-            ]),
-            // Their features add requests, and change none.
-            _ => Features::from_u128(0x00ff_ffff),
-        };
-        let wanted = transport | class | variant.features();
-        wanted & self.device.offered()
+        let device_type = self.device.info().device_type;
+        plain(device_type, self.device.offered(), variant)
     }
 
     /// Acknowledges, and negotiates exactly these features.
@@ -240,4 +264,33 @@ impl<'b> Rig<'b> {
         });
         read.ok().and(found)
     }
+}
+
+#[expect(clippy::unwrap_used, reason = "constants that make a range")]
+fn half(from: u64) -> IovaRange {
+    IovaRange::new(Iova::new(BASE + from), BYTES / 2).unwrap()
+}
+
+/// See [`Rig::plain`].
+pub(crate) fn plain(device_type: DeviceType, offered: Features, variant: Variant) -> Features {
+    let transport = Features::of(&[
+        bits::VERSION_1,
+        bits::ACCESS_PLATFORM,
+        bits::ORDER_PLATFORM,
+        bits::RING_RESET,
+        bits::SUSPEND,
+    ]);
+    let class = match device_type {
+        DeviceType::Net => Features::of(&[
+            net::MAC,
+            net::MTU,
+            net::STATUS,
+            net::CTRL_VQ,
+            net::CTRL_RX,
+            net::CTRL_MAC_ADDR,
+        ]),
+        // Their features add requests, and change none.
+        _ => Features::from_u128(0x00ff_ffff),
+    };
+    (transport | class | variant.features()) & offered
 }

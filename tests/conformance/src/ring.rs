@@ -108,6 +108,25 @@ impl Ring {
         Ok(())
     }
 
+    /// Moves its areas, which nobody uses yet, to addresses that are aligned to these many bytes and to no more.
+    pub fn align(&mut self, rig: &Rig<'_>, to: [u32; 3]) -> Checked {
+        for (area, align) in self.areas.iter_mut().zip(to) {
+            let moved = rig.alloc(area.len + align)?;
+            let at = moved.at.get() + u64::from(align);
+            *area = Piece {
+                at: Iova::new(at),
+                len: area.len,
+            };
+            rig.fill(*area, 0);
+        }
+        Ok(())
+    }
+
+    /// Is rung from here on by this doorbell: of a device that goes on in place of another.
+    pub fn hang(&mut self, doorbell: Doorbell) {
+        self.doorbell = doorbell;
+    }
+
     /// A call that [`calls`](Self::calls) counts.
     pub fn call(&self) -> Call {
         let calls = Arc::clone(&self.calls);
