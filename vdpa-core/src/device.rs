@@ -122,10 +122,12 @@ impl Device {
     /// * `relay`: where kicks and calls that the parent does not take itself are relayed
     ///
     /// # Errors
-    /// When the parent does not attach, or offers features that no device may offer.
+    /// When the parent does not attach, or offers features that no device may offer. Bits that nobody knows are no reason:
+    /// a device of a later specification has them.
     pub fn new(parent: Arc<dyn VdpaDevice>, relay: Relay) -> Result<Self> {
         let info = parent.info().clone();
-        graph::check_offered(info.device_type, parent.offered())?;
+        let offered = graph::known(info.device_type, parent.offered());
+        graph::check_offered(info.device_type, offered)?;
         let channel = Channel::new()?;
         let spaces: Arc<[AddressSpace]> = (0..info.asids.max(1))
             .map(|_| AddressSpace::new())
@@ -171,9 +173,13 @@ impl Device {
         self.inner.parent.caps().names()
     }
 
-    /// The features it offers.
+    /// The features it offers, as far as virtio 1.4 knows them: whoever shows them to somebody else does not offer what it
+    /// could not handle.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.2.1 and §2.2.2.
     pub fn offered(&self) -> Features {
-        self.inner.parent.offered()
+        graph::known(self.inner.info.device_type, self.inner.parent.offered())
     }
 
     /// The features that hold since FEATURES_OK; none before.

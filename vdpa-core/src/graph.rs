@@ -44,14 +44,20 @@ fn missing(device: DeviceType, set: Features) -> impl Iterator<Item = Reason> {
         })
 }
 
-fn unknown(device: DeviceType, set: Features) -> impl Iterator<Item = Reason> {
-    let named = bits::defined(device) | bits::legacy(device);
+/// The bits of `set` that mean something on a device of this type, the legacy interface's among them. The others are of a
+/// later specification than virtio 1.4, or wrong; a driver passes them over (§2.2.1).
+#[must_use]
+pub fn known(device: DeviceType, set: Features) -> Features {
     // Of a type that virtio 1.4 does not describe the own bits are not known: not judged.
     let unjudged = match bits::own(device) {
         Some(_) => Features::NONE,
         None => bits::TYPE_RANGE,
     };
-    (set - named - unjudged).iter().map(move |bit| {
+    set & (bits::defined(device) | bits::legacy(device) | unjudged)
+}
+
+fn unknown(device: DeviceType, set: Features) -> impl Iterator<Item = Reason> {
+    (set - known(device, set)).iter().map(move |bit| {
         if bits::TYPE_RANGE.contains(bit) {
             Reason::Undefined { device, bit }
         } else {

@@ -189,6 +189,20 @@ fn queues_start_only_between_features_and_the_end() {
 }
 
 #[test]
+fn a_device_of_a_later_specification_is_opened_without_what_nobody_knows() {
+    let later = Features::from_u128(1 << 45 | 1 << 120);
+    let (tiny, device) = open(Tiny {
+        offered: RINGS | later,
+        ..Tiny::default()
+    });
+    assert_eq!(device.offered(), RINGS);
+    assert!(device.accept(SPLIT | later).is_err());
+    device.accept(SPLIT).unwrap();
+    device.write_status(0x0b).unwrap();
+    assert_eq!(tiny.kept.lock().unwrap().features, SPLIT);
+}
+
+#[test]
 fn features_must_be_offered_legal_and_accepted_before_features_ok() {
     let (_tiny, device) = open(Tiny::default());
     device.reset(soon()).unwrap();

@@ -32,7 +32,7 @@ impl Device {
         }
         control.accepted = None;
         let parent = &self.inner.parent;
-        let (device_type, offered) = (self.inner.info.device_type, parent.offered());
+        let (device_type, offered) = (self.inner.info.device_type, self.offered());
         if !offered.contains_all(f) {
             graph::check_accepted(device_type, offered, f)?;
         }
