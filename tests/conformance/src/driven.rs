@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vdpa_core::session::{
     Backing, Completions, Configured, Negotiating, Part, QueueSetup, Running,
 };
-use vdpa_core::{Device, Error, QueueIndex, Relay, Session, VdpaDevice};
+use vdpa_core::{Device, Error, Features, QueueIndex, Relay, Session, VdpaDevice};
 
 use crate::checked::ensure;
 use crate::lane::{NET_HEADER, Traffic, frame};
@@ -42,8 +42,17 @@ pub(crate) fn configured(
     parent: Arc<dyn VdpaDevice>,
     variant: Variant,
 ) -> Checked<Session<Configured>> {
+    let offered = parent.offered();
+    let wanted = plain(parent.info().device_type, offered, variant);
+    configured_with(bench, parent, wanted)
+}
+
+fn configured_with(
+    bench: &Bench<'_>,
+    parent: Arc<dyn VdpaDevice>,
+    wanted: Features,
+) -> Checked<Session<Configured>> {
     let session = open(bench, parent)?;
-    let wanted = plain(session.device_type(), session.offered(), variant);
     let mut session = session.negotiate(wanted).map_err(lost)?;
     let queues: &[u16] = match Traffic::of(session.device_type())? {
         [Traffic::Transmit, ..] => &[0, 1],
@@ -71,6 +80,16 @@ pub(crate) fn running(
     variant: Variant,
 ) -> Checked<Session<Running>> {
     configured(bench, parent, variant)?.run().map_err(lost)
+}
+
+/// The same with exactly these features.
+pub(crate) fn running_with(
+    bench: &Bench<'_>,
+    parent: Arc<dyn VdpaDevice>,
+    wanted: Features,
+) -> Checked<Session<Running>> {
+    let session = configured_with(bench, parent, wanted)?;
+    session.run().map_err(lost)
 }
 
 /// Makes one request through the session, and waits for it.
@@ -104,6 +123,8 @@ pub(crate) fn request(bench: &Bench<'_>, session: &mut Session<Running>) -> Chec
     };
     submitted.map_err(|refused| Stop::from(refused.why))?;
     queue.publish();
+    // Whether the device asks for it or not, so that there is one to be seen.
+    queue.kick();
     let mut done = Completions::new(4);
     bench.until("the return of a request", || Ok(queue.poll(&mut done)? > 0))?;
     for done in done.drain() {

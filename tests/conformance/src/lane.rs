@@ -93,7 +93,8 @@ impl Traffic {
         !matches!(self, Self::Transmit)
     }
 
-    fn queue(self) -> u16 {
+    /// The number of its queue.
+    pub fn queue(self) -> u16 {
         match self {
             Self::Transmit => 1,
             Self::Receive | Self::Disk | Self::Entropy => 0,

@@ -303,7 +303,8 @@ impl Ring {
         image
     }
 
-    fn bytes(&self, area: Area) -> Bytes<'_> {
+    /// The memory of an area.
+    pub(crate) fn bytes(&self, area: Area) -> Bytes<'_> {
         slice(&self.window, self.base, self.area(area))
     }
 }
