@@ -390,6 +390,20 @@ fn suspend_keeps_state_and_is_done_twice_without_harm() {
 }
 
 #[test]
+fn a_suspended_device_keeps_its_configuration() {
+    let (tiny, device) = configured(Tiny::default(), SPLIT);
+    device.write_status(0x0f).unwrap();
+    device.write_config(0, &[1]).unwrap();
+    device.suspend(soon()).unwrap();
+    let refused = device.write_config(0, &[2]).unwrap_err();
+    assert!(matches!(refused, Error::State { .. }), "{refused}");
+    assert_eq!(tiny.kept.lock().unwrap().config[0], 1);
+    device.resume().unwrap();
+    device.write_config(0, &[3]).unwrap();
+    assert_eq!(tiny.kept.lock().unwrap().config[0], 3);
+}
+
+#[test]
 fn the_suspend_bit_shows_once_the_device_is_stopped() {
     let (tiny, device) = configured(Tiny::default(), SPLIT);
     device.write_status(0x0f).unwrap();

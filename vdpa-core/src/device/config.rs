@@ -48,9 +48,16 @@ impl Device {
     /// * `from`: writing exactly to the end is legal
     ///
     /// # Errors
-    /// When it reaches past the end, or the field cannot be written.
+    /// When it reaches past the end, the field cannot be written, or the device is suspended.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.4.1 and §3.4.2: a suspended device keeps its configuration.
     pub fn write_config(&self, at: u32, from: &[u8]) -> Result<()> {
-        let _held = self.enter_settled("write_config")?;
+        let held = self.enter_settled("write_config")?;
+        if !held.control.suspend.is_running() {
+            let need = "resume the device first";
+            return Err(held.control.wrong_state("write_config", need));
+        }
         self.check_bounds(at, from.len())?;
         self.inner.parent.write_config(at, from)
     }
