@@ -11,7 +11,7 @@ use vdpa_core::faults::Plan;
 use vdpa_core::{
     Asid, Attr, Bell, Call, CallCell, CallKind, Caps, DeviceInfo, Dma, Doorbell, Error, Event,
     Features, GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result,
-    Status, VdpaDevice,
+    Status, VdpaDevice, bits,
 };
 use vdpa_mem::{AddressSpace, Reader};
 use vdpa_ring::QueueState;
@@ -473,8 +473,15 @@ impl VdpaDevice for SimDevice {
     fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
         let class = &self.shared.class;
         let role = class.role(q, self.shared.accepted());
+        let accepted = self.shared.accepted();
+        let split = accepted.is_some_and(|f| !f.contains(bits::RING_PACKED));
+        let most = match class.max_size().checked_ilog2() {
+            // virtio 1.4 §4.1.4.3.1: a power of two, once it is known that rings are split.
+            Some(log) if split => 1 << log,
+            _ => class.max_size(),
+        };
         Ok(QueueLimits {
-            max_size: role.map_or(0, |_| class.max_size()),
+            max_size: role.map_or(0, |_| most),
             group: role.map_or(GroupIndex::new(0), |role| class.group(role.unit)),
         })
     }

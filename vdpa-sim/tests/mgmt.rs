@@ -33,8 +33,8 @@ fn a_device_string_makes_what_it_says() {
     };
     assert_eq!([0, 7, 8].map(max), [300; 3]);
     rig.negotiate(plain(&rig));
-    // Without MQ: a pair and the control queue.
-    assert_eq!([0, 1, 2, 3, 8].map(max), [300, 300, 300, 0, 0]);
+    // Without MQ: a pair and the control queue. Split rings: a power of two.
+    assert_eq!([0, 1, 2, 3, 8].map(max), [256, 256, 256, 0, 0]);
     let names = rig.device.cap_names();
     for name in [
         "queue-reset",
