@@ -44,7 +44,7 @@ pub struct Rig<'b> {
 
 impl<'b> Rig<'b> {
     pub(crate) fn new(bench: &'b Bench<'b>, device: Device) -> Checked<Self> {
-        let (memory, window) = Region::anonymous(BYTES)?.into_shared();
+        let (memory, window) = Region::memfd(BYTES)?.into_shared();
         let dma = device.dma(Asid::new(0))?;
         let events = device.events()?;
         let rig = Self {
@@ -137,14 +137,18 @@ impl<'b> Rig<'b> {
         bytes
     }
 
-    /// All memory that was handed out so far, with the gaps.
+    /// All memory that was handed out so far, with the gaps; only what is in the upper half, once
+    /// [`go_to_upper`](Self::go_to_upper) was called.
     pub fn image(&self) -> Vec<u8> {
-        let mut image = vec![0; usize::try_from(self.next.get()).unwrap_or(0)];
-        self.bytes().read(0, &mut image);
+        let next = self.next.get();
+        let from = if next < BYTES / 2 { 0 } else { BYTES / 2 };
+        let mut image = vec![0; usize::try_from(next - from).unwrap_or(0)];
+        self.bytes()
+            .read(usize::try_from(from).unwrap_or(usize::MAX), &mut image);
         image
     }
 
-    /// Hands out nothing below the middle of the memory any more: what comes next is in [`upper`](Self::upper).
+    /// Hands out nothing below the middle of the memory any more: what comes next is in its upper half.
     pub fn go_to_upper(&self) {
         self.next.set(self.next.get().max(BYTES / 2));
     }
@@ -157,11 +161,6 @@ impl<'b> Rig<'b> {
             ..self.mapping()
         };
         [half(0), half(BYTES / 2)]
-    }
-
-    /// The addresses of the upper half.
-    pub fn upper(&self) -> IovaRange {
-        half(BYTES / 2)
     }
 
     /// A rig around another device, with the same memory at the same addresses.

@@ -64,7 +64,7 @@ pub(super) fn no_write_in_the_feature_step(bench: &Bench<'_>) -> Checked {
     let mut config = vec![0; size as usize];
     session.read_config(0, &mut config)?;
     let wanted = crate::rig::plain(session.device_type(), session.offered(), Variant::SPLIT);
-    session.negotiate(wanted).map_err(driven::lost)?;
+    drop(session.negotiate(wanted).map_err(driven::lost)?);
     wrote_nothing(&recorder.heard())?;
     wrote_nothing(&beginning(bench, Variant::SPLIT)?)
 }
