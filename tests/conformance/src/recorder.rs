@@ -17,8 +17,14 @@ pub(crate) enum Heard {
     AddStatus(Status),
     BeginReset,
     Generation(Option<u32>),
-    ReadConfig { at: u32, len: usize },
-    WriteConfig { at: u32, len: usize },
+    ReadConfig {
+        at: u32,
+        len: usize,
+    },
+    WriteConfig {
+        at: u32,
+        len: usize,
+    },
     Limits(QueueIndex),
     Start(QueueIndex, QueueConfig),
     ReplaceCall(QueueIndex),
@@ -26,12 +32,18 @@ pub(crate) enum Heard {
     Kick(QueueIndex),
     Assign(GroupIndex, Asid),
     QueueReset(QueueIndex),
-    QueueResetPolled { done: bool },
+    QueueResetPolled {
+        done: bool,
+    },
     Pause(QueueIndex),
-    PausePolled { done: bool },
+    PausePolled {
+        done: bool,
+    },
     Enable(QueueIndex, bool),
     Suspend,
-    SuspendPolled { done: bool },
+    SuspendPolled {
+        done: bool,
+    },
     QueueState(QueueIndex),
     Resume,
     Track(QueueIndex),

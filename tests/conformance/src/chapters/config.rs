@@ -2,7 +2,9 @@
 
 use vdpa_core::bits::net;
 use vdpa_core::config::{self, BlockConfig, Mac, NetConfig, Writable};
-use vdpa_core::{Attr, Device, DeviceType, Error, Event, Features, LinkState, Relay, Session, graph};
+use vdpa_core::{
+    Attr, Device, DeviceType, Error, Event, Features, LinkState, Relay, Session, graph,
+};
 
 use super::REGISTERS;
 use crate::checked::{ensure, fail, skip};
@@ -182,7 +184,9 @@ fn reads_loop(bench: &Bench<'_>) -> Checked {
             );
         }
         let reads = recorder.heard();
-        let reads = reads.iter().filter(|h| matches!(h, Heard::ReadConfig { .. }));
+        let reads = reads
+            .iter()
+            .filter(|h| matches!(h, Heard::ReadConfig { .. }));
         let least = 2 + changes as usize + if has_generation { 0 } else { 2 };
         let reads = reads.count();
         ensure!(
@@ -227,7 +231,8 @@ fn reads_what_exists(bench: &Bench<'_>) -> Checked {
         if field.any_of().is_empty() {
             continue;
         }
-        let lacking = graph::known(device_type, Features::from_u128(u128::MAX)) - Features::of(field.any_of());
+        let lacking = graph::known(device_type, Features::from_u128(u128::MAX))
+            - Features::of(field.any_of());
         let mut shown = config::show(device_type, lacking, &[0; 256]);
         ensure!(
             !shown.any(|(known, _)| known.name() == field.name()),
@@ -254,7 +259,10 @@ fn exists(device_type: DeviceType, features: Features, at: u32, len: usize) -> C
 
 fn larger_is_accepted(bench: &Bench<'_>) -> Checked {
     let device_type = bench.info()?.device_type;
-    let known = config::length(device_type, graph::known(device_type, Features::from_u128(u128::MAX)));
+    let known = config::length(
+        device_type,
+        graph::known(device_type, Features::from_u128(u128::MAX)),
+    );
     let size = known + 61;
     let script = Script {
         config_size: size,

@@ -200,7 +200,8 @@ fn split_sizes(bench: &Bench<'_>, variant: Variant) -> Checked {
         rig.run()?;
         // A disk's request takes two descriptors.
         let needed = if traffic == Traffic::Disk { 2 } else { 1 };
-        if size >= needed {
+        // More than once, so that the smallest ones wrap.
+        for _ in 0..if size >= needed { 3 } else { 0 } {
             lane.exchange(&rig, 1, Cut::Whole)
                 .map_err(|stop| stop.about(format!("with size {size}")))?;
         }
@@ -256,10 +257,12 @@ fn split_size_refused(bench: &Bench<'_>, variant: Variant) -> Checked {
     }
     // The session that drives it does not set it up either.
     let mut session = driven::configured(bench, driven::recorded(bench)?, variant)?;
-    let free = (0..rig.device.info().queues).map(QueueIndex::new).find(|q| {
-        // Those of the traffic are set up already.
-        q.get() >= 2 && session.queue_limits(*q).is_ok_and(|l| l.max_size >= 4)
-    });
+    let free = (0..rig.device.info().queues)
+        .map(QueueIndex::new)
+        .find(|q| {
+            // Those of the traffic are set up already.
+            q.get() >= 2 && session.queue_limits(*q).is_ok_and(|l| l.max_size >= 4)
+        });
     if let Some(q) = free {
         let setup = vdpa_core::session::QueueSetup {
             size: 3,
@@ -377,9 +380,10 @@ fn alignments(bench: &Bench<'_>, variant: Variant, aligns: [u32; 3]) -> Checked 
             continue;
         };
         let sizes = area_sizes(format, config.size, variant.event_idx);
-        for (area, known) in Area::ALL
-            .into_iter()
-            .zip([sizes.descriptor, sizes.driver, sizes.device])
+        for (area, known) in
+            Area::ALL
+                .into_iter()
+                .zip([sizes.descriptor, sizes.driver, sizes.device])
         {
             let at = config.area(area);
             ensure!(

@@ -374,7 +374,10 @@ fn drained_before_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
 fn scripted(
     bench: &Bench<'_>,
     script: Script,
-) -> Checked<(std::sync::Arc<Recorder>, Session<vdpa_core::session::Running>)> {
+) -> Checked<(
+    std::sync::Arc<Recorder>,
+    Session<vdpa_core::session::Running>,
+)> {
     let recorder = Recorder::around(script.make());
     let session = driven::open(bench, recorder.clone())?;
     let most = session.acceptable();

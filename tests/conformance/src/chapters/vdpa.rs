@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{
-    Call, Device, DeviceImage, Error, Event, Kick, QueueState, Relay, VdpaDevice,
-};
+use vdpa_core::{Call, Device, DeviceImage, Error, Event, Kick, QueueState, Relay, VdpaDevice};
 use vdpa_mem::{Iova, IovaRange, Mapping, Region};
 
 use super::any;
@@ -242,7 +240,10 @@ fn suspend_twice(bench: &Bench<'_>, variant: Variant) -> Checked {
         lane.ring.kick();
         bench.quiet();
         let back = lane.ring.poll()?.len();
-        ensure!(back == 0, "{traffic:?}: {back} chains came back while suspended");
+        ensure!(
+            back == 0,
+            "{traffic:?}: {back} chains came back while suspended"
+        );
         rig.device.suspend(bench.by())?;
         let state = rig.device.queue_state(lane.index())?;
         ensure!(
@@ -252,7 +253,10 @@ fn suspend_twice(bench: &Bench<'_>, variant: Variant) -> Checked {
         // Suspended three times, it goes on once; and nobody kicks again.
         rig.device.resume()?;
         let again = rig.device.resume();
-        ensure!(again.is_err(), "{traffic:?}: a device that runs was resumed");
+        ensure!(
+            again.is_err(),
+            "{traffic:?}: a device that runs was resumed"
+        );
         lane.provoke(&rig, std::slice::from_ref(&request))?;
         for done in lane.ring.wait(&rig, 1)? {
             lane.judge(&rig, &request, done)?;
@@ -285,8 +289,14 @@ fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
         ("the same addresses", vec![mapping(first, 4096)?]),
         ("the last byte", vec![mapping(last, 1)?]),
         ("across the beginning", vec![mapping(first - 1, 2)?]),
-        ("behind a good one", vec![mapping(free, 4096)?, mapping(last, 2)?]),
-        ("before a good one", vec![mapping(last, 2)?, mapping(free, 4096)?]),
+        (
+            "behind a good one",
+            vec![mapping(free, 4096)?, mapping(last, 2)?],
+        ),
+        (
+            "before a good one",
+            vec![mapping(last, 2)?, mapping(free, 4096)?],
+        ),
         (
             "two of one batch",
             vec![mapping(free, 4096)?, mapping(free + 4095, 4096)?],
@@ -411,8 +421,9 @@ fn reset_keeps_maps(bench: &Bench<'_>) -> Checked {
         rig.negotiate(rig.plain(Variant::SPLIT))?;
         let mut lane = Lane::start(&rig, traffic[0], 8)?;
         rig.run()?;
-        lane.exchange(&rig, 2, Cut::Whole)
-            .map_err(|stop| stop.about(format!("after {round} resets, with nothing mapped anew")))?;
+        lane.exchange(&rig, 2, Cut::Whole).map_err(|stop| {
+            stop.about(format!("after {round} resets, with nothing mapped anew"))
+        })?;
         rig.reset()?;
         let now: Vec<_> = rig.dma.mappings().iter().map(|m| m.iova).collect();
         ensure!(

@@ -17,10 +17,13 @@ use crate::{Bench, Checked, Ring, Stop, Variant};
 
 /// What a device was told to accept.
 fn told(recorder: &Recorder) -> impl Iterator<Item = Features> {
-    recorder.heard().into_iter().filter_map(|heard| match heard {
-        Heard::Accept(features) => Some(features),
-        _ => None,
-    })
+    recorder
+        .heard()
+        .into_iter()
+        .filter_map(|heard| match heard {
+            Heard::Accept(features) => Some(features),
+            _ => None,
+        })
 }
 
 pub(super) fn offered_only(bench: &Bench<'_>) -> Checked {
@@ -104,7 +107,11 @@ pub(super) fn unknown_bits_are_passed_over(bench: &Bench<'_>) -> Checked {
     let known = Features::of(&[bits::VERSION_1, bits::RING_RESET]);
     // Reserved today, and of the type's own range without a name.
     let unnamed = bits::TYPE_RANGE - bits::defined(device_type) - bits::legacy(device_type);
-    let later = Features::from_u128(1 << 45) | unnamed.iter().next_back().map_or(Features::NONE, |bit| bit.mask());
+    let later = Features::from_u128(1 << 45)
+        | unnamed
+            .iter()
+            .next_back()
+            .map_or(Features::NONE, |bit| bit.mask());
     let recorder = Recorder::around(
         Script {
             offered: known | later,
@@ -212,7 +219,10 @@ pub(super) fn mapped_addresses_only(bench: &Bench<'_>) -> Checked {
             continue;
         };
         for at in [config.descriptor, config.driver, config.device] {
-            ensure!(find(at).is_some(), "queue {q}: an area at {at} is not mapped");
+            ensure!(
+                find(at).is_some(),
+                "queue {q}: an area at {at} is not mapped"
+            );
         }
         let Some(table) = find(config.descriptor) else {
             continue;

@@ -33,12 +33,7 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         "A set accepted once is accepted again after reset",
         Rings(any, offered::accepted_again),
     ),
-    device(
-        17,
-        "6.2",
-        "VERSION_1 is offered",
-        Once(offered::version_1),
-    ),
+    device(17, "6.2", "VERSION_1 is offered", Once(offered::version_1)),
     device(
         18,
         "6.2",

@@ -198,9 +198,9 @@ pub(super) fn net_graph(bench: &Bench<'_>) -> Checked {
 /// The largest part of a set that keeps the list above.
 fn close_down(mut set: Features) -> Features {
     loop {
-        let broken = NET.iter().filter(|(bit, any_of)| {
-            set.contains(*bit) && !set.intersects(Features::of(any_of))
-        });
+        let broken = NET
+            .iter()
+            .filter(|(bit, any_of)| set.contains(*bit) && !set.intersects(Features::of(any_of)));
         let drop: Features = broken.map(|(bit, _)| *bit).collect();
         if drop.is_empty() {
             return set;

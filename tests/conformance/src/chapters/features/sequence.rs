@@ -22,7 +22,8 @@ pub(super) fn in_order(bench: &Bench<'_>, variant: Variant) -> Checked {
 
 /// The first of each step comes after all of the step before it.
 fn order(heard: &[Heard]) -> Checked {
-    let set = |bits: Status| move |h: &Heard| matches!(h, Heard::AddStatus(s) if s.intersects(bits));
+    let set =
+        |bits: Status| move |h: &Heard| matches!(h, Heard::AddStatus(s) if s.intersects(bits));
     let read = |bits: Status| move |h: &Heard| matches!(h, Heard::Status(s) if s.contains(bits));
     type Step<'s> = (&'s str, Box<dyn Fn(&Heard) -> bool>);
     let steps: [Step<'_>; 8] = [
@@ -31,7 +32,10 @@ fn order(heard: &[Heard]) -> Checked {
         ("DRIVER", Box::new(set(Status::DRIVER))),
         ("the features", Box::new(|h| matches!(h, Heard::Accept(_)))),
         ("FEATURES_OK", Box::new(set(Status::FEATURES_OK))),
-        ("the look at FEATURES_OK", Box::new(read(Status::FEATURES_OK))),
+        (
+            "the look at FEATURES_OK",
+            Box::new(read(Status::FEATURES_OK)),
+        ),
         ("the queues", Box::new(|h| matches!(h, Heard::Start(..)))),
         ("DRIVER_OK", Box::new(set(Status::DRIVER_OK))),
     ];
