@@ -16,6 +16,10 @@ pub trait Bend: Send + Sync + 'static {
     }
     /// Comes once, with what the device is given: address spaces to scribble in, a sink for events.
     fn attached(&self, host: &Host) {}
+    /// Opens the device behind it.
+    fn attach(&self, inner: &dyn VdpaDevice, host: Host) -> Result<()> {
+        inner.attach(host)
+    }
     /// What it can do, by capability.
     fn caps<'a>(&'a self, caps: Caps<'a>) -> Caps<'a> {
         caps
@@ -147,13 +151,11 @@ impl<B: Bend> VdpaDevice for Bent<B> {
         if first {
             self.bend.attached(&host);
         }
-        self.inner.attach(Host {
-            events: Arc::new(Sink {
-                to: host.events,
-                bend: Arc::clone(&self.bend),
-            }),
-            ..host
-        })
+        let events = Arc::new(Sink {
+            to: host.events,
+            bend: Arc::clone(&self.bend),
+        });
+        self.bend.attach(&*self.inner, Host { events, ..host })
     }
     fn caps(&self) -> Caps<'_> {
         let Caps {

@@ -14,6 +14,7 @@
 )]
 
 mod bend;
+mod hand;
 mod shadow;
 
 use std::collections::BTreeSet;

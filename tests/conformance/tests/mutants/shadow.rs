@@ -868,20 +868,22 @@ impl<T: Twist> VdpaDevice for Shadow<T> {
         };
         let outer = DeviceRing::new(format, c.size, outer_ring, c.state).map_err(refused)?;
         let inner_ring = outer_ring - RingFeatures::INDIRECT_DESC;
-        let inner = DriverRing::new(format, c.size, inner_ring, None).map_err(refused)?;
+        // A chain takes two descriptors behind, where it may take one before.
+        let size = c.size.max(2);
+        let inner = DriverRing::new(format, size, inner_ring, None).map_err(refused)?;
 
         // Memory of its own for the device behind.
         let base = BASE + u64::from(q.get()) * ARENA * 2;
-        let (memory, window) = Region::anonymous(ARENA)?.into_shared();
+        let (memory, window) = Region::memfd(ARENA)?.into_shared();
         let range = IovaRange::new(Iova::new(base), ARENA)?;
         if let Some(own) = &state.own {
             remap(own, range, memory)?;
         }
-        let sizes = area_sizes(format, c.size, true);
+        let sizes = area_sizes(format, size, true);
         let placed = sizes.placed();
         let at = |offset: u32| Iova::new(base + u64::from(offset));
         let behind = QueueConfig::new(
-            c.size,
+            size,
             at(placed.descriptor),
             at(placed.driver),
             at(placed.device),
