@@ -299,3 +299,8 @@ pub(crate) fn frame(number: u32) -> Vec<u8> {
     frame.resize(FRAME as usize, number as u8);
     frame
 }
+
+/// The same with the header of a packet that nothing is asked for.
+pub(crate) fn packet(number: u32) -> Vec<u8> {
+    [vec![0; NET_HEADER as usize], frame(number)].concat()
+}

@@ -11,7 +11,7 @@ use super::status::first_difference;
 use super::{REGISTERS, any};
 use crate::checked::{ensure, fail};
 use crate::driven;
-use crate::lane::{Cut, Lane, Traffic};
+use crate::lane::{Cut, Lane, Traffic, packet};
 use crate::puppet::Script;
 use crate::recorder::{Heard, Recorder};
 use crate::statement::Check::{Once, OutOfReach, Rings};
@@ -92,7 +92,7 @@ fn rests_after_queue_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
         lane.add(&request, Cut::Whole)?;
         lane.ring.publish_silently();
         // What the queue beside it needs for its work, which goes on meanwhile.
-        let frame = rig.place(&[0xff; 72])?;
+        let frame = rig.place(&packet(0))?;
         let buffers = [under_way.writable, request.writable].concat();
         let look = |ring: &Ring| match traffic {
             Traffic::Receive => [

@@ -1,85 +1,14 @@
-//! Suspend (1.4).
-
-use std::time::Duration;
+//! What a device does when it is suspended, and resumed.
 
 use vdpa_core::config::{self, Writable};
-use vdpa_core::{Error, Event, QueueState, Session, Status, bits};
-use vdpa_mem::Deadline;
+use vdpa_core::{Event, QueueState, Status, bits};
 
-use super::any;
-use super::config::{change, image};
-use super::status::first_difference;
+use super::super::config::{change, image};
+use super::super::status::first_difference;
+use super::{LIVE, READY, SUSPENDED};
 use crate::checked::{ensure, fail, skip};
-use crate::driven;
-use crate::lane::{Cut, Lane, Request, Traffic};
-use crate::puppet::Script;
-use crate::recorder::{Heard, Recorder};
-use crate::statement::Check::{Once, Rings};
-use crate::statement::{Entry, device, driver, should};
+use crate::lane::{Cut, Lane, Request, Traffic, packet};
 use crate::{Bench, Checked, Rig, Stop, Variant};
-
-pub(crate) const STATEMENTS: &[Entry] = &[
-    device(
-        57,
-        "3.4.2",
-        "SUSPEND is ignored before initialisation is complete",
-        Once(ignored_before_live),
-    ),
-    device(
-        58,
-        "3.4.2",
-        "The device either suspends or sets NEEDS_RESET",
-        Rings(any, suspends_or_needs_reset),
-    ),
-    device(
-        59,
-        "3.4.2",
-        "While suspended: no queue access, no notification, no config change",
-        Rings(any, rests_while_suspended),
-    ),
-    device(
-        60,
-        "3.4.2",
-        "A held-back config notification is sent on resume",
-        Once(config_is_told_on_resume),
-    ),
-    device(
-        61,
-        "3.4.2",
-        "Writing DRIVER_OK resumes or sets NEEDS_RESET",
-        Rings(any, resumes_or_needs_reset),
-    ),
-    should(
-        62,
-        "3.4.2",
-        "In-flight buffers are used and notified before SUSPEND shows",
-        Rings(any, drained_before_suspended),
-    ),
-    driver(
-        63,
-        "3.4.1",
-        "The driver side reads back SUSPEND=1 and DRIVER_OK=0",
-        Once(suspend_is_read_back),
-    ),
-    driver(
-        64,
-        "3.4.1",
-        "No new buffers, kicks or config writes while suspended",
-        Once(driver_rests),
-    ),
-    driver(
-        65,
-        "3.4.1",
-        "Resume waits for SUSPEND=0 and DRIVER_OK=1",
-        Once(resume_is_waited_for),
-    ),
-];
-
-const READY: Status = Status::ACKNOWLEDGE
-    .union(Status::DRIVER)
-    .union(Status::FEATURES_OK);
-const LIVE: Status = READY.union(Status::DRIVER_OK);
-const SUSPENDED: Status = READY.union(Status::SUSPEND);
 
 /// What came of a change of the status byte.
 #[derive(PartialEq)]
@@ -96,7 +25,7 @@ pub(super) fn turn(rig: &Rig<'_>, written: Status, shows: Status) -> Checked {
     }
 }
 
-fn turned(rig: &Rig<'_>, written: Status, shows: Status) -> Checked<Came> {
+pub(super) fn turned(rig: &Rig<'_>, written: Status, shows: Status) -> Checked<Came> {
     rig.device.write_status(written.bits())?;
     let mut came = Came::AsAsked;
     let both = Status::SUSPEND | Status::DRIVER_OK;
@@ -118,7 +47,11 @@ fn turned(rig: &Rig<'_>, written: Status, shows: Status) -> Checked<Came> {
 }
 
 /// A live device with SUSPEND negotiated.
-fn live<'b>(bench: &'b Bench<'b>, variant: Variant, traffic: Traffic) -> Checked<(Rig<'b>, Lane)> {
+pub(super) fn live<'b>(
+    bench: &'b Bench<'b>,
+    variant: Variant,
+    traffic: Traffic,
+) -> Checked<(Rig<'b>, Lane)> {
     bench.require(bits::SUSPEND)?;
     let rig = bench.open()?;
     rig.negotiate(rig.plain(variant))?;
@@ -127,14 +60,14 @@ fn live<'b>(bench: &'b Bench<'b>, variant: Variant, traffic: Traffic) -> Checked
     Ok((rig, lane))
 }
 
-fn first(bench: &Bench<'_>) -> Checked<Traffic> {
+pub(super) fn first(bench: &Bench<'_>) -> Checked<Traffic> {
     match Traffic::of(bench.device_type())? {
         [first, ..] => Ok(*first),
         [] => skip!("no traffic"),
     }
 }
 
-fn ignored_before_live(bench: &Bench<'_>) -> Checked {
+pub(super) fn ignored_before_live(bench: &Bench<'_>) -> Checked {
     bench.require(bits::SUSPEND)?;
     let rig = bench.open()?;
     let ignored = |set: Status, stage: &str| {
@@ -171,7 +104,7 @@ fn ignored_before_live(bench: &Bench<'_>) -> Checked {
     lane.exchange(&rig, 1, Cut::Whole)
 }
 
-fn suspends_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
+pub(super) fn suspends_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
     let (rig, mut lane) = live(bench, variant, first(bench)?)?;
     lane.exchange(&rig, 1, Cut::Whole)?;
     if turned(&rig, LIVE | Status::SUSPEND, SUSPENDED)? == Came::NeedsReset {
@@ -187,7 +120,7 @@ fn suspends_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
     turn(&rig, SUSPENDED, SUSPENDED)
 }
 
-fn rests_while_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
+pub(super) fn rests_while_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
     for &traffic in Traffic::of(bench.device_type())? {
         let (rig, mut lane) = live(bench, variant, traffic)?;
         lane.exchange(&rig, 2, Cut::Whole)?;
@@ -247,7 +180,7 @@ fn rests_while_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
 }
 
 /// Publishes the frames that a receive queue waits for, and does not kick.
-fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) -> Checked {
+pub(super) fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) -> Checked {
     if lane.traffic != Traffic::Receive {
         return Ok(());
     }
@@ -255,7 +188,7 @@ fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) -> Checked 
         return Ok(());
     };
     for _ in requests {
-        let frame = rig.place(&[0; 72])?;
+        let frame = rig.place(&packet(0))?;
         transmit.add(&[frame], &[])?;
         transmit.publish_silently();
     }
@@ -263,7 +196,7 @@ fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) -> Checked 
 }
 
 /// Writes another value to a field that the driver may write, if there is one; says to which.
-fn write_a_field(rig: &Rig<'_>, config: &[u8]) -> Option<&'static str> {
+pub(super) fn write_a_field(rig: &Rig<'_>, config: &[u8]) -> Option<&'static str> {
     let (device_type, features) = (rig.device.info().device_type, rig.device.negotiated());
     let mut fields = config::fields(device_type).iter();
     let field = fields.find(|f| f.writable() == Writable::ByDriver && f.exists(features))?;
@@ -275,7 +208,7 @@ fn write_a_field(rig: &Rig<'_>, config: &[u8]) -> Option<&'static str> {
     Some(field.name())
 }
 
-fn config_is_told_on_resume(bench: &Bench<'_>) -> Checked {
+pub(super) fn config_is_told_on_resume(bench: &Bench<'_>) -> Checked {
     let (rig, _lane) = live(bench, Variant::SPLIT, first(bench)?)?;
     let change = change(&rig)?;
     let before = image(&rig)?;
@@ -298,7 +231,7 @@ fn config_is_told_on_resume(bench: &Bench<'_>) -> Checked {
     Ok(())
 }
 
-fn resumes_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
+pub(super) fn resumes_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
     for &traffic in Traffic::of(bench.device_type())? {
         let (rig, mut lane) = live(bench, variant, traffic)?;
         for round in 0..2 {
@@ -318,7 +251,7 @@ fn resumes_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
     Ok(())
 }
 
-fn drained_before_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
+pub(super) fn drained_before_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
     for &traffic in Traffic::of(bench.device_type())? {
         let (rig, mut lane) = live(bench, variant, traffic)?;
         lane.ring.arm();
@@ -368,175 +301,4 @@ fn drained_before_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
             .map_err(|stop| stop.about(format!("{traffic:?}, of which {back} came before")))?;
     }
     Ok(())
-}
-
-/// A session on a scripted device, live.
-fn scripted(
-    bench: &Bench<'_>,
-    script: Script,
-) -> Checked<(
-    std::sync::Arc<Recorder>,
-    Session<vdpa_core::session::Running>,
-)> {
-    let recorder = Recorder::around(script.make());
-    let session = driven::open(bench, recorder.clone())?;
-    let most = session.acceptable();
-    let session = session.negotiate(most).map_err(driven::lost)?;
-    Ok((recorder, session.run().map_err(driven::lost)?))
-}
-
-fn suspend_is_read_back(bench: &Bench<'_>) -> Checked {
-    let plain = || Script::plain(bench.device_type());
-    // One that takes its time.
-    let slow = Script {
-        suspends_after: Some(30),
-        ..plain()
-    };
-    let (recorder, session) = scripted(bench, slow)?;
-    let session = session.suspend(bench.by()).map_err(driven::lost)?;
-    ensure!(
-        session.device().status()? == SUSPENDED,
-        "a session is suspended, and the status reads {}",
-        session.device().status()?
-    );
-    ensure!(
-        recorder
-            .heard()
-            .contains(&Heard::SuspendPolled { done: true }),
-        "a session is suspended, and the device was not seen to be"
-    );
-    drop(session);
-    // One that never is.
-    let never = Script {
-        suspends_after: None,
-        ..plain()
-    };
-    let (_recorder, session) = scripted(bench, never)?;
-    let soon = Deadline::after(Duration::from_millis(20));
-    match session.suspend(soon) {
-        Err((_, Error::Timeout { .. })) => {}
-        Err((_, e)) => fail!("a suspend that does not end: {e}"),
-        Ok(_) => fail!("a session is suspended, and the device is not"),
-    }
-    // The target's own.
-    bench.require(bits::SUSPEND)?;
-    let recorder = driven::recorded(bench)?;
-    let mut session = driven::running(bench, recorder.clone(), Variant::SPLIT)?;
-    driven::request(bench, &mut session)?;
-    let session = session.suspend(bench.by()).map_err(driven::lost)?;
-    let read = session.device().status()?;
-    ensure!(
-        read == SUSPENDED,
-        "a session is suspended, and the status reads {read}"
-    );
-    Ok(())
-}
-
-fn driver_rests(bench: &Bench<'_>) -> Checked {
-    bench.require(bits::SUSPEND)?;
-    let recorder = driven::recorded(bench)?;
-    let mut session = driven::running(bench, recorder.clone(), Variant::SPLIT)?;
-    driven::request(bench, &mut session)?;
-    let session = session.suspend(bench.by()).map_err(driven::lost)?;
-    // It may look.
-    let size = session.device().info().config_size;
-    session.read_config(0, &mut vec![0; size as usize])?;
-    // What a driver must not do is not passed on to the device either.
-    let refused = session.device().write_config(0, &[]);
-    ensure!(
-        refused.is_err(),
-        "a write to the configuration is let through while suspended"
-    );
-    let mut session = session.resume(bench.by()).map_err(driven::lost)?;
-    driven::request(bench, &mut session)?;
-    rested(&recorder.heard())
-}
-
-/// From a suspend to its resume there was no kick, no write and no start of a queue; and there were kicks afterwards.
-fn rested(heard: &[Heard]) -> Checked {
-    let begun = heard.iter().position(|h| *h == Heard::Suspend);
-    let ended = heard.iter().position(|h| *h == Heard::Resume);
-    let (Some(begun), Some(ended)) = (begun, ended) else {
-        fail!("no suspend and resume: {heard:?}");
-    };
-    let disturbs = |h: &&Heard| {
-        matches!(
-            h,
-            Heard::Kick(_) | Heard::WriteConfig { .. } | Heard::Start(..)
-        )
-    };
-    if let Some(disturbs) = heard[begun..ended].iter().find(disturbs) {
-        fail!("while suspended: {disturbs:?}");
-    }
-    ensure!(
-        heard[ended..].iter().any(|h| matches!(h, Heard::Kick(_))),
-        "no kick came after the resume"
-    );
-    Ok(())
-}
-
-fn resume_is_waited_for(bench: &Bench<'_>) -> Checked {
-    let slow = |looks| Script {
-        resumes_after: looks,
-        ..Script::plain(bench.device_type())
-    };
-    let (recorder, session) = scripted(bench, slow(30))?;
-    let session = session.suspend(bench.by()).map_err(driven::lost)?;
-    let session = session.resume(bench.by()).map_err(driven::lost)?;
-    read_live(&recorder.heard())?;
-    drop(session);
-    // One that never shows it.
-    let (_recorder, session) = scripted(bench, slow(u32::MAX))?;
-    let session = session.suspend(bench.by()).map_err(driven::lost)?;
-    let soon = Deadline::after(Duration::from_millis(20));
-    match session.resume(soon) {
-        Err((_, Error::Timeout { .. })) => {}
-        Err((_, e)) => fail!("a resume that does not end: {e}"),
-        Ok(_) => fail!("a session runs, and the device does not"),
-    }
-    // The target's own.
-    bench.require(bits::SUSPEND)?;
-    let recorder = driven::recorded(bench)?;
-    let session = driven::running(bench, recorder.clone(), Variant::SPLIT)?;
-    let session = session.suspend(bench.by()).map_err(driven::lost)?;
-    let mut session = session.resume(bench.by()).map_err(driven::lost)?;
-    read_live(&recorder.heard())?;
-    driven::request(bench, &mut session)
-}
-
-/// After the resume the status was read as that of a live device.
-fn read_live(heard: &[Heard]) -> Checked {
-    let resumed = heard.iter().position(|h| *h == Heard::Resume);
-    let after = heard.get(resumed.unwrap_or(heard.len())..);
-    let live = |h: &Heard| matches!(h, Heard::Status(s) if s.contains(Status::DRIVER_OK));
-    match after.unwrap_or_default().iter().any(live) {
-        true => Ok(()),
-        false => fail!("the status was not read as live after the resume: {heard:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use vdpa_core::QueueIndex;
-
-    #[test]
-    fn a_driver_that_does_not_rest_is_found() {
-        let kick = Heard::Kick(QueueIndex::new(0));
-        let good = [kick.clone(), Heard::Suspend, Heard::Resume, kick.clone()];
-        rested(&good).unwrap();
-        let bad = [Heard::Suspend, kick.clone(), Heard::Resume, kick];
-        assert!(rested(&bad).is_err());
-        assert!(rested(&good[..3]).is_err());
-        let write = Heard::WriteConfig { at: 0, len: 1 };
-        assert!(rested(&[Heard::Suspend, write, Heard::Resume]).is_err());
-    }
-
-    #[test]
-    fn a_resume_that_is_not_read_back_is_found() {
-        let good = [Heard::Resume, Heard::Status(LIVE)];
-        read_live(&good).unwrap();
-        assert!(read_live(&[Heard::Status(LIVE), Heard::Resume]).is_err());
-        assert!(read_live(&[Heard::Resume, Heard::Status(READY)]).is_err());
-    }
 }

@@ -1,0 +1,182 @@
+//! Memory that is mapped, and taken away.
+
+use vdpa_core::Event;
+use vdpa_mem::{Access, Iova, IovaRange, Mapping, Region};
+
+use super::super::status::first_difference;
+use crate::checked::ensure;
+use crate::lane::{Cut, Lane, Traffic, packet};
+use crate::{Bench, Checked, Rig, Variant};
+
+pub(super) fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
+    let rig = bench.open()?;
+    let (memory, _) = Region::anonymous(1 << 16)?.into_shared();
+    let mapping = |at: u64, len: u64| -> Checked<Mapping> {
+        Ok(Mapping {
+            iova: IovaRange::new(Iova::new(at), len)?,
+            memory: memory.clone(),
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        })
+    };
+    let ranges = || {
+        let all = rig.dma.mappings();
+        all.iter().map(|m| m.iova).collect::<Vec<_>>()
+    };
+    let before = ranges();
+    let (first, last) = (rig.range().first().get(), rig.range().last().get());
+    let free = 0x1000_0000;
+    let overlapping = [
+        ("the same addresses", vec![mapping(first, 4096)?]),
+        ("the last byte", vec![mapping(last, 1)?]),
+        ("across the beginning", vec![mapping(first - 1, 2)?]),
+        (
+            "behind a good one",
+            vec![mapping(free, 4096)?, mapping(last, 2)?],
+        ),
+        (
+            "before a good one",
+            vec![mapping(last, 2)?, mapping(free, 4096)?],
+        ),
+        (
+            "two of one batch",
+            vec![mapping(free, 4096)?, mapping(free + 4095, 4096)?],
+        ),
+    ];
+    for (what, batch) in overlapping {
+        let mapped = rig.dma.map(batch);
+        ensure!(mapped.is_err(), "an overlapping map was taken: {what}");
+        let now = ranges();
+        ensure!(
+            now == before,
+            "{what}: a map was refused, and what is mapped went from {before:?} to {now:?}"
+        );
+    }
+    // Side by side they do not overlap.
+    rig.dma
+        .map(vec![mapping(free, 4096)?, mapping(free + 4096, 4096)?])?;
+    let now = ranges().len();
+    ensure!(
+        now == before.len() + 2,
+        "two more were mapped, and there are {now} where {} were",
+        before.len()
+    );
+    // The device finds its memory as before.
+    let traffic = Traffic::of(bench.device_type())?;
+    rig.negotiate(rig.plain(Variant::SPLIT))?;
+    let mut lane = Lane::start(&rig, traffic[0], 8)?;
+    rig.run()?;
+    lane.exchange(&rig, 2, Cut::Whole)
+}
+
+/// What is taken away: with the queue's own memory, or the buffers alone.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Taken {
+    Everything,
+    Buffers,
+}
+
+pub(super) fn unmapped_is_untouched(bench: &Bench<'_>, variant: Variant) -> Checked {
+    for &traffic in Traffic::of(bench.device_type())? {
+        for taken in [Taken::Everything, Taken::Buffers] {
+            unmapped(bench, variant, traffic, taken)
+                .map_err(|stop| stop.about(format!("{traffic:?}, {taken:?}")))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn unmapped(
+    bench: &Bench<'_>,
+    variant: Variant,
+    traffic: Traffic,
+    taken: Taken,
+) -> Checked {
+    let rig = bench.open()?;
+    rig.dma.replace(rig.halves().into(), bench.by())?;
+    rig.negotiate(rig.plain(variant))?;
+    let mut lane = Lane::start(&rig, traffic, 16)?;
+    rig.run()?;
+    lane.exchange(&rig, 1, Cut::Whole)?;
+    // The frame for a receive queue is read out of what is left, or it would be the other queue that faults.
+    let frame = rig.place(&packet(0))?;
+    if taken == Taken::Buffers {
+        rig.go_to_upper();
+    }
+    let mut requests = Vec::new();
+    for _ in 0..4 {
+        let request = lane.request(&rig)?;
+        lane.add(&request, Cut::Whole)?;
+        requests.push(request);
+    }
+    // In the middle of it.
+    lane.ring.publish();
+    let [lower, upper] = rig.halves().map(|half| half.iova);
+    rig.dma.unmap(upper, bench.by())?;
+    if taken == Taken::Everything {
+        rig.dma.unmap(lower, bench.by())?;
+    }
+    // From here on what is gone does not change. It is kept alive here.
+    lane.ring.poll()?;
+    let request = lane.request(&rig)?;
+    lane.add(&request, Cut::Whole)?;
+    lane.ring.publish_silently();
+    if let (Traffic::Receive, Some(transmit)) = (traffic, &mut lane.other) {
+        transmit.add(&[frame], &[])?;
+        transmit.publish_silently();
+    }
+    // With buffers alone this is the upper half, which the rings are not in.
+    let before = rig.image();
+    lane.ring.kick();
+    if let (Traffic::Receive, Some(transmit)) = (traffic, &lane.other) {
+        transmit.kick();
+    }
+    faulted(&rig)?;
+    let after = rig.image();
+    let touched = first_difference(&before, &after);
+    ensure!(
+        touched.is_none(),
+        "memory that was unmapped was written afterwards, at byte {touched:?} of {}",
+        before.len()
+    );
+    Ok(())
+}
+
+/// The device says that it missed memory: by a fault, by its need for a reset, or, where it can wait, by asking for it.
+pub(super) fn faulted(rig: &Rig<'_>) -> Checked {
+    let told = |e: &Event| {
+        matches!(
+            e,
+            Event::Fault { .. } | Event::NeedsReset { .. } | Event::Miss { .. }
+        )
+    };
+    let event = rig.event("that memory was missed", told)?;
+    if matches!(event, Event::Miss { .. }) {
+        let waits = rig.device.cap_names().contains(&"page-requests");
+        ensure!(waits, "{event:?} of a device that does not wait for pages");
+    }
+    Ok(())
+}
+
+/// Nothing is declared of it so far but that address spaces stay, which is the contract of a reset.
+pub(super) fn reset_keeps_maps(bench: &Bench<'_>) -> Checked {
+    let rig = bench.open()?;
+    let traffic = Traffic::of(bench.device_type())?;
+    let before: Vec<_> = rig.dma.mappings().iter().map(|m| m.iova).collect();
+    for round in 0..2 {
+        rig.negotiate(rig.plain(Variant::SPLIT))?;
+        let mut lane = Lane::start(&rig, traffic[0], 8)?;
+        rig.run()?;
+        lane.exchange(&rig, 2, Cut::Whole).map_err(|stop| {
+            stop.about(format!("after {round} resets, with nothing mapped anew"))
+        })?;
+        rig.reset()?;
+        let now: Vec<_> = rig.dma.mappings().iter().map(|m| m.iova).collect();
+        ensure!(
+            now == before,
+            "a reset made {now:?} of what was mapped: {before:?}"
+        );
+    }
+    Ok(())
+}
