@@ -216,8 +216,29 @@ impl Lane {
         Ok(())
     }
 
-    /// Adds, publishes, provokes, waits and judges: the whole life of `count` requests that are under way together.
+    /// How many more requests with a descriptor a buffer find room in the ring.
+    pub fn room(&self) -> u32 {
+        let each = match self.traffic {
+            // Two buffers, which an indirect table makes one descriptor of.
+            Traffic::Disk if !self.ring.variant().indirect => 2,
+            _ => 1,
+        };
+        u32::from(self.ring.half().free() / each)
+    }
+
+    /// Adds, publishes, provokes, waits and judges: the whole life of `count` requests that are under way together, as far
+    /// as a small ring has room for them.
     pub fn exchange(&mut self, rig: &Rig<'_>, count: u32, cut: Cut) -> Checked {
+        let mut left = count;
+        while left > 0 {
+            let together = left.min(self.room().max(1));
+            self.together(rig, together, cut)?;
+            left -= together;
+        }
+        Ok(())
+    }
+
+    fn together(&mut self, rig: &Rig<'_>, count: u32, cut: Cut) -> Checked {
         let mut requests = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..count {

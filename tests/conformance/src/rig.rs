@@ -163,19 +163,30 @@ impl<'b> Rig<'b> {
         [half(0), half(BYTES / 2)]
     }
 
-    /// A rig around another device, with the same memory at the same addresses.
-    pub fn beside(&self, device: Device) -> Checked<Self> {
-        let dma = device.dma(Asid::new(0))?;
-        let events = device.events()?;
-        dma.map(vec![self.mapping()])?;
+    /// Lets go of the device, and goes on with another one that has the same memory at the same addresses.
+    pub fn replace(self, open: impl FnOnce() -> Checked<Device>) -> Checked<Self> {
+        let mapping = self.mapping();
+        let Self {
+            device,
+            dma,
+            events,
+            bench,
+            memory,
+            window,
+            next,
+        } = self;
+        drop((device, dma, events));
+        let device = open()?;
+        let (dma, events) = (device.dma(Asid::new(0))?, device.events()?);
+        dma.map(vec![mapping])?;
         Ok(Self {
             device,
             dma,
             events,
-            bench: self.bench,
-            memory: Arc::clone(&self.memory),
-            window: self.window.clone(),
-            next: self.next.clone(),
+            bench,
+            memory,
+            window,
+            next,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Config space.
 
 use vdpa_core::bits::net;
+use vdpa_core::config::net::NetStatus;
 use vdpa_core::config::{self, BlockConfig, Mac, NetConfig, Writable};
 use vdpa_core::{
     Attr, Device, DeviceType, Error, Event, Features, LinkState, Relay, Session, graph,
@@ -124,7 +125,15 @@ fn readable_before_features_ok(bench: &Bench<'_>) -> Checked {
 pub(super) fn change(rig: &Rig<'_>) -> Checked<Attr> {
     let offered = rig.device.offered();
     match rig.device.info().device_type {
-        DeviceType::Net if offered.contains(net::STATUS) => Ok(Attr::Link(LinkState::Down)),
+        DeviceType::Net if offered.contains(net::STATUS) => {
+            let mut status = [0; 2];
+            rig.device.read_config(6, &mut status)?;
+            let up = NetStatus::from_bits_retain(u16::from_le_bytes(status));
+            Ok(Attr::Link(match up.contains(NetStatus::LINK_UP) {
+                true => LinkState::Down,
+                false => LinkState::Up,
+            }))
+        }
         DeviceType::Net if offered.contains(net::MAC) => {
             Ok(Attr::Mac(Mac::new([2, 0, 0, 0x5e, 0, 9])))
         }

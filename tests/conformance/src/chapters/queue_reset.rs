@@ -88,21 +88,25 @@ fn rests_after_queue_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
         lane.ring.publish();
         rig.device.reset_queue(lane.index(), bench.by())?;
         // One is shown and kicked for afterwards.
-        let request = lane.request(&rig)?;
-        lane.add(&request, Cut::Whole)?;
-        lane.ring.publish_silently();
+        let mut buffers = under_way.writable;
+        if lane.room() > 0 {
+            let request = lane.request(&rig)?;
+            lane.add(&request, Cut::Whole)?;
+            lane.ring.publish_silently();
+            buffers.extend(request.writable);
+        }
         // What the queue beside it needs for its work, which goes on meanwhile.
         let frame = rig.place(&packet(0))?;
-        let buffers = [under_way.writable, request.writable].concat();
         let look = |ring: &Ring| match traffic {
-            Traffic::Receive => [
+            // The queue beside it may write to its own ring at any time.
+            Traffic::Receive | Traffic::Transmit => [
                 ring.image(Area::Descriptor),
                 ring.image(Area::Driver),
                 ring.image(Area::Device),
                 image_of(&rig, &buffers),
             ]
             .concat(),
-            _ => rig.image(),
+            Traffic::Disk | Traffic::Entropy => rig.image(),
         };
         let (before, calls) = (look(&lane.ring), lane.ring.calls());
         lane.ring.kick();

@@ -255,14 +255,18 @@ fn split_size_refused(bench: &Bench<'_>, variant: Variant) -> Checked {
         let what = format!("size {size}");
         refused(&rig, &recorder, probe.index(), config, &what)?;
     }
-    // The session that drives it does not set it up either.
+    // A power of two is taken after all that.
+    let mut lane = Lane::start(&rig, traffic, 16)?;
+    rig.run()?;
+    lane.exchange(&rig, 1, Cut::Whole)?;
+    drop((lane, rig, recorder));
+    // Our own driver does not set it up either.
     let mut session = driven::configured(bench, driven::recorded(bench)?, variant)?;
-    let free = (0..rig.device.info().queues)
-        .map(QueueIndex::new)
-        .find(|q| {
-            // Those of the traffic are set up already.
-            q.get() >= 2 && session.queue_limits(*q).is_ok_and(|l| l.max_size >= 4)
-        });
+    let queues = session.device().info().queues;
+    let free = (0..queues).map(QueueIndex::new).find(|q| {
+        // Those of the traffic are set up already.
+        q.get() >= 2 && session.queue_limits(*q).is_ok_and(|l| l.max_size >= 4)
+    });
     if let Some(q) = free {
         let setup = vdpa_core::session::QueueSetup {
             size: 3,
@@ -273,10 +277,7 @@ fn split_size_refused(bench: &Bench<'_>, variant: Variant) -> Checked {
             "a session set a split ring of 3 up"
         );
     }
-    // A power of two is taken after all that.
-    let mut lane = Lane::start(&rig, traffic, 16)?;
-    rig.run()?;
-    lane.exchange(&rig, 1, Cut::Whole)
+    Ok(())
 }
 
 fn packed_sizes(bench: &Bench<'_>, variant: Variant) -> Checked {
@@ -367,6 +368,7 @@ fn alignments(bench: &Bench<'_>, variant: Variant, aligns: [u32; 3]) -> Checked 
         lane.exchange(&rig, 1, Cut::Whole)
             .map_err(|stop| stop.about(format!("areas aligned to {aligns:?}")))?;
     }
+    drop((lane, rig, recorder));
     // Our own driver's are aligned so too.
     let recorder = driven::recorded(bench)?;
     let _session = driven::running(bench, recorder.clone(), variant)?;

@@ -204,7 +204,7 @@ pub(super) fn mapped_addresses_only(bench: &Bench<'_>) -> Checked {
     let session = driven::open(bench, recorder.clone())?;
     let offered = session.offered().without(bits::ACCESS_PLATFORM);
     let wanted = crate::rig::plain(session.device_type(), offered, Variant::SPLIT);
-    drop(session);
+    drop((session, recorder));
     let recorder = driven::recorded(bench)?;
     let mut session = driven::running_with(bench, recorder.clone(), wanted)?;
     driven::request(bench, &mut session)?;

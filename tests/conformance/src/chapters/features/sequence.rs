@@ -69,7 +69,9 @@ pub(super) fn no_write_in_the_feature_step(bench: &Bench<'_>) -> Checked {
     session.read_config(0, &mut config)?;
     let wanted = crate::rig::plain(session.device_type(), session.offered(), Variant::SPLIT);
     drop(session.negotiate(wanted).map_err(driven::lost)?);
-    wrote_nothing(&recorder.heard())?;
+    let heard = recorder.heard();
+    drop(recorder);
+    wrote_nothing(&heard)?;
     wrote_nothing(&beginning(bench, Variant::SPLIT)?)
 }
 

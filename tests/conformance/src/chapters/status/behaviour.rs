@@ -143,7 +143,7 @@ pub(super) fn resets_from_every_state(bench: &Bench<'_>) -> Checked {
         ("live", |rig| live(rig, Variant::SPLIT).map(drop)),
         ("live, with requests under way", |rig| {
             let mut lane = live(rig, Variant::SPLIT)?;
-            for _ in 0..8 {
+            for _ in 0..lane.room().min(8) {
                 let request = lane.request(rig)?;
                 lane.add(&request, Cut::Whole)?;
             }
@@ -193,14 +193,15 @@ pub(super) fn rests_after_reset(bench: &Bench<'_>, variant: Variant) -> Checked 
         lane.exchange(&rig, 2, Cut::Whole)?;
         lane.ring.arm();
         // Some are under way when the reset comes.
-        for _ in 0..4 {
+        let some = lane.room().min(8) / 2;
+        for _ in 0..some {
             let request = lane.request(&rig)?;
             lane.add(&request, Cut::Whole)?;
         }
         lane.ring.publish();
         rig.reset()?;
         // Some are shown to it, and kicked for, when it is over.
-        for _ in 0..4 {
+        for _ in 0..lane.room().min(some.max(1)) {
             let request = lane.request(&rig)?;
             lane.add(&request, Cut::Whole)?;
         }

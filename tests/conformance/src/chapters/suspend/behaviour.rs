@@ -137,9 +137,11 @@ pub(super) fn rests_while_suspended(bench: &Bench<'_>, variant: Variant) -> Chec
             lane.add(&requests[0], Cut::Whole)?;
             lane.ring.publish_silently();
         }
-        requests.push(lane.request(&rig)?);
-        lane.add(&requests[1], Cut::Whole)?;
-        lane.ring.publish_silently();
+        if lane.room() > 0 {
+            requests.push(lane.request(&rig)?);
+            lane.add(&requests[1], Cut::Whole)?;
+            lane.ring.publish_silently();
+        }
         show_frames(&rig, &mut lane, &requests)?;
         let config = image(&rig)?;
         let written = write_a_field(&rig, &config);
@@ -187,7 +189,8 @@ pub(super) fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) 
     let Some(transmit) = &mut lane.other else {
         return Ok(());
     };
-    for _ in requests {
+    let free = transmit.half().free().into();
+    for _ in requests.iter().take(free) {
         let frame = rig.place(&packet(0))?;
         transmit.add(&[frame], &[])?;
         transmit.publish_silently();
@@ -256,7 +259,7 @@ pub(super) fn drained_before_suspended(bench: &Bench<'_>, variant: Variant) -> C
         let (rig, mut lane) = live(bench, variant, traffic)?;
         lane.ring.arm();
         let mut requests = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..lane.room().min(6) {
             let request = lane.request(&rig)?;
             lane.add(&request, Cut::Whole)?;
             requests.push(request);

@@ -104,11 +104,10 @@ pub(super) fn unmapped(
     if taken == Taken::Buffers {
         rig.go_to_upper();
     }
-    let mut requests = Vec::new();
-    for _ in 0..4 {
+    // One is left for later.
+    for _ in 0..lane.room().saturating_sub(1).min(4) {
         let request = lane.request(&rig)?;
         lane.add(&request, Cut::Whole)?;
-        requests.push(request);
     }
     // In the middle of it.
     lane.ring.publish();
@@ -119,9 +118,11 @@ pub(super) fn unmapped(
     }
     // From here on what is gone does not change. It is kept alive here.
     lane.ring.poll()?;
-    let request = lane.request(&rig)?;
-    lane.add(&request, Cut::Whole)?;
-    lane.ring.publish_silently();
+    if lane.room() > 0 {
+        let request = lane.request(&rig)?;
+        lane.add(&request, Cut::Whole)?;
+        lane.ring.publish_silently();
+    }
     if let (Traffic::Receive, Some(transmit)) = (traffic, &mut lane.other) {
         transmit.add(&[frame], &[])?;
         transmit.publish_silently();

@@ -54,19 +54,8 @@ pub(crate) const STATEMENTS: &[Entry] = &[
 ];
 
 fn opened_once(bench: &Bench<'_>) -> Checked {
-    let parent = bench.make()?;
-    let rig = bench.rig(Arc::clone(&parent))?;
     let traffic = Traffic::of(bench.device_type())?;
-    rig.negotiate(rig.plain(Variant::SPLIT))?;
-    let mut lane = Lane::start(&rig, traffic[0], 8)?;
-    rig.run()?;
-    lane.exchange(&rig, 1, Cut::Whole)?;
-    if Device::new(Arc::clone(&parent), Relay::new()).is_ok() {
-        fail!("a device that is open was opened again");
-    }
-    // Who was first has noticed nothing.
-    lane.exchange(&rig, 1, Cut::Whole)
-        .map_err(|stop| stop.about("after a second open was refused"))?;
+    refuses_a_second(bench, traffic[0])?;
     for _ in 0..bench.times(8, 2) {
         let parent: Arc<dyn VdpaDevice> = bench.make()?;
         let rig = bench.rig(parent)?;
@@ -79,5 +68,21 @@ fn opened_once(bench: &Bench<'_>) -> Checked {
         lane.add(&request, Cut::Whole)?;
         lane.ring.publish();
     }
+    Ok(())
+}
+
+fn refuses_a_second(bench: &Bench<'_>, traffic: Traffic) -> Checked {
+    let parent = bench.make()?;
+    let rig = bench.rig(Arc::clone(&parent))?;
+    rig.negotiate(rig.plain(Variant::SPLIT))?;
+    let mut lane = Lane::start(&rig, traffic, 8)?;
+    rig.run()?;
+    lane.exchange(&rig, 1, Cut::Whole)?;
+    if Device::new(Arc::clone(&parent), Relay::new()).is_ok() {
+        fail!("a device that is open was opened again");
+    }
+    // Who was first has noticed nothing.
+    lane.exchange(&rig, 1, Cut::Whole)
+        .map_err(|stop| stop.about("after a second open was refused"))?;
     Ok(())
 }
