@@ -201,11 +201,11 @@ fn close_down(mut set: Features) -> Features {
         let broken = NET
             .iter()
             .filter(|(bit, any_of)| set.contains(*bit) && !set.intersects(Features::of(any_of)));
-        let drop: Features = broken.map(|(bit, _)| *bit).collect();
-        if drop.is_empty() {
+        let without: Features = broken.map(|(bit, _)| *bit).collect();
+        if without.is_empty() {
             return set;
         }
-        set = set - drop;
+        set -= without;
     }
 }
 

@@ -41,7 +41,7 @@ fn order(heard: &[Heard]) -> Checked {
     ];
     let mut done: Option<(&str, usize)> = None;
     for (name, is) in &steps {
-        let Some(first) = heard.iter().position(|h| is(h)) else {
+        let Some(first) = heard.iter().position(is) else {
             fail!("{name} did not come: {heard:?}");
         };
         if let Some((before, last)) = done {
@@ -53,7 +53,7 @@ fn order(heard: &[Heard]) -> Checked {
         // Reading is not over: the status may be looked at at any time.
         let last = match *name {
             "the look at FEATURES_OK" => first,
-            _ => heard.iter().rposition(|h| is(h)).unwrap_or(first),
+            _ => heard.iter().rposition(is).unwrap_or(first),
         };
         done = Some((name, last));
     }

@@ -164,7 +164,7 @@ pub(super) fn waits_for_zero(bench: &Bench<'_>) -> Checked {
 }
 
 /// Between a reset and what comes next the status was read as 0.
-pub(super) fn waited(heard: &[Heard]) -> Checked {
+fn waited(heard: &[Heard]) -> Checked {
     let Some(reset) = heard.iter().rposition(|h| *h == Heard::BeginReset) else {
         fail!("no reset was begun: {heard:?}");
     };

@@ -18,14 +18,14 @@ enum Came {
 }
 
 /// Writes `written`, and waits until of SUSPEND and DRIVER_OK only `shows` is set, or the device needs a reset.
-pub(super) fn turn(rig: &Rig<'_>, written: Status, shows: Status) -> Checked {
+fn turn(rig: &Rig<'_>, written: Status, shows: Status) -> Checked {
     match turned(rig, written, shows)? {
         Came::AsAsked => Ok(()),
         Came::NeedsReset => fail!("the device needs a reset where {shows} is to show"),
     }
 }
 
-pub(super) fn turned(rig: &Rig<'_>, written: Status, shows: Status) -> Checked<Came> {
+fn turned(rig: &Rig<'_>, written: Status, shows: Status) -> Checked<Came> {
     rig.device.write_status(written.bits())?;
     let mut came = Came::AsAsked;
     let both = Status::SUSPEND | Status::DRIVER_OK;
@@ -47,11 +47,7 @@ pub(super) fn turned(rig: &Rig<'_>, written: Status, shows: Status) -> Checked<C
 }
 
 /// A live device with SUSPEND negotiated.
-pub(super) fn live<'b>(
-    bench: &'b Bench<'b>,
-    variant: Variant,
-    traffic: Traffic,
-) -> Checked<(Rig<'b>, Lane)> {
+fn live<'b>(bench: &'b Bench<'b>, variant: Variant, traffic: Traffic) -> Checked<(Rig<'b>, Lane)> {
     bench.require(bits::SUSPEND)?;
     let rig = bench.open()?;
     rig.negotiate(rig.plain(variant))?;
@@ -60,7 +56,7 @@ pub(super) fn live<'b>(
     Ok((rig, lane))
 }
 
-pub(super) fn first(bench: &Bench<'_>) -> Checked<Traffic> {
+fn first(bench: &Bench<'_>) -> Checked<Traffic> {
     match Traffic::of(bench.device_type())? {
         [first, ..] => Ok(*first),
         [] => skip!("no traffic"),
@@ -182,7 +178,7 @@ pub(super) fn rests_while_suspended(bench: &Bench<'_>, variant: Variant) -> Chec
 }
 
 /// Publishes the frames that a receive queue waits for, and does not kick.
-pub(super) fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) -> Checked {
+fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) -> Checked {
     if lane.traffic != Traffic::Receive {
         return Ok(());
     }
@@ -199,7 +195,7 @@ pub(super) fn show_frames(rig: &Rig<'_>, lane: &mut Lane, requests: &[Request]) 
 }
 
 /// Writes another value to a field that the driver may write, if there is one; says to which.
-pub(super) fn write_a_field(rig: &Rig<'_>, config: &[u8]) -> Option<&'static str> {
+fn write_a_field(rig: &Rig<'_>, config: &[u8]) -> Option<&'static str> {
     let (device_type, features) = (rig.device.info().device_type, rig.device.negotiated());
     let mut fields = config::fields(device_type).iter();
     let field = fields.find(|f| f.writable() == Writable::ByDriver && f.exists(features))?;

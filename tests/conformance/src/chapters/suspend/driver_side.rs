@@ -15,10 +15,7 @@ use crate::recorder::{Heard, Recorder};
 use crate::{Bench, Checked, Variant};
 
 /// A session on a scripted device, live.
-pub(super) fn scripted(
-    bench: &Bench<'_>,
-    script: Script,
-) -> Checked<(Arc<Recorder>, Session<Running>)> {
+fn scripted(bench: &Bench<'_>, script: Script) -> Checked<(Arc<Recorder>, Session<Running>)> {
     let recorder = Recorder::around(script.make());
     let session = driven::open(bench, recorder.clone())?;
     let most = session.acceptable();
@@ -94,7 +91,7 @@ pub(super) fn driver_rests(bench: &Bench<'_>) -> Checked {
 }
 
 /// From a suspend to its resume there was no kick, no write and no start of a queue; and there were kicks afterwards.
-pub(super) fn rested(heard: &[Heard]) -> Checked {
+fn rested(heard: &[Heard]) -> Checked {
     let begun = heard.iter().position(|h| *h == Heard::Suspend);
     let ended = heard.iter().position(|h| *h == Heard::Resume);
     let (Some(begun), Some(ended)) = (begun, ended) else {
@@ -146,7 +143,7 @@ pub(super) fn resume_is_waited_for(bench: &Bench<'_>) -> Checked {
 }
 
 /// After the resume the status was read as that of a live device.
-pub(super) fn read_live(heard: &[Heard]) -> Checked {
+fn read_live(heard: &[Heard]) -> Checked {
     let resumed = heard.iter().position(|h| *h == Heard::Resume);
     let after = heard.get(resumed.unwrap_or(heard.len())..);
     let live = |h: &Heard| matches!(h, Heard::Status(s) if s.contains(Status::DRIVER_OK));

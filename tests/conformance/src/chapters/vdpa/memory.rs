@@ -87,12 +87,7 @@ pub(super) fn unmapped_is_untouched(bench: &Bench<'_>, variant: Variant) -> Chec
     Ok(())
 }
 
-pub(super) fn unmapped(
-    bench: &Bench<'_>,
-    variant: Variant,
-    traffic: Traffic,
-    taken: Taken,
-) -> Checked {
+fn unmapped(bench: &Bench<'_>, variant: Variant, traffic: Traffic, taken: Taken) -> Checked {
     let rig = bench.open()?;
     rig.dma.replace(rig.halves().into(), bench.by())?;
     rig.negotiate(rig.plain(variant))?;
@@ -145,7 +140,7 @@ pub(super) fn unmapped(
 }
 
 /// The device says that it missed memory: by a fault, by its need for a reset, or, where it can wait, by asking for it.
-pub(super) fn faulted(rig: &Rig<'_>) -> Checked {
+fn faulted(rig: &Rig<'_>) -> Checked {
     let told = |e: &Event| {
         matches!(
             e,

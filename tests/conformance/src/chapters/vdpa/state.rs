@@ -64,7 +64,7 @@ pub(super) fn state_goes_on(bench: &Bench<'_>, variant: Variant) -> Checked {
 }
 
 /// Requests one after the other around a ring of 4, so that it wraps before the cut and after it.
-pub(super) fn run(
+fn run(
     bench: &Bench<'_>,
     variant: Variant,
     traffic: Traffic,
@@ -133,7 +133,7 @@ pub(super) fn run(
     Ok(outcome)
 }
 
-pub(super) fn one(rig: &Rig<'_>, lane: &mut Lane, outcome: &mut Outcome, kick: bool) -> Checked {
+fn one(rig: &Rig<'_>, lane: &mut Lane, outcome: &mut Outcome, kick: bool) -> Checked {
     let request = lane.request(rig)?;
     lane.add(&request, Cut::Whole)?;
     if kick {
@@ -144,12 +144,7 @@ pub(super) fn one(rig: &Rig<'_>, lane: &mut Lane, outcome: &mut Outcome, kick: b
     finish(rig, lane, &request, outcome)
 }
 
-pub(super) fn finish(
-    rig: &Rig<'_>,
-    lane: &mut Lane,
-    request: &Request,
-    outcome: &mut Outcome,
-) -> Checked {
+fn finish(rig: &Rig<'_>, lane: &mut Lane, request: &Request, outcome: &mut Outcome) -> Checked {
     lane.provoke(rig, std::slice::from_ref(request))?;
     for done in lane.ring.wait(rig, 1)? {
         lane.judge(rig, request, done)?;
@@ -165,7 +160,7 @@ pub(super) fn finish(
 }
 
 /// With nothing under way both sides stand at the same place.
-pub(super) fn stands_where_the_driver_does(lane: &Lane, state: QueueState) -> Checked {
+fn stands_where_the_driver_does(lane: &Lane, state: QueueState) -> Checked {
     let driver = lane.ring.half().state();
     let same = match (state, driver) {
         (QueueState::Split { avail, used }, QueueState::Split { avail: shown, .. }) => {
