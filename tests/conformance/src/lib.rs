@@ -31,6 +31,7 @@ mod bench;
 mod chapters;
 mod checked;
 mod driven;
+mod hand;
 mod lane;
 mod puppet;
 mod recorder;

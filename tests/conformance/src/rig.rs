@@ -120,6 +120,28 @@ impl<'b> Rig<'b> {
         Ok(piece)
     }
 
+    /// Fails if a byte of `before`, an [`image`](Self::image), has changed outside these pieces.
+    pub fn only_changed(&self, before: &[u8], allowed: &[Piece]) -> Checked {
+        let now = self.image();
+        let mut expected = before.to_vec();
+        for piece in allowed {
+            let at = self.offset(piece.at);
+            let range = at..(at + piece.len as usize).min(before.len());
+            if let (Some(to), Some(from)) = (expected.get_mut(range.clone()), now.get(range)) {
+                to.copy_from_slice(from);
+            }
+        }
+        let mut pairs = expected.iter().zip(&now);
+        if let Some(at) = pairs.position(|(before, now)| before != now) {
+            let (was, is) = (expected.get(at), now.get(at));
+            fail!(
+                "the byte at {:#x} was {was:02x?} and is {is:02x?}, where nothing is to be written",
+                BASE + at as u64
+            );
+        }
+        Ok(())
+    }
+
     /// Fills a piece with one byte.
     pub fn fill(&self, piece: Piece, byte: u8) {
         self.write(piece, &vec![byte; piece.len as usize]);

@@ -165,6 +165,11 @@ impl Ring {
         }
     }
 
+    /// Where its indirect tables are, if it has any.
+    pub fn tables(&self) -> Option<Piece> {
+        self.tables
+    }
+
     /// The doorbell, once it was started.
     pub fn doorbell(&self) -> &Doorbell {
         &self.doorbell

@@ -1,0 +1,189 @@
+//! What the chapters on rings have in common.
+
+use vdpa_core::{Area, Status};
+use vdpa_ring::QueueState;
+
+use crate::checked::{ensure, fail};
+use crate::hand::{Hand, Link};
+use crate::lane::{Cut, Lane, NET_HEADER, Request, Traffic};
+use crate::{Bench, Checked, Rig, Ring, Variant};
+
+/// A live device with queues of at most `size` for this traffic.
+pub(super) fn live<'b>(
+    bench: &'b Bench<'_>,
+    variant: Variant,
+    traffic: Traffic,
+    size: u16,
+) -> Checked<(Rig<'b>, Lane)> {
+    let rig = bench.open()?;
+    rig.negotiate(rig.plain(variant))?;
+    let lane = Lane::start(&rig, traffic, size)?;
+    rig.run()?;
+    Ok((rig, lane))
+}
+
+/// Runs a statement for each traffic that the device has, on a live device of its own.
+pub(super) fn each(
+    bench: &Bench<'_>,
+    variant: Variant,
+    size: u16,
+    check: impl Fn(&Rig<'_>, &mut Lane) -> Checked,
+) -> Checked {
+    for &traffic in Traffic::of(bench.device_type())? {
+        let (rig, mut lane) = live(bench, variant, traffic, size)?;
+        check(&rig, &mut lane).map_err(|stop| stop.about(format_args!("{traffic:?}")))?;
+    }
+    Ok(())
+}
+
+/// The same with split queues that begin at this index instead of 0: both sides stand there, and so does the memory.
+pub(super) fn live_at<'b>(
+    bench: &'b Bench<'_>,
+    variant: Variant,
+    traffic: Traffic,
+    size: u16,
+    index: u16,
+) -> Checked<(Rig<'b>, Lane)> {
+    let rig = bench.open()?;
+    rig.negotiate(rig.plain(variant))?;
+    let begin = |q| {
+        let state = QueueState::Split {
+            avail: index,
+            used: Some(index),
+        };
+        let most = rig
+            .device
+            .queue_limits(vdpa_core::QueueIndex::new(q))?
+            .max_size;
+        let size = size.min(most);
+        let mut ring = Ring::going_on(&rig, q, size, Some(state))?;
+        for area in [Area::Driver, Area::Device] {
+            ring.store_u16(area, vdpa_ring::layout::IDX, index);
+        }
+        ring.start(&rig, Some(state))?;
+        Ok::<_, crate::Stop>(ring)
+    };
+    let lane = match traffic {
+        Traffic::Transmit => Lane::with(traffic, begin(1)?, Some(begin(0)?)),
+        Traffic::Receive => Lane::with(traffic, begin(0)?, Some(begin(1)?)),
+        Traffic::Disk | Traffic::Entropy => Lane::with(traffic, begin(0)?, None),
+    };
+    rig.run()?;
+    Ok((rig, lane))
+}
+
+/// What the device's own requests look like that complete by themselves.
+pub(super) fn first_traffic(bench: &Bench<'_>) -> Checked<Traffic> {
+    let all = Traffic::of(bench.device_type())?;
+    match all.first() {
+        Some(first) => Ok(*first),
+        None => fail!("a device without requests"),
+    }
+}
+
+/// Completes a transmit request that is cut like this, and sees that its frame comes back through the receive queue.
+pub(super) fn echo(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: Cut) -> Checked {
+    let Some(receive) = &mut lane.other else {
+        fail!("a network device without a receive queue");
+    };
+    let buffer = rig.alloc(2048)?;
+    receive.add(&[], &[buffer])?;
+    receive.publish();
+    let sent: Vec<u8> = request
+        .readable
+        .iter()
+        .flat_map(|piece| rig.read(*piece))
+        .collect();
+    lane.complete(rig, std::slice::from_ref(request), cut)?;
+    let Some(receive) = &mut lane.other else {
+        fail!("a network device without a receive queue");
+    };
+    for done in receive.wait(rig, 1)? {
+        let got = rig.read(buffer);
+        let header = NET_HEADER as usize;
+        let got = got.get(header..done.len as usize).unwrap_or_default();
+        let sent = sent.get(header..).unwrap_or_default();
+        ensure!(
+            got == sent,
+            "of a frame of {} bytes {} came back, or others",
+            sent.len(),
+            got.len()
+        );
+    }
+    Ok(())
+}
+
+/// Completes one request, as strictly as its traffic allows.
+pub(super) fn complete(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: Cut) -> Checked {
+    match lane.traffic {
+        Traffic::Transmit => echo(rig, lane, request, cut),
+        _ => lane.complete(rig, std::slice::from_ref(request), cut),
+    }
+}
+
+/// Gives a live device what no driver may, and holds it to surviving that: something comes back as used, or the device
+/// needs a reset and says why; nothing is written beside the request's buffers; and after a reset it works.
+///
+/// * `give`: writes to the ring, of which the driver half knows nothing
+pub(super) fn survives(
+    bench: &Bench<'_>,
+    variant: Variant,
+    what: &str,
+    give: impl FnOnce(&Rig<'_>, &Ring, &Request, &mut Hand) -> Checked,
+) -> Checked {
+    let about = |stop: crate::Stop| stop.about(what);
+    let traffic = first_traffic(bench)?;
+    let (rig, mut lane) = live(bench, variant, traffic, 16)?;
+    let request = lane.request(&rig)?;
+    let mut hand = Hand::of(&rig, &lane.ring);
+    let before = rig.image();
+    give(&rig, &lane.ring, &request, &mut hand).map_err(about)?;
+    lane.ring.kick();
+    ended(&rig, &hand).map_err(about)?;
+    let mut allowed = request.writable;
+    allowed.extend(Area::ALL.map(|area| lane.ring.area(area)));
+    rig.only_changed(&before, &allowed).map_err(about)?;
+    revive(&rig, variant, traffic).map_err(about)
+}
+
+/// Waits until something was used, or the device needs a reset and has said why.
+pub(super) fn ended(rig: &Rig<'_>, hand: &Hand) -> Checked {
+    let mut halted = false;
+    let what = "the return of what was given, or NEEDS_RESET,";
+    rig.bench().until(what, || {
+        halted = rig.status()?.contains(Status::DEVICE_NEEDS_RESET);
+        Ok(halted || hand.entry().is_some())
+    })?;
+    if halted {
+        let why = rig.needs_reset()?;
+        ensure!(!why.is_empty(), "the event of NEEDS_RESET does not say why");
+    }
+    Ok(())
+}
+
+/// Resets the device, and sees that it works.
+pub(super) fn revive(rig: &Rig<'_>, variant: Variant, traffic: Traffic) -> Checked {
+    rig.reset()?;
+    rig.negotiate(rig.plain(variant))?;
+    let mut lane = Lane::start(rig, traffic, 16)?;
+    rig.run()?;
+    lane.exchange(rig, 1, Cut::Whole)
+        .map_err(|stop| stop.about("after a reset"))
+}
+
+/// A request's buffers as descriptors.
+pub(super) fn links(request: &Request, cut: Cut) -> Vec<Link> {
+    Link::chain(&cut.apply(&request.readable), &cut.apply(&request.writable))
+}
+
+/// Looks without a pause until `seen`, then as [`until`](Bench::until) does: to see what stands in memory as soon as it
+/// can be seen.
+pub(super) fn spot(rig: &Rig<'_>, what: &str, mut seen: impl FnMut() -> Checked<bool>) -> Checked {
+    for _ in 0..2000 {
+        if seen()? {
+            return Ok(());
+        }
+        std::hint::spin_loop();
+    }
+    rig.bench().until(what, seen)
+}
