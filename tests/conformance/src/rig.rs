@@ -44,6 +44,7 @@ pub struct Rig<'b> {
 
 impl<'b> Rig<'b> {
     pub(crate) fn new(bench: &'b Bench<'b>, device: Device) -> Checked<Self> {
+        // Pages that nobody touches cost nothing, and a device in another process can map them.
         let (memory, window) = Region::memfd(BYTES)?.into_shared();
         let dma = device.dma(Asid::new(0))?;
         let events = device.events()?;
