@@ -219,6 +219,13 @@ impl Hand {
         placed.given.id
     }
 
+    /// The same for a chain that stands before all that was shown.
+    pub(crate) fn show_before(&mut self, placed: Placed) -> u16 {
+        let id = self.show(placed);
+        self.flight.rotate_right(1);
+        id
+    }
+
     /// Split: makes a head available, whatever it is.
     pub(crate) fn enter(&mut self, head: u16) {
         let driver = self.area(Area::Driver);

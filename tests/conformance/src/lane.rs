@@ -72,6 +72,10 @@ pub struct Lane {
     /// The transmit queue that feeds a receive queue, and the receive queue beside a transmit queue.
     pub other: Option<Ring>,
     sent: u32,
+    drains: bool,
+    /// Where what was sent is received, with the chain that each buffer is in.
+    sink: Vec<(u16, Piece)>,
+    arrived: Vec<Vec<u8>>,
 }
 
 impl Traffic {
@@ -189,6 +193,9 @@ impl Lane {
             ring: rig.queue(traffic.queue(), size)?,
             other,
             sent: 0,
+            drains: false,
+            sink: Vec::new(),
+            arrived: Vec::new(),
         })
     }
 
@@ -199,11 +206,79 @@ impl Lane {
             ring,
             other,
             sent: 0,
+            drains: false,
+            sink: Vec::new(),
+            arrived: Vec::new(),
         }
+    }
+
+    /// Has what is sent received too, once the device is live: a port that loses nothing stops a sender whose frames
+    /// nobody takes. The receive queue is then the lane's own.
+    #[must_use]
+    pub fn draining(mut self) -> Self {
+        self.drains = self.traffic == Traffic::Transmit;
+        self
+    }
+
+    /// Takes what was received, and gives the buffers back to the device. Returns the frames that came since the last
+    /// time.
+    pub fn arrivals(&mut self, rig: &Rig<'_>) -> Checked<Vec<Vec<u8>>> {
+        self.drain(rig)?;
+        Ok(std::mem::take(&mut self.arrived))
+    }
+
+    fn drain(&mut self, rig: &Rig<'_>) -> Checked {
+        /// Enough for what is under way at a time.
+        const BUFFERS: u16 = 16;
+        let live = rig.status()?.contains(vdpa_core::Status::DRIVER_OK);
+        let Some(receive) = self.other.as_mut().filter(|_| self.drains && live) else {
+            return Ok(());
+        };
+        if self.sink.is_empty() {
+            for _ in 0..BUFFERS.min(receive.size()) {
+                let buffer = rig.alloc(RECEIVE)?;
+                self.sink.push((receive.add(&[], &[buffer])?, buffer));
+            }
+        }
+        // All are taken out before the first one goes back: its chain may get the number of another.
+        let mut empty = Vec::new();
+        for done in receive.poll()? {
+            let Some(at) = self.sink.iter().position(|(id, _)| *id == done.id) else {
+                crate::checked::fail!("a chain came back that was not given: {}", done.id);
+            };
+            let (_, buffer) = self.sink.swap_remove(at);
+            let packet = rig.read(buffer);
+            let frame = packet.get(NET_HEADER as usize..done.len as usize);
+            self.arrived.push(frame.unwrap_or_default().to_vec());
+            empty.push(buffer);
+        }
+        for buffer in empty {
+            self.sink.push((receive.add(&[], &[buffer])?, buffer));
+        }
+        // What nobody asks for is not kept for ever.
+        let old = self.arrived.len().saturating_sub(64);
+        self.arrived.drain(..old);
+        receive.publish();
+        Ok(())
+    }
+
+    /// The memory that the device may write for the other queue.
+    pub fn beside(&self) -> Vec<Piece> {
+        let areas = self.other.iter().flat_map(|other| {
+            [
+                vdpa_core::Area::Descriptor,
+                vdpa_core::Area::Driver,
+                vdpa_core::Area::Device,
+            ]
+            .map(|area| other.area(area))
+        });
+        let sink = self.sink.iter().map(|(_, buffer)| *buffer);
+        areas.chain(sink).collect()
     }
 
     /// The next request, which nobody has seen yet.
     pub fn request(&mut self, rig: &Rig<'_>) -> Checked<Request> {
+        self.drain(rig)?;
         let number = self.sent;
         self.sent = self.sent.wrapping_add(1);
         Ok(match self.traffic {

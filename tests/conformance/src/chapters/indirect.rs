@@ -1,14 +1,14 @@
 //! Indirect descriptors.
 
 use super::peer::{alone, described};
-use super::ringside::{each, links, survives};
+use super::ringside::{by_hand, each, links, survives};
 use super::{indirect, split};
 use crate::checked::ensure;
 use crate::hand::{Hand, INDIRECT, Link, NEXT, WRITE, table};
-use crate::lane::{Cut, Lane, Request};
+use crate::lane::Cut;
 use crate::statement::Check::Rings;
 use crate::statement::{Entry, device, driver};
-use crate::{Bench, Checked, Rig, Variant};
+use crate::{Bench, Checked, Variant};
 
 pub(crate) const STATEMENTS: &[Entry] = &[
     device(
@@ -54,24 +54,6 @@ fn split_indirect(variant: &Variant) -> bool {
 }
 fn direct(variant: &Variant) -> bool {
     !indirect(variant)
-}
-
-/// Gives a chain that the driver half would not make, and judges the request that it stands for.
-fn by_hand(
-    rig: &Rig<'_>,
-    lane: &mut Lane,
-    hand: &mut Hand,
-    request: &Request,
-    chain: &[Link],
-) -> Checked {
-    let id = hand.give(chain);
-    lane.ring.kick();
-    lane.provoke(rig, std::slice::from_ref(request))?;
-    for done in hand.wait(rig, 1, request.room())? {
-        ensure!(done.id == id, "chain {} came back for {id}", done.id);
-        lane.judge(rig, request, done)?;
-    }
-    Ok(())
 }
 
 fn ignores_write_on_a_pointer(bench: &Bench<'_>, variant: Variant) -> Checked {
@@ -157,7 +139,10 @@ fn not_with_next(bench: &Bench<'_>, variant: Variant) -> Checked {
         let (seen, _) = described(bench, variant, size, pieces)?;
         let both = NEXT | INDIRECT;
         let bad = seen.iter().find(|seen| seen.flags & both == both);
-        ensure!(bad.is_none(), "a descriptor is indirect and goes on: {bad:?}");
+        ensure!(
+            bad.is_none(),
+            "a descriptor is indirect and goes on: {bad:?}"
+        );
     }
     let what = "an indirect descriptor that goes on";
     survives(bench, variant, what, |rig, _, request, hand| {

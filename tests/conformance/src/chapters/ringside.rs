@@ -17,7 +17,7 @@ pub(super) fn live<'b>(
 ) -> Checked<(Rig<'b>, Lane)> {
     let rig = bench.open()?;
     rig.negotiate(rig.plain(variant))?;
-    let lane = Lane::start(&rig, traffic, size)?;
+    let lane = Lane::start(&rig, traffic, size)?.draining();
     rig.run()?;
     Ok((rig, lane))
 }
@@ -69,7 +69,7 @@ pub(super) fn live_at<'b>(
         Traffic::Disk | Traffic::Entropy => Lane::with(traffic, begin(0)?, None),
     };
     rig.run()?;
-    Ok((rig, lane))
+    Ok((rig, lane.draining()))
 }
 
 /// What the device's own requests look like that complete by themselves.
@@ -82,35 +82,18 @@ pub(super) fn first_traffic(bench: &Bench<'_>) -> Checked<Traffic> {
 }
 
 /// Completes a transmit request that is cut like this, and sees that its frame comes back through the receive queue.
-pub(super) fn echo(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: Cut) -> Checked {
-    let Some(receive) = &mut lane.other else {
-        fail!("a network device without a receive queue");
-    };
-    let buffer = rig.alloc(2048)?;
-    receive.add(&[], &[buffer])?;
-    receive.publish();
-    let sent: Vec<u8> = request
-        .readable
-        .iter()
-        .flat_map(|piece| rig.read(*piece))
-        .collect();
+fn echo(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: Cut) -> Checked {
+    let packet = request.readable.iter().flat_map(|piece| rig.read(*piece));
+    let sent: Vec<u8> = packet.skip(NET_HEADER as usize).collect();
     lane.complete(rig, std::slice::from_ref(request), cut)?;
-    let Some(receive) = &mut lane.other else {
-        fail!("a network device without a receive queue");
-    };
-    for done in receive.wait(rig, 1)? {
-        let got = rig.read(buffer);
-        let header = NET_HEADER as usize;
-        let got = got.get(header..done.len as usize).unwrap_or_default();
-        let sent = sent.get(header..).unwrap_or_default();
-        ensure!(
-            got == sent,
-            "of a frame of {} bytes {} came back, or others",
-            sent.len(),
-            got.len()
-        );
-    }
-    Ok(())
+    let mut others = 0;
+    let arrived = rig.bench().until("the arrival of the frame", || {
+        let frames = lane.arrivals(rig)?;
+        let found = frames.contains(&sent);
+        others += frames.len() - usize::from(found);
+        Ok(found)
+    });
+    arrived.map_err(|stop| stop.about(format_args!("{others} other frames arrived")))
 }
 
 /// Completes one request, as strictly as its traffic allows.
@@ -119,6 +102,24 @@ pub(super) fn complete(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: C
         Traffic::Transmit => echo(rig, lane, request, cut),
         _ => lane.complete(rig, std::slice::from_ref(request), cut),
     }
+}
+
+/// Gives a chain that the driver half would not make, and judges the request that it stands for.
+pub(super) fn by_hand(
+    rig: &Rig<'_>,
+    lane: &mut Lane,
+    hand: &mut Hand,
+    request: &Request,
+    chain: &[Link],
+) -> Checked {
+    let id = hand.give(chain);
+    lane.ring.kick();
+    lane.provoke(rig, std::slice::from_ref(request))?;
+    for done in hand.wait(rig, 1, request.room())? {
+        ensure!(done.id == id, "chain {} came back for {id}", done.id);
+        lane.judge(rig, request, done)?;
+    }
+    Ok(())
 }
 
 /// Gives a live device what no driver may, and holds it to surviving that: something comes back as used, or the device
@@ -142,6 +143,7 @@ pub(super) fn survives(
     ended(&rig, &hand).map_err(about)?;
     let mut allowed = request.writable;
     allowed.extend(Area::ALL.map(|area| lane.ring.area(area)));
+    allowed.extend(lane.beside());
     rig.only_changed(&before, &allowed).map_err(about)?;
     revive(&rig, variant, traffic).map_err(about)
 }

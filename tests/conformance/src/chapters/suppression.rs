@@ -92,9 +92,9 @@ fn called(rig: &Rig<'_>, lane: &mut Lane, count: u32) -> Checked {
     let calls = lane.ring.calls();
     let idx = used_idx(lane);
     lane.exchange(rig, count, Cut::Whole)?;
-    lane.ring.called(rig, calls).map_err(|stop| {
-        stop.about(format_args!("{count} chains from used.idx {idx} on"))
-    })
+    lane.ring
+        .called(rig, calls)
+        .map_err(|stop| stop.about(format_args!("{count} chains from used.idx {idx} on")))
 }
 
 fn ignores_used_event(bench: &Bench<'_>, variant: Variant) -> Checked {
@@ -277,7 +277,8 @@ fn takes_spurious_calls(bench: &Bench<'_>, variant: Variant) -> Checked {
         let spurious = |lane: &mut Lane| {
             // The contract has a new call raised once, whatever there is to be told.
             let calls = lane.ring.calls();
-            rig.device.replace_call(lane.ring.index(), lane.ring.call())?;
+            rig.device
+                .replace_call(lane.ring.index(), lane.ring.call())?;
             lane.ring.called(rig, calls)?;
             let found = lane.ring.poll()?;
             ensure!(

@@ -64,9 +64,7 @@ fn writes_nothing_else(
     allowed.extend(request.writable.iter().copied());
     // The driver's own words, which go on with the publication.
     allowed.push(lane.ring.area(Area::Driver));
-    if let Some(other) = &lane.other {
-        allowed.extend(Area::ALL.map(|area| other.area(area)));
-    }
+    allowed.extend(lane.beside());
     let before = rig.image();
     lane.ring.publish();
     lane.provoke(rig, std::slice::from_ref(request))?;
