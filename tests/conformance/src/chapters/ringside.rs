@@ -122,6 +122,19 @@ pub(super) fn by_hand(
     Ok(())
 }
 
+/// A device gets along with a driver that kicks only where it asks for it, whether it finds it asleep or at work.
+pub(super) fn works_with_the_kicks_asked_for(bench: &Bench<'_>, variant: Variant) -> Checked {
+    each(bench, variant, 16, |rig, lane| {
+        for round in 0..6 {
+            lane.exchange(rig, 1 + round % 3, Cut::Whole)?;
+            if round == 1 {
+                rig.bench().quiet();
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Gives a live device what no driver may, and holds it to surviving that: something comes back as used, or the device
 /// needs a reset and says why; nothing is written beside the request's buffers; and after a reset it works.
 ///

@@ -4,7 +4,7 @@ use vdpa_core::Area;
 use vdpa_ring::layout;
 
 use super::peer::alone;
-use super::ringside::{each, live_at};
+use super::ringside::{each, live_at, works_with_the_kicks_asked_for};
 use super::{any, split};
 use crate::checked::ensure;
 use crate::lane::{Cut, Lane, Traffic};
@@ -349,5 +349,5 @@ fn kicks_where_asked(bench: &Bench<'_>, variant: Variant) -> Checked {
         );
         idx = idx.wrapping_add(chains);
     }
-    Ok(())
+    works_with_the_kicks_asked_for(bench, variant)
 }

@@ -1,5 +1,100 @@
 //! Wrong about order of use.
 
-use crate::Mutant;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-pub const MUTANTS: &[Mutant] = &[];
+use vdpa_core::Area;
+use vdpa_ring::Used;
+
+use crate::Mutant;
+use crate::shadow::{Cell, Chain, Memory, Twist, shadow};
+
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "uses what was given together from the last one on",
+        caught_by: 110,
+        spec: "sim:rng",
+        wrap: |inner| shadow(inner, LastFirst),
+    },
+    Mutant {
+        name: "gives the second chain back with the first one's length",
+        caught_by: 110,
+        spec: "sim:net",
+        wrap: |inner| shadow(inner, SwapsTwo),
+    },
+    Mutant {
+        name: "puts a batch's entry where its last chain belongs",
+        caught_by: 111,
+        spec: "sim:rng",
+        wrap: |inner| shadow(inner, LastPlace::default()),
+    },
+    Mutant {
+        name: "stands for a batch of buffers that are not full",
+        caught_by: 111,
+        spec: "sim:net",
+        wrap: |inner| shadow(inner, NotFull::default()),
+    },
+];
+
+struct LastFirst;
+
+impl Twist for LastFirst {
+    fn used(&self, _: u16, used: &mut Vec<Used>) {
+        used.reverse();
+    }
+}
+
+struct SwapsTwo;
+
+impl Twist for SwapsTwo {
+    fn used(&self, _: u16, used: &mut Vec<Used>) {
+        if let [first, second, ..] = used.as_mut_slice() {
+            std::mem::swap(&mut first.token, &mut second.token);
+        }
+    }
+}
+
+/// How many are given back together, and how many cells of their entries are to come.
+#[derive(Default)]
+struct LastPlace(AtomicU32);
+
+impl Twist for LastPlace {
+    fn used(&self, _: u16, used: &mut Vec<Used>) {
+        self.0.store(2 * used.len() as u32, Ordering::SeqCst);
+    }
+    fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
+        if cell.area == Area::Device && cell.width == 4 {
+            // Two cells an entry: those of the last one alone are written.
+            if self.0.fetch_sub(1, Ordering::SeqCst) > 2 {
+                return;
+            }
+        }
+        put(cell, value);
+    }
+    fn written(&self, _: &Chain, _: &mut Vec<u8>, _: &mut u32, _: &Memory<'_>) {}
+}
+
+/// The cells of the batch's first entry, where the last one's words go instead of their own place.
+#[derive(Default)]
+struct NotFull {
+    left: AtomicU32,
+    first: Mutex<Option<u32>>,
+}
+
+impl Twist for NotFull {
+    fn used(&self, _: u16, used: &mut Vec<Used>) {
+        self.left.store(2 * used.len() as u32, Ordering::SeqCst);
+        *self.first.lock().unwrap() = None;
+    }
+    fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
+        if cell.area != Area::Device || cell.width != 4 {
+            return put(cell, value);
+        }
+        let mut first = self.first.lock().unwrap();
+        let first = *first.get_or_insert(cell.at);
+        if self.left.fetch_sub(1, Ordering::SeqCst) <= 2 {
+            let at = first + if cell.at % 8 == 0 { 4 } else { 0 };
+            put(Cell { at, ..cell }, value);
+        }
+    }
+}
