@@ -21,6 +21,7 @@ pub(crate) mod status;
 pub(crate) mod suppression;
 pub(crate) mod suspend;
 pub(crate) mod vdpa;
+mod witness;
 
 /// Why statements are skipped that look at virtio-pci registers.
 pub(crate) const REGISTERS: &str = "needs register-level access";

@@ -1,12 +1,12 @@
 //! The driver half on its own, with a device beside it that is no more than the statements need: it looks at what is
-//! shown, gives it back, and asks for kicks or for silence. And what is asked of the driver half of either format.
+//! shown, gives it back, and asks for kicks. And what is asked of the driver half of either format.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{Ordering, fence};
 
 use vdpa_core::Area;
 use vdpa_ring::{Pos, layout};
 
+use super::witness::{Side, orders};
 use crate::checked::{ensure, fail};
 use crate::hand::{AVAIL, Hand, INDIRECT, NEXT, USED, WRITE};
 use crate::{Bench, Checked, Piece, Rig, Ring, Variant};
@@ -173,35 +173,6 @@ impl Peer {
         device.store_u16(layout::IDX, self.used.wrapping_add(1));
     }
 
-    /// Asks for silence.
-    pub(super) fn silence(&self) {
-        let device = self.hand.area(Area::Device);
-        match (self.variant.is_packed(), self.variant.event_idx) {
-            (true, _) => device.store_u16(layout::EVENT_MODE, 1),
-            (false, true) => {
-                let far = self.avail.wrapping_sub(1);
-                device.store_u16(layout::avail_event(self.size), far);
-            }
-            (false, false) => device.store_u16(layout::FLAGS, 1),
-        }
-        fence(Ordering::SeqCst);
-    }
-
-    /// Asks for a kick with the next chain.
-    pub(super) fn want(&self) {
-        let device = self.hand.area(Area::Device);
-        match (self.variant.is_packed(), self.variant.event_idx) {
-            (true, true) => {
-                device.store_u16(layout::EVENT_POS, self.avail_pos.bits());
-                device.store_u16(layout::EVENT_MODE, 2);
-            }
-            (true, false) => device.store_u16(layout::EVENT_MODE, 0),
-            (false, true) => device.store_u16(layout::avail_event(self.size), self.avail),
-            (false, false) => device.store_u16(layout::FLAGS, 0),
-        }
-        fence(Ordering::SeqCst);
-    }
-
     /// Packed: the device's event suppression structure.
     pub(super) fn set_event(&self, mode: u16, at: u16) {
         self.set_device_word(layout::EVENT_POS, at);
@@ -234,6 +205,7 @@ impl Peer {
 /// As soon as a chain is shown, all of it is there: its entry, its descriptors, and what is in its buffers
 /// (virtio 1.4 §2.7.13.3.1, §2.8.17 and §2.8.21).
 pub(super) fn shows_what_is_complete(bench: &Bench<'_>, variant: Variant) -> Checked {
+    orders(variant, Side::Before)?;
     let rounds = bench.times(300, 50);
     let plain = Variant {
         indirect: false,
@@ -293,86 +265,6 @@ pub(super) fn shows_what_is_complete(bench: &Bench<'_>, variant: Variant) -> Che
     });
     match looked {
         Ok(looked) => looked.and(driven),
-        Err(_) => fail!("the side that looks has ended by a panic"),
-    }
-}
-
-/// Waits for the other side to come to this round.
-fn meet(bench: &Bench<'_>, mine: &AtomicU32, other: &AtomicU32, round: u32) -> Checked {
-    mine.store(round, Ordering::SeqCst);
-    for _ in 0..10_000 {
-        if other.load(Ordering::SeqCst) >= round {
-            return Ok(());
-        }
-        std::hint::spin_loop();
-    }
-    bench.until("the other side", || {
-        Ok(other.load(Ordering::SeqCst) >= round)
-    })
-}
-
-/// Where the driver shows a chain while the device asks for a kick and looks once more, one of the two sees the other
-/// (virtio 1.4 §2.7.13.4.1, §2.8.21).
-pub(super) fn loses_no_kick(bench: &Bench<'_>, variant: Variant) -> Checked {
-    const LONGEST: Duration = Duration::from_millis(8);
-    let rounds = bench.times(200, 20);
-    let (rig, mut ring, mut peer) = alone(bench, variant, 8)?;
-    let buffer = rig.alloc(64)?;
-    let (driver, device, last) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(rounds));
-    let saw = AtomicU32::new(0);
-    let (driver, device, last, saw) = (&driver, &device, &last, &saw);
-    let (driven, looked) = std::thread::scope(|threads| {
-        let looking = threads.spawn(move || {
-            let mut step = 0;
-            for round in 1..=rounds {
-                peer.silence();
-                step += 1;
-                meet(bench, device, driver, step)?;
-                if round > last.load(Ordering::SeqCst) {
-                    return Ok(());
-                }
-                peer.want();
-                let found = peer.is_shown();
-                saw.store(found.into(), Ordering::SeqCst);
-                step += 1;
-                meet(bench, device, driver, step)?;
-                peer.give_back(0);
-            }
-            Ok(())
-        });
-        let mut drive = || {
-            let begun = Instant::now();
-            let mut step = 0;
-            for round in 1..=rounds {
-                ring.add(&[buffer], &[])?;
-                if round > 1 && begun.elapsed() > LONGEST {
-                    last.store(round - 1, Ordering::SeqCst);
-                }
-                step += 1;
-                meet(bench, driver, device, step)?;
-                if round > last.load(Ordering::SeqCst) {
-                    return Ok(());
-                }
-                let kick = ring.publish_silently();
-                step += 1;
-                meet(bench, driver, device, step)?;
-                ensure!(
-                    kick || saw.load(Ordering::SeqCst) == 1,
-                    "round {round}: the device did not see the chain when it asked for a kick, and the driver makes none"
-                );
-                let mut back = 0;
-                bench.until("the return of a chain", || {
-                    back += ring.poll()?.len();
-                    Ok(back > 0)
-                })?;
-            }
-            Ok(())
-        };
-        let driven: Checked = drive();
-        (driven, looking.join())
-    });
-    match looked {
-        Ok(looked) => driven.and(looked),
         Err(_) => fail!("the side that looks has ended by a panic"),
     }
 }

@@ -7,7 +7,7 @@ use vdpa_core::Area;
 use vdpa_ring::Used;
 
 use crate::Mutant;
-use crate::shadow::{Cell, Chain, Memory, Twist, shadow};
+use crate::shadow::{Cell, Twist, shadow};
 
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -71,7 +71,6 @@ impl Twist for LastPlace {
         }
         put(cell, value);
     }
-    fn written(&self, _: &Chain, _: &mut Vec<u8>, _: &mut u32, _: &Memory<'_>) {}
 }
 
 /// The cells of the batch's first entry, where the last one's words go instead of their own place.
@@ -93,7 +92,7 @@ impl Twist for NotFull {
         let mut first = self.first.lock().unwrap();
         let first = *first.get_or_insert(cell.at);
         if self.left.fetch_sub(1, Ordering::SeqCst) <= 2 {
-            let at = first + if cell.at % 8 == 0 { 4 } else { 0 };
+            let at = first + if cell.at.is_multiple_of(8) { 4 } else { 0 };
             put(Cell { at, ..cell }, value);
         }
     }

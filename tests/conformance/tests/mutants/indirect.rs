@@ -7,7 +7,7 @@ use vdpa_core::Area;
 use crate::Mutant;
 use crate::bend::bent;
 use crate::shadow::{Cell, Twist, shadow};
-use crate::split::{Hushes, Spills, StaysBroken, Wordless};
+use crate::dying::{Hushes, Spills, StaysBroken, Wordless};
 
 const NEXT: u64 = 1;
 const WRITE: u64 = 2;

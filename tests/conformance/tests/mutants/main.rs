@@ -14,6 +14,7 @@
 )]
 
 mod bend;
+mod dying;
 mod hand;
 mod shadow;
 

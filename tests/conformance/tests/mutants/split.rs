@@ -9,7 +9,8 @@ use vdpa_mem::Iova;
 use vdpa_ring::Used;
 
 use crate::Mutant;
-use crate::bend::{Bend, bent};
+use crate::bend::bent;
+use crate::dying::{Hushes, Spills, StaysBroken, Wordless};
 use crate::shadow::{Cell, Chain, Memory, Twist, shadow};
 
 pub const MUTANTS: &[Mutant] = &[
@@ -140,6 +141,12 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, Spills::default()),
     },
     Mutant {
+        name: "sleeps while used.flags is 1",
+        caught_by: 76,
+        spec: "sim:blk",
+        wrap: |inner| shadow(inner, SleepsByFlags),
+    },
+    Mutant {
         name: "stops with used.idx at 65535",
         caught_by: 77,
         spec: "sim:rng",
@@ -261,7 +268,7 @@ impl Twist for MarksDescriptors {
 
 /// A cell of a used entry's length.
 fn is_len(cell: Cell) -> bool {
-    cell.area == Area::Device && cell.width == 4 && cell.at % 8 == 0
+    cell.area == Area::Device && cell.width == 4 && cell.at.is_multiple_of(8)
 }
 
 /// The index of the used ring.
@@ -340,85 +347,6 @@ impl Twist for LeavesTheFirst {
     }
 }
 
-/// Needs a reset for this reason, and does not say so.
-pub struct Hushes {
-    reason: &'static str,
-    hidden: AtomicBool,
-}
-
-impl Hushes {
-    pub fn about(reason: &'static str) -> Self {
-        Self {
-            reason,
-            hidden: AtomicBool::new(false),
-        }
-    }
-}
-
-impl Bend for Hushes {
-    fn event(&self, event: Event, raise: &dyn Fn(Event)) {
-        match &event {
-            Event::NeedsReset { why, .. } if why.contains(self.reason) => {
-                self.hidden.store(true, Ordering::SeqCst);
-            }
-            _ => raise(event),
-        }
-    }
-    fn status(&self, inner: &dyn VdpaDevice) -> Result<Status> {
-        let status = inner.status()?;
-        if status.contains(Status::DEVICE_NEEDS_RESET) && !self.hidden.load(Ordering::SeqCst) {
-            // The event comes, if it is not hidden too.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        match self.hidden.load(Ordering::SeqCst) {
-            true => Ok(status - Status::DEVICE_NEEDS_RESET),
-            false => Ok(status),
-        }
-    }
-}
-
-/// Needs a reset for this reason, and its event says nothing about it.
-pub struct Wordless(pub &'static str);
-
-impl Bend for Wordless {
-    fn event(&self, event: Event, raise: &dyn Fn(Event)) {
-        match event {
-            Event::NeedsReset { why, queue } if why.contains(self.0) => {
-                let why = String::new();
-                raise(Event::NeedsReset { queue, why });
-            }
-            event => raise(event),
-        }
-    }
-}
-
-/// Starts queues that nobody can kick, once it was given something bad.
-#[derive(Default)]
-pub struct StaysBroken(AtomicBool);
-
-impl Bend for StaysBroken {
-    fn event(&self, event: Event, raise: &dyn Fn(Event)) {
-        if matches!(event, Event::NeedsReset { .. } | Event::Fault { .. }) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-        raise(event);
-    }
-    fn start_queue(
-        &self,
-        inner: &dyn VdpaDevice,
-        q: QueueIndex,
-        c: &QueueConfig,
-        kick: Kick,
-        call: Call,
-    ) -> Result<Doorbell> {
-        let bell = inner.start_queue(q, c, kick, call)?;
-        match self.0.load(Ordering::SeqCst) {
-            true => Ok(Doorbell::from_fn(|_| {})),
-            false => Ok(bell),
-        }
-    }
-}
-
 /// The largest index that was seen.
 #[derive(Default)]
 struct OnlyForward(AtomicU64);
@@ -432,37 +360,14 @@ impl Twist for OnlyForward {
     }
 }
 
-/// Writes in front of the descriptor table when it needs a reset.
-#[derive(Default)]
-pub struct Spills {
-    spaces: Mutex<Vec<vdpa_mem::AddressSpace>>,
-}
+struct SleepsByFlags;
 
-impl Bend for Spills {
-    fn attached(&self, host: &Host) {
-        *self.spaces.lock().unwrap() = host.spaces.to_vec();
-    }
-    fn event(&self, event: Event, raise: &dyn Fn(Event)) {
-        if let Event::NeedsReset { .. } = event {
-            for space in &*self.spaces.lock().unwrap() {
-                for mapping in space.mappings() {
-                    let mut reader = space.reader();
-                    let section = reader.enter();
-                    // Between the areas of the first queue, where nothing is.
-                    let at = mapping.iova.first().get() + 16 * 16 + 8;
-                    let found = section.translate(
-                        Iova::new(at),
-                        4,
-                        vdpa_mem::Access::DeviceWrites,
-                        &mut vdpa_mem::Hint::default(),
-                    );
-                    if let Ok(bytes) = found {
-                        bytes.write(0, &[0x77; 4]);
-                    }
-                }
-            }
+impl Twist for SleepsByFlags {
+    fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
+        match cell.area == Area::Device && cell.width == 2 && cell.at == 0 {
+            true => put(cell, 1),
+            false => put(cell, value),
         }
-        raise(event);
     }
 }
 

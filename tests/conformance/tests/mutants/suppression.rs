@@ -272,8 +272,8 @@ impl Twist for FlagsWithEvents {
     }
 }
 
-fn listened(bell: Doorbell, mut on: impl FnMut(u32) -> bool + Send + 'static) -> Doorbell {
-    let on = Mutex::new(move |count| on(count));
+fn listened(bell: Doorbell, on: impl FnMut(u32) -> bool + Send + 'static) -> Doorbell {
+    let on = Mutex::new(on);
     let count = AtomicU32::new(0);
     Doorbell::from_fn(move |value| {
         let count = count.fetch_add(1, Ordering::SeqCst);

@@ -4,11 +4,12 @@ use vdpa_core::{Area, Status};
 use vdpa_mem::Iova;
 use vdpa_ring::layout;
 
-use super::super::peer::{alone, described, loses_no_kick, shows_what_is_complete};
+use super::super::peer::{alone, described, shows_what_is_complete};
 use super::super::ringside::{
     by_hand, each, ended, first_traffic, links, live, revive, survives,
     works_with_the_kicks_asked_for,
 };
+use super::super::witness::{Side, orders};
 use crate::checked::{ensure, fail};
 use crate::hand::{AVAIL, Hand, INDIRECT, Link, NEXT, USED, WRITE, table};
 use crate::lane::Cut;
@@ -243,6 +244,7 @@ pub(super) fn looks_after_showing(bench: &Bench<'_>, variant: Variant) -> Checke
         kicks(&|| peer.set_event(2, 4), false, "enabled a lap on")?;
         kicks(&|| peer.set_event(2, lap | 5), true, "enabled at slot 5")?;
     }
-    loses_no_kick(bench, variant)?;
+    orders(variant, Side::Before)?;
+    orders(variant, Side::After)?;
     works_with_the_kicks_asked_for(bench, variant)
 }

@@ -4,8 +4,9 @@ use vdpa_core::Area;
 use vdpa_mem::Iova;
 use vdpa_ring::layout;
 
-use super::super::peer::{alone, described, loses_no_kick, shows_what_is_complete};
-use super::super::ringside::{each, links, survives};
+use super::super::peer::{alone, described, shows_what_is_complete};
+use super::super::ringside::{each, links, survives, works_with_the_kicks_asked_for};
+use super::super::witness::{Side, orders};
 use crate::checked::ensure;
 use crate::hand::{Link, NEXT, WRITE, table};
 use crate::lane::Cut;
@@ -184,5 +185,6 @@ pub(super) fn shows_idx_last(bench: &Bench<'_>, variant: Variant) -> Checked {
 }
 
 pub(super) fn looks_after_showing(bench: &Bench<'_>, variant: Variant) -> Checked {
-    loses_no_kick(bench, variant)
+    orders(variant, Side::After)?;
+    works_with_the_kicks_asked_for(bench, variant)
 }

@@ -1,4 +1,4 @@
-//! Wrong about packed rings.
+//! What they do.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,233 +9,12 @@ use vdpa_core::*;
 use vdpa_mem::Iova;
 use vdpa_ring::{Used, layout};
 
-use crate::Mutant;
-use crate::bend::{Bend, bent};
-use crate::shadow::{Cell, Chain, Memory, Twist, shadow};
-use crate::split::{Hushes, Spills, StaysBroken, Wordless};
+use crate::bend::Bend;
+use crate::shadow::{Cell, Chain, Memory, Twist};
 
 const NEXT: u64 = 1 << 48;
 const AVAIL: u64 = 1 << 55;
 const USED: u64 = 1 << 63;
-
-pub const MUTANTS: &[Mutant] = &[
-    Mutant {
-        name: "begins with a wrap counter of 0",
-        caught_by: 93,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, BeginsWithZero),
-    },
-    Mutant {
-        name: "does not flip its wrap counter",
-        caught_by: 93,
-        spec: "sim:blk",
-        wrap: |inner| shadow(inner, NeverFlips),
-    },
-    Mutant {
-        name: "sends two frames in the wrong order",
-        caught_by: 94,
-        spec: "sim:net",
-        wrap: |inner| shadow(inner, SwapsPairs::default()),
-    },
-    Mutant {
-        name: "passes over what is not available",
-        caught_by: 94,
-        spec: "sim:rng",
-        wrap: |inner| bent(inner, PassesOver::default()),
-    },
-    Mutant {
-        name: "leaves a slot out between used descriptors",
-        caught_by: 95,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, LeavesGaps),
-    },
-    Mutant {
-        name: "names the first chain for every one",
-        caught_by: 95,
-        spec: "sim:blk",
-        wrap: |inner| shadow(inner, NamesTheFirst),
-    },
-    Mutant {
-        name: "takes used descriptors for available ones",
-        caught_by: 96,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, TakesUsed),
-    },
-    Mutant {
-        name: "uses an empty ring's first slot when it is kicked",
-        caught_by: 96,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, UsesNothing::default()),
-    },
-    Mutant {
-        name: "sets the length behind USED",
-        caught_by: 97,
-        spec: "sim:blk",
-        wrap: |inner| shadow(inner, LenAfterUsed),
-    },
-    Mutant {
-        name: "writes over the used descriptor before the last",
-        caught_by: 97,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, Rewrites::default()),
-    },
-    Mutant {
-        name: "clears readable buffers once they are used",
-        caught_by: 98,
-        spec: "sim:blk",
-        wrap: |inner| shadow(inner, ClearsReadable::default()),
-    },
-    Mutant {
-        name: "counts tables that it has read, in them",
-        caught_by: 98,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, CountsInTables),
-    },
-    Mutant {
-        name: "fills a list's buffers from the last one on",
-        caught_by: 99,
-        spec: "sim:net",
-        wrap: |inner| shadow(inner, FillsBackwards),
-    },
-    Mutant {
-        name: "reads a list's buffers from the last one on",
-        caught_by: 99,
-        spec: "sim:net",
-        wrap: |inner| shadow(inner, ReadsBackwards),
-    },
-    Mutant {
-        name: "marks a list's second descriptor used too",
-        caught_by: 100,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, MarksTheSecond::default()),
-    },
-    Mutant {
-        name: "gives a list back by its first descriptor's id",
-        caught_by: 100,
-        spec: "sim:blk",
-        wrap: |inner| shadow(inner, FirstId::default()),
-    },
-    Mutant {
-        name: "marks a packet's first buffer used first",
-        caught_by: 101,
-        spec: "sim:net",
-        wrap: |inner| shadow(inner, FirstBufferFirst::default()),
-    },
-    Mutant {
-        name: "calls with events disabled",
-        caught_by: 102,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, Mode { of: 1, taken: 0 }),
-    },
-    Mutant {
-        name: "takes events at a descriptor for disabled ones",
-        caught_by: 102,
-        spec: "sim:blk",
-        wrap: |inner| shadow(inner, Mode { of: 2, taken: 1 }),
-    },
-    Mutant {
-        name: "takes events at a descriptor for enabled ones",
-        caught_by: 102,
-        spec: "sim:net",
-        wrap: |inner| shadow(inner, Mode { of: 2, taken: 0 }),
-    },
-    Mutant {
-        name: "takes enabled events for disabled ones",
-        caught_by: 102,
-        spec: "sim:net",
-        wrap: |inner| shadow(inner, Mode { of: 0, taken: 1 }),
-    },
-    Mutant {
-        name: "takes an event's wrap counter the wrong way round",
-        caught_by: 102,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, WrongLap),
-    },
-    Mutant {
-        name: "dies silently of a list that goes round the ring",
-        caught_by: 103,
-        spec: "sim:rng",
-        wrap: |inner| bent(inner, Hushes::about("more than")),
-    },
-    Mutant {
-        name: "writes where nobody asked it after a list that goes round the ring",
-        caught_by: 103,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, Spills::default()),
-    },
-    Mutant {
-        name: "uses a list of which half is available",
-        caught_by: 104,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, TakesHalf::default()),
-    },
-    Mutant {
-        name: "dies silently of a list of which half is available",
-        caught_by: 104,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, Hushes::about("is not available")),
-    },
-    Mutant {
-        name: "heeds reserved flags in a table",
-        caught_by: 105,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, HeedsReserved),
-    },
-    Mutant {
-        name: "dies silently of a packed table in a table",
-        caught_by: 105,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, Hushes::about("of its table is indirect")),
-    },
-    Mutant {
-        name: "dies silently of a table in a list",
-        caught_by: 106,
-        spec: "sim:rng",
-        wrap: |inner| bent(inner, Hushes::about("indirect inside a list")),
-    },
-    Mutant {
-        name: "gives no reason for NEEDS_RESET after a table with a list behind it",
-        caught_by: 106,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, Wordless("is indirect and goes on")),
-    },
-    Mutant {
-        name: "keeps a chain whose buffer is nowhere",
-        caught_by: 107,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, KeepsEmpty),
-    },
-    Mutant {
-        name: "is of no use any more after a descriptor that changed",
-        caught_by: 107,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, StaysBroken::default()),
-    },
-    Mutant {
-        name: "asks for silence and goes to sleep, packed",
-        caught_by: 108,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, SleepsDisabled),
-    },
-    Mutant {
-        name: "refuses sizes that are no power of two",
-        caught_by: 109,
-        spec: "sim:rng",
-        wrap: |inner| bent(inner, PowersOfTwo),
-    },
-    Mutant {
-        name: "rounds an odd size up",
-        caught_by: 109,
-        spec: "sim:blk",
-        wrap: |inner| bent(inner, RoundsUp),
-    },
-    Mutant {
-        name: "counts the laps of a ring of seven by eight",
-        caught_by: 109,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, EightLaps::default()),
-    },
-];
 
 /// Whether this is a packed descriptor's meta word.
 fn is_meta(cell: Cell) -> bool {
@@ -250,7 +29,7 @@ fn on(cell: Cell, slots: i32) -> Cell {
     }
 }
 
-struct BeginsWithZero;
+pub struct BeginsWithZero;
 
 impl Twist for BeginsWithZero {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
@@ -261,7 +40,7 @@ impl Twist for BeginsWithZero {
     }
 }
 
-struct NeverFlips;
+pub struct NeverFlips;
 
 impl Twist for NeverFlips {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
@@ -274,7 +53,7 @@ impl Twist for NeverFlips {
 
 /// The frame that was held back.
 #[derive(Default)]
-struct SwapsPairs(Mutex<Option<Vec<u8>>>);
+pub struct SwapsPairs(Mutex<Option<Vec<u8>>>);
 
 impl Twist for SwapsPairs {
     fn taken(&self, chain: &Chain, readable: &mut Vec<u8>, memory: &Memory<'_>) {
@@ -330,7 +109,7 @@ fn kicked(bell: Doorbell, on: impl Fn() + Send + Sync + 'static) -> Doorbell {
 }
 
 #[derive(Default)]
-struct PassesOver(std::sync::Arc<Reach>);
+pub struct PassesOver(std::sync::Arc<Reach>);
 
 impl Bend for PassesOver {
     fn attached(&self, host: &Host) {
@@ -361,7 +140,7 @@ impl Bend for PassesOver {
     }
 }
 
-struct LeavesGaps;
+pub struct LeavesGaps;
 
 impl Twist for LeavesGaps {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
@@ -372,7 +151,7 @@ impl Twist for LeavesGaps {
     }
 }
 
-struct NamesTheFirst;
+pub struct NamesTheFirst;
 
 impl Twist for NamesTheFirst {
     fn used(&self, _: u16, used: &mut Vec<Used>) {
@@ -382,7 +161,7 @@ impl Twist for NamesTheFirst {
     }
 }
 
-struct TakesUsed;
+pub struct TakesUsed;
 
 impl Twist for TakesUsed {
     fn load(&self, cell: Cell, value: u64) -> u64 {
@@ -394,7 +173,7 @@ impl Twist for TakesUsed {
 }
 
 #[derive(Default)]
-struct UsesNothing(std::sync::Arc<Reach>);
+pub struct UsesNothing(std::sync::Arc<Reach>);
 
 impl Bend for UsesNothing {
     fn attached(&self, host: &Host) {
@@ -417,7 +196,7 @@ impl Bend for UsesNothing {
     }
 }
 
-struct LenAfterUsed;
+pub struct LenAfterUsed;
 
 impl Twist for LenAfterUsed {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
@@ -431,7 +210,7 @@ impl Twist for LenAfterUsed {
 
 /// The used descriptor before.
 #[derive(Default)]
-struct Rewrites(Mutex<Option<(Cell, u64)>>);
+pub struct Rewrites(Mutex<Option<(Cell, u64)>>);
 
 impl Twist for Rewrites {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
@@ -446,7 +225,7 @@ impl Twist for Rewrites {
 
 /// What was read.
 #[derive(Default)]
-struct ClearsReadable(Mutex<Vec<vdpa_ring::Segment>>);
+pub struct ClearsReadable(Mutex<Vec<vdpa_ring::Segment>>);
 
 impl Twist for ClearsReadable {
     fn taken(&self, chain: &Chain, _: &mut Vec<u8>, _: &Memory<'_>) {
@@ -468,7 +247,7 @@ fn table(chain: &Chain, memory: &Memory<'_>) -> Option<(u64, u32)> {
     is_table.then(|| (word(0), word(8) as u32))
 }
 
-struct CountsInTables;
+pub struct CountsInTables;
 
 impl Twist for CountsInTables {
     fn taken(&self, chain: &Chain, _: &mut Vec<u8>, memory: &Memory<'_>) {
@@ -493,17 +272,16 @@ fn backwards(bytes: &[u8], segments: &[vdpa_ring::Segment]) -> Vec<u8> {
     turned
 }
 
-struct FillsBackwards;
+pub struct FillsBackwards;
 
 impl Twist for FillsBackwards {
-    fn written(&self, chain: &Chain, bytes: &mut Vec<u8>, _: &mut u32, memory: &Memory<'_>) {
-        let _ = memory;
+    fn written(&self, chain: &Chain, bytes: &mut Vec<u8>, _: &mut u32, _: &Memory<'_>) {
         let turned: Vec<_> = chain.writable.iter().rev().copied().collect();
         *bytes = backwards(bytes, &turned);
     }
 }
 
-struct ReadsBackwards;
+pub struct ReadsBackwards;
 
 impl Twist for ReadsBackwards {
     fn taken(&self, chain: &Chain, readable: &mut Vec<u8>, _: &Memory<'_>) {
@@ -513,7 +291,7 @@ impl Twist for ReadsBackwards {
 
 /// Slots of the chains that are given back.
 #[derive(Default)]
-struct MarksTheSecond(AtomicU16);
+pub struct MarksTheSecond(AtomicU16);
 
 impl Twist for MarksTheSecond {
     fn used(&self, _: u16, used: &mut Vec<Used>) {
@@ -530,7 +308,7 @@ impl Twist for MarksTheSecond {
 
 /// The id of the first descriptor of a list, by where it stands.
 #[derive(Default)]
-struct FirstId {
+pub struct FirstId {
     listed: AtomicBool,
     ids: Mutex<BTreeMap<(u16, u32), u64>>,
 }
@@ -557,7 +335,7 @@ impl Twist for FirstId {
 
 /// How many are given back together, and those that were held.
 #[derive(Default)]
-struct FirstBufferFirst {
+pub struct FirstBufferFirst {
     left: AtomicU32,
     held: Mutex<Vec<(Cell, u64)>>,
 }
@@ -584,9 +362,9 @@ impl Twist for FirstBufferFirst {
 }
 
 /// Takes one event mode for another.
-struct Mode {
-    of: u64,
-    taken: u64,
+pub struct Mode {
+    pub of: u64,
+    pub taken: u64,
 }
 
 impl Twist for Mode {
@@ -599,7 +377,7 @@ impl Twist for Mode {
     }
 }
 
-struct WrongLap;
+pub struct WrongLap;
 
 impl Twist for WrongLap {
     fn load(&self, cell: Cell, value: u64) -> u64 {
@@ -610,7 +388,7 @@ impl Twist for WrongLap {
 
 /// The meta word that was loaded last.
 #[derive(Default)]
-struct TakesHalf(AtomicU64);
+pub struct TakesHalf(AtomicU64);
 
 impl Twist for TakesHalf {
     fn load(&self, cell: Cell, value: u64) -> u64 {
@@ -626,12 +404,9 @@ impl Twist for TakesHalf {
     }
 }
 
-struct HeedsReserved;
+pub struct HeedsReserved;
 
 impl Twist for HeedsReserved {
-    fn taken(&self, chain: &Chain, readable: &mut Vec<u8>, memory: &Memory<'_>) {
-        let _ = (chain, readable, memory);
-    }
     fn written(&self, chain: &Chain, bytes: &mut Vec<u8>, len: &mut u32, memory: &Memory<'_>) {
         if let Some((at, size)) = table(chain, memory) {
             let entries = memory.read(Iova::new(at), size as usize);
@@ -644,7 +419,7 @@ impl Twist for HeedsReserved {
     }
 }
 
-struct KeepsEmpty;
+pub struct KeepsEmpty;
 
 impl Twist for KeepsEmpty {
     fn used(&self, _: u16, used: &mut Vec<Used>) {
@@ -652,7 +427,7 @@ impl Twist for KeepsEmpty {
     }
 }
 
-struct SleepsDisabled;
+pub struct SleepsDisabled;
 
 impl Twist for SleepsDisabled {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
@@ -663,7 +438,7 @@ impl Twist for SleepsDisabled {
     }
 }
 
-struct PowersOfTwo;
+pub struct PowersOfTwo;
 
 impl Bend for PowersOfTwo {
     fn start_queue(
@@ -685,7 +460,7 @@ impl Bend for PowersOfTwo {
     }
 }
 
-struct RoundsUp;
+pub struct RoundsUp;
 
 impl Bend for RoundsUp {
     fn start_queue(
@@ -704,7 +479,7 @@ impl Bend for RoundsUp {
 
 /// Used descriptors written, which change their flags every eight.
 #[derive(Default)]
-struct EightLaps(AtomicU32);
+pub struct EightLaps(AtomicU32);
 
 impl Twist for EightLaps {
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
