@@ -17,7 +17,7 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| shadow(inner, LastFirst),
     },
     Mutant {
-        name: "gives the second chain back with the first one's length",
+        name: "swaps the first two of what is used together",
         caught_by: 110,
         spec: "sim:net",
         wrap: |inner| shadow(inner, SwapsTwo),
@@ -73,22 +73,31 @@ impl Twist for LastPlace {
     }
 }
 
-/// The cells of the batch's first entry, where the last one's words go instead of their own place.
+/// Holds a chain of the first queue back until there are two, and has one entry stand for both.
 #[derive(Default)]
 struct NotFull {
+    held: Mutex<Vec<Used>>,
     left: AtomicU32,
     first: Mutex<Option<u32>>,
 }
 
 impl Twist for NotFull {
-    fn used(&self, _: u16, used: &mut Vec<Used>) {
+    fn used(&self, queue: u16, used: &mut Vec<Used>) {
+        if queue == 0 {
+            let mut held = self.held.lock().unwrap();
+            used.splice(..0, held.drain(..));
+            if used.len() == 1 {
+                held.append(used);
+            }
+        }
         self.left.store(2 * used.len() as u32, Ordering::SeqCst);
         *self.first.lock().unwrap() = None;
     }
     fn store(&self, cell: Cell, value: u64, put: &mut dyn FnMut(Cell, u64)) {
-        if cell.area != Area::Device || cell.width != 4 {
+        if cell.queue != 0 || cell.area != Area::Device || cell.width != 4 {
             return put(cell, value);
         }
+        // What stands for all of them goes where the first one belongs.
         let mut first = self.first.lock().unwrap();
         let first = *first.get_or_insert(cell.at);
         if self.left.fetch_sub(1, Ordering::SeqCst) <= 2 {
