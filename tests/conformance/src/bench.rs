@@ -27,6 +27,7 @@ pub struct Bench<'t> {
     patience: Duration,
     known: OnceLock<(DeviceInfo, Features, Vec<&'static str>)>,
     in_vain: AtomicU32,
+    loops: OnceLock<bool>,
 }
 
 impl<'t> Bench<'t> {
@@ -42,6 +43,7 @@ impl<'t> Bench<'t> {
             patience: selection.patience.unwrap_or(usual),
             known: OnceLock::new(),
             in_vain: AtomicU32::new(0),
+            loops: OnceLock::new(),
         }
     }
 
@@ -169,6 +171,15 @@ impl<'t> Bench<'t> {
     /// Gives what must not happen time to happen. Prefer something that has to happen after it.
     pub fn quiet(&self) {
         std::thread::sleep(QUIET);
+    }
+
+    /// Whether a network card gives back what is sent; `probe` finds it out, once for all statements.
+    pub(crate) fn loops(&self, probe: impl FnOnce() -> Checked<bool>) -> Checked<bool> {
+        if let Some(loops) = self.loops.get() {
+            return Ok(*loops);
+        }
+        let loops = probe()?;
+        Ok(*self.loops.get_or_init(|| loops))
     }
 
     fn known(&self) -> Checked<&(DeviceInfo, Features, Vec<&'static str>)> {

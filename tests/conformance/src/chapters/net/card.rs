@@ -1,0 +1,410 @@
+//! A network card with its queues: what is sent, what comes back, and commands.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use vdpa_core::bits::{self, net};
+use vdpa_core::config::NetConfig;
+use vdpa_core::{DeviceType, Features, graph};
+
+use super::packet::{Header, frame};
+use crate::checked::{ensure, fail, skip};
+use crate::lane::{Cut, NET_HEADER};
+use crate::rig::CANARY;
+use crate::{Bench, Checked, Piece, Rig, Ring, Variant};
+
+/// The address that all frames come from, by which those of others are told apart.
+pub(super) const OURS: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+
+/// Chains in a queue.
+const SIZE: u16 = 64;
+/// Bytes that HASH_REPORT adds to a header.
+const REPORT: u32 = 8;
+
+pub(super) const OK: u8 = 0;
+pub(super) const ERR: u8 = 1;
+
+/// A packet that came, with the buffers that it came in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Came {
+    pub(super) header: Header,
+    /// With HASH_REPORT: the value and what it is of.
+    pub(super) hash: (u32, u16),
+    pub(super) frame: Vec<u8>,
+    /// Of each buffer: bytes used, bytes there.
+    pub(super) buffers: Vec<(u32, u32)>,
+}
+
+/// A receive queue with its buffers.
+pub(super) struct Inlet {
+    pub(super) ring: Ring,
+    header: u32,
+    posted: Vec<(u16, Vec<Piece>, Cut)>,
+    /// Buffers that came and belong to no packet yet: what is in them, and how much there is room for.
+    pub(super) came: VecDeque<(Vec<u8>, u32)>,
+    /// How many of these came before each look at the ring.
+    pub(super) looks: Vec<usize>,
+}
+
+/// A card: its first pair, and its control queue if there is one.
+pub(super) struct Card<'b> {
+    pub(super) rig: Rig<'b>,
+    pub(super) rx: Inlet,
+    pub(super) tx: Ring,
+    pub(super) control: Option<Ring>,
+    header: u32,
+}
+
+impl Inlet {
+    pub(super) fn new(ring: Ring, header: u32) -> Self {
+        Self {
+            ring,
+            header,
+            posted: Vec::new(),
+            came: VecDeque::new(),
+            looks: Vec::new(),
+        }
+    }
+
+    /// Gives the device `count` buffers of `len` bytes.
+    pub(super) fn post(&mut self, rig: &Rig<'_>, count: usize, len: u32) -> Checked {
+        for _ in 0..count {
+            self.give(vec![rig.alloc(len)?], Cut::Whole)?;
+        }
+        self.ring.publish();
+        Ok(())
+    }
+
+    /// Adds a buffer; shown by the next `publish`.
+    pub(super) fn give(&mut self, pieces: Vec<Piece>, cut: Cut) -> Checked {
+        let id = self.ring.add(&[], &cut.apply(&pieces))?;
+        self.posted.push((id, pieces, cut));
+        Ok(())
+    }
+
+    /// Looks at the ring once. Buffers that came are given again.
+    pub(super) fn look(&mut self, rig: &Rig<'_>) -> Checked<usize> {
+        let done = self.ring.poll()?;
+        let mut again = Vec::new();
+        for done in &done {
+            let at = self.posted.iter().position(|(id, ..)| *id == done.id);
+            let Some(at) = at else {
+                fail!("a buffer came back that was not given: {}", done.id);
+            };
+            let (_, pieces, cut) = self.posted.swap_remove(at);
+            let room: u32 = pieces.iter().map(|piece| piece.len).sum();
+            ensure!(
+                done.len <= room,
+                "used.len is {} where {room} bytes are writable",
+                done.len
+            );
+            let mut bytes: Vec<u8> = pieces.iter().flat_map(|piece| rig.read(*piece)).collect();
+            bytes.truncate(done.len as usize);
+            self.came.push_back((bytes, room));
+            for piece in &pieces {
+                rig.fill(*piece, CANARY);
+            }
+            again.push((pieces, cut));
+        }
+        // Once all are known: a chain that is given takes the name of one that came.
+        for (pieces, cut) in again {
+            self.give(pieces, cut)?;
+        }
+        if !done.is_empty() {
+            self.looks.push(done.len());
+            self.ring.publish();
+        }
+        Ok(done.len())
+    }
+
+    /// The first packet of what came, if all of it is there.
+    pub(super) fn packet(&mut self) -> Checked<Option<Came>> {
+        let Some((first, _)) = self.came.front() else {
+            return Ok(None);
+        };
+        let Some(header) = Header::from_bytes(first) else {
+            fail!(
+                "a packet begins with {} bytes, fewer than its header",
+                first.len()
+            );
+        };
+        ensure!(
+            header.num_buffers > 0,
+            "num_buffers of a packet that came is 0"
+        );
+        let count = usize::from(header.num_buffers);
+        if self.came.len() < count {
+            return Ok(None);
+        }
+        let (mut bytes, mut buffers) = (Vec::new(), Vec::new());
+        for (part, room) in self.came.drain(..count) {
+            buffers.push((part.len() as u32, room));
+            bytes.extend(part);
+        }
+        let Some((head, frame)) = bytes.split_at_checked(self.header as usize) else {
+            fail!(
+                "a packet of {} bytes came, fewer than its header",
+                bytes.len()
+            );
+        };
+        let hash = match head.get(12..18) {
+            Some(&[a, b, c, d, e, f]) => {
+                (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f]))
+            }
+            _ => (0, 0),
+        };
+        Ok(Some(Came {
+            header,
+            hash,
+            frame: frame.to_vec(),
+            buffers,
+        }))
+    }
+
+    /// The first of our packets that is there by now.
+    pub(super) fn try_receive(&mut self, rig: &Rig<'_>) -> Checked<Option<Came>> {
+        self.look(rig)?;
+        while let Some(came) = self.packet()? {
+            if came.frame.get(6..12) == Some(&OURS[..]) {
+                return Ok(Some(came));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for our next packet.
+    pub(super) fn receive(&mut self, rig: &Rig<'_>) -> Checked<Came> {
+        let mut came = None;
+        let what = format!("a packet in queue {}", self.ring.index());
+        rig.bench().until(&what, || {
+            came = self.try_receive(rig)?;
+            Ok(came.is_some())
+        })?;
+        came.map_or_else(|| fail!("no packet came"), Ok)
+    }
+}
+
+impl<'b> Card<'b> {
+    /// A card that runs with what any driver can live with, and `more` of it as far as it is offered and its
+    /// dependencies are met, without any of `less`. Its receive queue has no buffers.
+    pub(super) fn open(
+        bench: &'b Bench<'b>,
+        variant: Variant,
+        more: Features,
+        less: Features,
+    ) -> Checked<Self> {
+        bench.require_type(DeviceType::Net)?;
+        let rig = bench.open()?;
+        Self::around(rig, variant, more, less)
+    }
+
+    /// The same with a device that is in reset.
+    pub(super) fn around(
+        rig: Rig<'b>,
+        variant: Variant,
+        more: Features,
+        less: Features,
+    ) -> Checked<Self> {
+        let card = Self::prepare(rig, variant, more, less)?;
+        card.rig.run()?;
+        Ok(card)
+    }
+
+    /// The same, not live yet.
+    pub(super) fn prepare(
+        rig: Rig<'b>,
+        variant: Variant,
+        more: Features,
+        less: Features,
+    ) -> Checked<Self> {
+        let wanted = (rig.plain(variant) | (more & rig.device.offered())) - less;
+        let wanted = graph::close_down(DeviceType::Net, wanted);
+        rig.negotiate(wanted)?;
+        let header = match wanted.contains(net::HASH_REPORT) {
+            true => NET_HEADER + REPORT,
+            false => NET_HEADER,
+        };
+        let control = match wanted.contains(net::CTRL_VQ) {
+            true => Some(rig.queue(2 * pairs(&rig)?, SIZE)?),
+            false => None,
+        };
+        let rx = Inlet::new(rig.queue(0, SIZE)?, header);
+        let tx = rig.queue(1, SIZE)?;
+        Ok(Self {
+            rig,
+            rx,
+            tx,
+            control,
+            header,
+        })
+    }
+
+    /// The same as [`open`](Self::open), of a card that gives back what is sent, with `count` buffers of `len` bytes.
+    pub(super) fn looping(
+        bench: &'b Bench<'b>,
+        variant: Variant,
+        [more, less]: [Features; 2],
+        count: usize,
+        len: u32,
+    ) -> Checked<Self> {
+        require_loop(bench)?;
+        let mut card = Self::open(bench, variant, more, less)?;
+        card.rx.post(&card.rig, count, len)?;
+        Ok(card)
+    }
+
+    pub(super) fn bench(&self) -> &'b Bench<'b> {
+        self.rig.bench()
+    }
+
+    /// Bytes of a packet's header.
+    pub(super) fn header(&self) -> u32 {
+        self.header
+    }
+
+    pub(super) fn has(&self, bit: vdpa_core::FeatureBit) -> bool {
+        self.rig.device.negotiated().contains(bit)
+    }
+
+    /// A packet as it is in a buffer.
+    pub(super) fn packet(&self, header: Header, frame: &[u8]) -> Vec<u8> {
+        let mut bytes = header.to_bytes();
+        bytes.resize(self.header as usize, 0);
+        bytes.extend(frame);
+        bytes
+    }
+
+    /// Sends a packet, and waits until its buffer comes back.
+    pub(super) fn send(&mut self, header: Header, frame: &[u8]) -> Checked {
+        let piece = self.rig.place(&self.packet(header, frame))?;
+        self.tx.add(&[piece], &[])?;
+        self.tx.publish();
+        self.tx.wait(&self.rig, 1)?;
+        Ok(())
+    }
+
+    /// Waits for our next packet.
+    pub(super) fn receive(&mut self) -> Checked<Came> {
+        self.rx.receive(&self.rig)
+    }
+
+    /// Sends a frame and waits for it.
+    pub(super) fn echo(&mut self, frame: &[u8]) -> Checked<Came> {
+        self.send(Header::default(), frame)?;
+        let came = self.receive()?;
+        ensure!(
+            came.frame == frame,
+            "a frame of {} bytes was sent, and another one of {} bytes came",
+            frame.len(),
+            came.frame.len()
+        );
+        Ok(came)
+    }
+
+    /// Waits for the packets of a frame that was sent, which may come in pieces, until `payload` bytes of theirs are
+    /// there. What comes must be one of the four kinds.
+    pub(super) fn parts(&mut self, payload: usize) -> Checked<Vec<Came>> {
+        let (mut parts, mut have) = (Vec::new(), 0);
+        while have < payload {
+            let came = self.receive()?;
+            let Some(found) = super::packet::dissect(&came.frame) else {
+                fail!("what came is not what was sent: {:02x?}", came.frame);
+            };
+            have += found.payload.len();
+            parts.push(came);
+        }
+        ensure!(
+            have == payload,
+            "{payload} bytes of payload were sent, and {have} came"
+        );
+        Ok(parts)
+    }
+
+    /// Sends a command, its kind and its data apart, as drivers do, and answers with all that is writable, once it was
+    /// used. What was not written is canaries.
+    pub(super) fn ask(&mut self, command: &[u8], room: u32) -> Checked<Vec<u8>> {
+        let Some(control) = &mut self.control else {
+            skip!("CTRL_VQ is not offered");
+        };
+        let (kind, data) = command.split_at(command.len().min(2));
+        let mut readable = Vec::new();
+        for part in [kind, data] {
+            if !part.is_empty() {
+                readable.push(self.rig.place(part)?);
+            }
+        }
+        let answer = self.rig.alloc(room)?;
+        let writable = if room > 0 { vec![answer] } else { Vec::new() };
+        control.add(&readable, &writable)?;
+        control.publish();
+        control.wait(&self.rig, 1)?;
+        Ok(self.rig.read(answer))
+    }
+
+    /// Sends a command, and answers with what it came back with: the last byte that is writable.
+    pub(super) fn command(&mut self, command: &[u8]) -> Checked<u8> {
+        let said = self.ask(command, 1)?;
+        Ok(said.last().copied().unwrap_or(ERR))
+    }
+
+    /// A command that has to be carried out.
+    pub(super) fn order(&mut self, what: &str, command: &[u8]) -> Checked {
+        let ack = self.command(command)?;
+        ensure!(ack == OK, "{what} came back with {ack}");
+        Ok(())
+    }
+
+    /// A command that has to be refused.
+    pub(super) fn refused(&mut self, what: &str, command: &[u8]) -> Checked {
+        let ack = self.command(command)?;
+        ensure!(ack == ERR, "{what} came back with {ack}, not with ERR");
+        Ok(())
+    }
+
+    /// Resets it, and brings it up again as `prepare` does; its queue has no buffers.
+    pub(super) fn again(self, variant: Variant, more: Features, less: Features) -> Checked<Self> {
+        self.rig.reset()?;
+        Self::around(self.rig, variant, more, less)
+    }
+}
+
+/// The configuration space, as much of it as there is.
+pub(super) fn config(rig: &Rig<'_>) -> Checked<NetConfig> {
+    let size = (rig.device.info().config_size as usize).min(NetConfig::SIZE);
+    let mut bytes = vec![0; size];
+    rig.device.read_config(0, &mut bytes)?;
+    Ok(NetConfig::from_bytes(&bytes))
+}
+
+/// How many pairs of queues there are: virtio 1.4 §5.1.2.
+pub(super) fn pairs(rig: &Rig<'_>) -> Checked<u16> {
+    let features = rig.device.negotiated();
+    match features.contains(net::MQ) || features.contains(net::RSS) {
+        true => Ok(config(rig)?.max_virtqueue_pairs()),
+        false => Ok(1),
+    }
+}
+
+/// Skips unless what is sent comes back: found out once, with a frame to everybody.
+pub(super) fn require_loop(bench: &Bench<'_>) -> Checked {
+    bench.require_type(DeviceType::Net)?;
+    if !bench.loops(|| probe(bench))? {
+        skip!("what is sent does not come back");
+    }
+    Ok(())
+}
+
+fn probe(bench: &Bench<'_>) -> Checked<bool> {
+    let none = Features::NONE.with(bits::RING_PACKED);
+    let mut card = Card::open(bench, Variant::SPLIT, Features::NONE, none)?;
+    card.rx.post(&card.rig, 8, 2048)?;
+    card.send(Header::default(), &frame(0, 60))?;
+    let (begun, most) = (Instant::now(), bench.patience() / 5);
+    while begun.elapsed() < most {
+        if card.rx.try_receive(&card.rig)?.is_some() {
+            return Ok(true);
+        }
+        std::thread::yield_now();
+    }
+    Ok(false)
+}

@@ -1,0 +1,54 @@
+//! The statements about network cards, of simulated ones with several pairs of queues, with other MTUs, with few features,
+//! and of one that gives nothing back.
+
+use std::sync::Arc;
+
+use vdpa_conformance::{Outcome, Report, Selection, Target, run};
+
+fn holds(spec: &str) -> Report {
+    let mut registry = vdpa_core::Registry::new();
+    registry.add(Arc::new(vdpa_sim::SimMgmt::new()));
+    let target = Target::named(&registry, spec).unwrap();
+    let report = run(&target, &Selection::only("146-185".parse().unwrap()));
+    println!("{report}");
+    assert_eq!(report.failed() + report.excepted(), 0, "{report}");
+    report
+}
+
+fn skipped(report: &Report, id: u16) -> Option<&str> {
+    report.rows.iter().find_map(|row| match &row.outcome {
+        Outcome::Skipped { reason } if row.statement.id == id => Some(reason.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn one_with_pairs() {
+    let report = holds("sim:net,queue_pairs=3");
+    assert_eq!(report.skipped(), 0, "{report}");
+}
+
+#[test]
+fn one_with_jumbo_frames() {
+    holds("sim:net,mtu=9000,queue_pairs=5");
+}
+
+#[test]
+fn one_with_few_features() {
+    holds("sim:net,features=VERSION_1+ACCESS_PLATFORM+MAC,queue_size=64");
+}
+
+#[test]
+fn one_that_gives_nothing_back() {
+    let report = holds("sim:net,port=null");
+    for id in [148, 155, 163, 179] {
+        assert_eq!(
+            skipped(&report, id),
+            Some("what is sent does not come back"),
+            "{report}"
+        );
+    }
+    for id in [146, 168, 181, 182, 183, 185] {
+        assert_eq!(skipped(&report, id), None, "{report}");
+    }
+}
