@@ -170,12 +170,7 @@ const TYPES: [Type; 9] = [
 ];
 
 fn entry(q: u16, types: u64) -> Vec<u8> {
-    [
-        &q.to_le_bytes()[..],
-        &[0; 6],
-        &types.to_le_bytes(),
-    ]
-    .concat()
+    [&q.to_le_bytes()[..], &[0; 6], &types.to_le_bytes()].concat()
 }
 
 /// Bytes of the header of a reply.
@@ -206,7 +201,10 @@ pub(super) fn statistics(bench: &Bench<'_>, variant: Variant) -> Checked {
     };
     ensure!(ack == OK, "STATS_QUERY came back with {ack}");
     let len = written(&said);
-    ensure!(len <= 9, "STATS_QUERY came back with {len} bytes, not with 9");
+    ensure!(
+        len <= 9,
+        "STATS_QUERY came back with {len} bytes, not with 9"
+    );
 
     let last = 2 * pairs(&card.rig)?;
     let number = |side| match side {
@@ -249,7 +247,10 @@ pub(super) fn statistics(bench: &Bench<'_>, variant: Variant) -> Checked {
         ("the last number of a queue", entry(u16::MAX, 1)),
         ("an unknown type", entry(0, 1 << 63)),
         ("a type with an unknown one", entry(0, 1 | 1 << 40)),
-        ("a transmit queue's type of a receive queue", entry(0, 1 << 16)),
+        (
+            "a transmit queue's type of a receive queue",
+            entry(0, 1 << 16),
+        ),
         ("a receive queue's type of a transmit queue", entry(1, 1)),
         ("a data queue's type of the control queue", entry(last, 1)),
     ];
@@ -282,7 +283,11 @@ pub(super) fn statistics(bench: &Bench<'_>, variant: Variant) -> Checked {
     }
     if supported & 1 << 32 != 0 {
         let said = get(&mut card, &[entry(last, 1 << 32)], ROOM)?;
-        ensure!(said.first() == Some(&OK), "the control queue's came back with {:?}", said.first());
+        ensure!(
+            said.first() == Some(&OK),
+            "the control queue's came back with {:?}",
+            said.first()
+        );
     }
     Ok(())
 }
@@ -322,20 +327,41 @@ const NONE_AT_ALL: [(&str, &[u8]); 24] = [
     ("an unknown command of CTRL_VLAN", &[2, 7, 1, 0]),
     ("an unknown command of CTRL_ANNOUNCE", &[3, 7]),
     ("an unknown command of CTRL_MQ", &[4, 77, 1, 0]),
-    ("an unknown command of CTRL_GUEST_OFFLOADS", &[5, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
-    ("an unknown command of CTRL_NOTF_COAL", &[6, 44, 0, 0, 0, 0, 0, 0, 0, 0]),
+    (
+        "an unknown command of CTRL_GUEST_OFFLOADS",
+        &[5, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+    ),
+    (
+        "an unknown command of CTRL_NOTF_COAL",
+        &[6, 44, 0, 0, 0, 0, 0, 0, 0, 0],
+    ),
     ("PROMISC without data", &[0, 0]),
     ("ALLMULTI without data", &[0, 1]),
     ("MAC_TABLE_SET without data", &[1, 0]),
     ("MAC_TABLE_SET with half a number", &[1, 0, 1, 0]),
-    ("MAC_TABLE_SET with more addresses than data", &[1, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0]),
-    ("MAC_TABLE_SET with four thousand million of them", &[1, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
-    ("MAC_TABLE_SET without its second table", &[1, 0, 0, 0, 0, 0]),
+    (
+        "MAC_TABLE_SET with more addresses than data",
+        &[1, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+    ),
+    (
+        "MAC_TABLE_SET with four thousand million of them",
+        &[1, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0],
+    ),
+    (
+        "MAC_TABLE_SET without its second table",
+        &[1, 0, 0, 0, 0, 0],
+    ),
     ("MAC_ADDR_SET with five bytes", &[1, 1, 2, 0, 0, 0, 0]),
     ("VLAN_ADD with one byte", &[2, 0, 1]),
     ("VQ_PAIRS_SET with one byte", &[4, 0, 1]),
-    ("RSS_CONFIG without a table", &[4, 1, 0, 0, 0, 0, 127, 0, 0, 0]),
-    ("HASH_CONFIG without its key", &[4, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 40]),
+    (
+        "RSS_CONFIG without a table",
+        &[4, 1, 0, 0, 0, 0, 127, 0, 0, 0],
+    ),
+    (
+        "HASH_CONFIG without its key",
+        &[4, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 40],
+    ),
     ("NOTF_COAL_RX_SET with half its data", &[6, 1, 0, 0, 0, 0]),
 ];
 
@@ -371,8 +397,14 @@ pub(super) fn no_command_comes_back_with_err(bench: &Bench<'_>, variant: Variant
         ("ALLUNI without CTRL_RX_EXTRA", &[0, 2, 1]),
         ("VLAN_ADD without CTRL_VLAN", &[2, 0, 1, 0]),
         ("VQ_PAIRS_SET without MQ", &[4, 0, 1, 0]),
-        ("GUEST_OFFLOADS_SET without its feature", &[5, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        ("NOTF_COAL_RX_SET without NOTF_COAL", &[6, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (
+            "GUEST_OFFLOADS_SET without its feature",
+            &[5, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            "NOTF_COAL_RX_SET without NOTF_COAL",
+            &[6, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
     ];
     for (what, command) in unknown {
         card.refused(what, command)?;

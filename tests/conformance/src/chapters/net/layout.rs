@@ -56,10 +56,7 @@ pub(super) fn key_and_table_have_room(bench: &Bench<'_>) -> Checked {
     ensure!(key >= 40, "rss_max_key_size is {key}");
     if offered.contains(net::RSS) {
         let table = config.rss_max_indirection_table_length();
-        ensure!(
-            table >= 128,
-            "rss_max_indirection_table_length is {table}"
-        );
+        ensure!(table >= 128, "rss_max_indirection_table_length is {table}");
     }
     Ok(())
 }

@@ -262,7 +262,11 @@ pub(super) fn queues_in_reset_stall_nothing(bench: &Bench<'_>, variant: Variant)
                 .map_err(|e| e.about(format!("with {} receive queues reset", pair + 1)))?;
         }
         while let Some((into, _)) = all.look()? {
-            ensure!(into > pair, "a packet came in queue {}, which is reset", 2 * into);
+            ensure!(
+                into > pair,
+                "a packet came in queue {}, which is reset",
+                2 * into
+            );
         }
     }
     // They come up again, and packets come again.
@@ -332,7 +336,13 @@ fn key() -> Vec<u8> {
 }
 
 fn hash_config(types: HashTypes) -> Vec<u8> {
-    [&HASH_CONFIG[..], &types.bits().to_le_bytes(), &[0; 8], &key()].concat()
+    [
+        &HASH_CONFIG[..],
+        &types.bits().to_le_bytes(),
+        &[0; 8],
+        &key(),
+    ]
+    .concat()
 }
 
 fn rss_config(types: HashTypes, unclassified: u16, table: &[u16], transmit: u16) -> Vec<u8> {
@@ -395,7 +405,9 @@ pub(super) fn hashing_can_be_set(bench: &Bench<'_>, variant: Variant) -> Checked
         let pairs = all.len();
         for (round, types) in (0..).zip(sets(&all)?) {
             for entries in [128_u16, 1, 2] {
-                let table: Vec<u16> = (0..entries).map(|at| (at / 2 + at + round) % pairs).collect();
+                let table: Vec<u16> = (0..entries)
+                    .map(|at| (at / 2 + at + round) % pairs)
+                    .collect();
                 let unclassified = round % pairs;
                 let command = rss_config(types, unclassified, &table, pairs);
                 all.card.order("RSS_CONFIG", &command)?;
@@ -430,7 +442,8 @@ pub(super) fn wrong_numbers_of_pairs(bench: &Bench<'_>, variant: Variant) -> Che
     all.set(pairs)?;
     for wrong in [0, most.saturating_add(1), 0x8001, u16::MAX] {
         let command = [PAIRS_SET, wrong.to_le_bytes()].concat();
-        all.card.refused(&format!("VQ_PAIRS_SET {wrong}"), &command)?;
+        all.card
+            .refused(&format!("VQ_PAIRS_SET {wrong}"), &command)?;
         if loops {
             within(&all.flows(8, pairs)?, pairs, "after a refusal")?;
         }
@@ -461,10 +474,17 @@ pub(super) fn wrong_tables(bench: &Bench<'_>, variant: Variant) -> Checked {
     let mut wrong = vec![
         ("3 entries", rss_config(types, 0, &[0; 3], 1)),
         ("6 entries", rss_config(types, 0, &[0; 6], 1)),
-        ("a queue that is not there", rss_config(types, 0, &[0, most], 1)),
-        ("an unclassified queue that is not there", rss_config(types, most, &[0, 0], 1)),
+        (
+            "a queue that is not there",
+            rss_config(types, 0, &[0, most], 1),
+        ),
+        (
+            "an unclassified queue that is not there",
+            rss_config(types, most, &[0, 0], 1),
+        ),
     ];
-    let over = u32::from(longest).next_power_of_two() * if longest.is_power_of_two() { 2 } else { 1 };
+    let over =
+        u32::from(longest).next_power_of_two() * if longest.is_power_of_two() { 2 } else { 1 };
     if over <= 4096 {
         let table = vec![0; over as usize];
         wrong.push(("a table that is too long", rss_config(types, 0, &table, 1)));

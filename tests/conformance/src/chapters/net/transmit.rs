@@ -18,12 +18,8 @@ const UNKNOWN: u8 = 0x80;
 const SECURITY: u8 = 0x70;
 
 /// With these a device looks at `gso_type`.
-const HOST_GSO: Features = Features::of(&[
-    net::HOST_TSO4,
-    net::HOST_TSO6,
-    net::HOST_UFO,
-    net::HOST_USO,
-]);
+const HOST_GSO: Features =
+    Features::of(&[net::HOST_TSO4, net::HOST_TSO6, net::HOST_UFO, net::HOST_USO]);
 
 /// What has to come, in however many packets: `data`, with right checksums.
 fn whole(card: &mut Card<'_>, data: &[u8]) -> Checked {
