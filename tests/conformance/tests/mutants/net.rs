@@ -1,5 +1,0 @@
-//! Wrong about network devices.
-
-use crate::Mutant;
-
-pub const MUTANTS: &[Mutant] = &[];
