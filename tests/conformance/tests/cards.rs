@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use vdpa_conformance::{Outcome, Report, Selection, Target, run};
+use vdpa_conformance::{Effort, Outcome, Report, Selection, Target, run};
 
 fn holds(spec: &str) -> Report {
     let mut registry = vdpa_core::Registry::new();
@@ -51,4 +51,17 @@ fn one_that_gives_nothing_back() {
     for id in [146, 168, 181, 182, 183, 185] {
         assert_eq!(skipped(&report, id), None, "{report}");
     }
+}
+
+#[test]
+fn each_statement_once() {
+    let mut registry = vdpa_core::Registry::new();
+    registry.add(Arc::new(vdpa_sim::SimMgmt::new()));
+    let target = Target::named(&registry, "sim:net,queue_pairs=2").unwrap();
+    let selection = Selection {
+        effort: Effort::Quick,
+        ..Selection::only("146-185".parse().unwrap())
+    };
+    let report = run(&target, &selection);
+    assert_eq!(report.passed(), 40, "{report}");
 }

@@ -44,8 +44,8 @@ pub(super) struct Inlet {
     posted: Vec<(u16, Vec<Piece>, Cut)>,
     /// Buffers that came and belong to no packet yet: what is in them, and how much there is room for.
     pub(super) came: VecDeque<(Vec<u8>, u32)>,
-    /// How many of these came before each look at the ring.
-    pub(super) looks: Vec<usize>,
+    /// The queue was reset: buffers that come are not given again.
+    pub(super) stopped: bool,
 }
 
 /// A card: its first pair, and its control queue if there is one.
@@ -64,7 +64,7 @@ impl Inlet {
             header,
             posted: Vec::new(),
             came: VecDeque::new(),
-            looks: Vec::new(),
+            stopped: false,
         }
     }
 
@@ -84,7 +84,7 @@ impl Inlet {
         Ok(())
     }
 
-    /// Looks at the ring once. Buffers that came are given again.
+    /// Looks at the ring once, and answers with how many buffers came. They are given again.
     pub(super) fn look(&mut self, rig: &Rig<'_>) -> Checked<usize> {
         let done = self.ring.poll()?;
         let mut again = Vec::new();
@@ -106,14 +106,15 @@ impl Inlet {
             for piece in &pieces {
                 rig.fill(*piece, CANARY);
             }
-            again.push((pieces, cut));
+            if !self.stopped {
+                again.push((pieces, cut));
+            }
         }
         // Once all are known: a chain that is given takes the name of one that came.
         for (pieces, cut) in again {
             self.give(pieces, cut)?;
         }
-        if !done.is_empty() {
-            self.looks.push(done.len());
+        if !done.is_empty() && !self.stopped {
             self.ring.publish();
         }
         Ok(done.len())

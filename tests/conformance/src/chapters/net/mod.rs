@@ -3,12 +3,15 @@
 //! Most statements need a card that gives back what is sent: see `card::require_loop`.
 
 mod card;
+mod coalescing;
 mod commands;
 mod filter;
+mod hashing;
 mod layout;
 mod offload;
 mod packet;
 mod receive;
+mod statistics;
 mod steering;
 mod transmit;
 
@@ -231,19 +234,19 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         180,
         "5.1.9.4.3",
         "RSS offered: RSS_CONFIG works; else HASH_CONFIG",
-        Rings(formats, steering::hashing_can_be_set),
+        Rings(formats, hashing::hashing_can_be_set),
     ),
     device(
         181,
         "5.1.9.5.10.6",
         "Coalescing: unknown or disabled queue -> ERR; parameters 0 at reset",
-        Rings(formats, commands::coalescing_by_queue),
+        Rings(formats, coalescing::coalescing_by_queue),
     ),
     device(
         182,
         "5.1.9.5.11.12",
         "Stats: the whole command fails on one bad entry; sizes exact",
-        Rings(formats, commands::statistics),
+        Rings(formats, statistics::by_type),
     ),
     driver(
         183,
@@ -255,7 +258,7 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         184,
         "5.1.9.5.7.2",
         "Indirection length a power of two, below the maximum, enabled queues only",
-        Rings(formats, steering::wrong_tables),
+        Rings(formats, hashing::wrong_tables),
     ),
     format(
         185,

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use vdpa_core::config::{Mac, NetConfig};
 use vdpa_core::config::net::NetStatus;
+use vdpa_core::config::{Mac, NetConfig};
 use vdpa_core::{
     Call, Doorbell, Features, Kick, QueueConfig, QueueIndex, QueueReset, Result, VdpaDevice,
     bits::net,
@@ -21,68 +21,119 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(146, "has 0x8001 pairs", CARD, |inner| {
         bent(inner, Shows(|c| c.with_max_virtqueue_pairs(0x8001)))
     }),
-    mutant(147, "has an mtu of 67", CARD, |inner| bent(inner, Shows(|c| c.with_mtu(67)))),
+    mutant(147, "has an mtu of 67", CARD, |inner| {
+        bent(inner, Shows(|c| c.with_mtu(67)))
+    }),
     mutant(147, "has an mtu of 0 though it offers one", CARD, |inner| {
         bent(inner, Shows(|c| c.with_mtu(0)))
     }),
     mutant(147, "has another mtu after each reset", CARD, |inner| {
         bent(inner, Counts::default())
     }),
-    mutant(147, "lets its mtu be written", CARD, |inner| bent(inner, Writable::default())),
-    mutant(148, "has a larger mtu than it says", "sim:net,mtu=9000", |inner| {
-        bent(inner, Shows(|c| c.with_mtu(1500)))
+    mutant(147, "lets its mtu be written", CARD, |inner| {
+        bent(inner, Writable::default())
     }),
-    mutant(148, "has room for a VLAN tag in its mtu", "sim:net,mtu=1504", |inner| {
-        bent(inner, Shows(|c| c.with_mtu(1500)))
-    }),
-    mutant(149, "has a smaller mtu than it says", "sim:net,mtu=1400", |inner| {
-        bent(inner, Shows(|c| c.with_mtu(1500)))
-    }),
-    mutant(149, "counts the Ethernet header into its mtu", "sim:net,mtu=1486", |inner| {
-        bent(inner, Shows(|c| c.with_mtu(1500)))
-    }),
-    mutant(149, "sends frames that are shorter than the mtu alone", "sim:net,mtu=1499", |inner| {
-        bent(inner, Shows(|c| c.with_mtu(1500)))
-    }),
+    mutant(
+        148,
+        "has a larger mtu than it says",
+        "sim:net,mtu=9000",
+        |inner| bent(inner, Shows(|c| c.with_mtu(1500))),
+    ),
+    mutant(
+        148,
+        "has room for a VLAN tag in its mtu",
+        "sim:net,mtu=1504",
+        |inner| bent(inner, Shows(|c| c.with_mtu(1500))),
+    ),
+    mutant(
+        149,
+        "has a smaller mtu than it says",
+        "sim:net,mtu=1400",
+        |inner| bent(inner, Shows(|c| c.with_mtu(1500))),
+    ),
+    mutant(
+        149,
+        "counts the Ethernet header into its mtu",
+        "sim:net,mtu=1486",
+        |inner| bent(inner, Shows(|c| c.with_mtu(1500))),
+    ),
+    mutant(
+        149,
+        "sends frames that are shorter than the mtu alone",
+        "sim:net,mtu=1499",
+        |inner| bent(inner, Shows(|c| c.with_mtu(1500))),
+    ),
     mutant(150, "has keys of 39 bytes at most", CARD, |inner| {
         bent(inner, Shows(|c| c.with_rss_max_key_size(39)))
     }),
     mutant(150, "has tables of 127 entries at most", CARD, |inner| {
-        bent(inner, Shows(|c| c.with_rss_max_indirection_table_length(127)))
+        bent(
+            inner,
+            Shows(|c| c.with_rss_max_indirection_table_length(127)),
+        )
     }),
     mutant(173, "shows the first address for ever", CARD, |inner| {
-        bent(inner, OldMac { late: false, first: Mutex::default() })
+        bent(
+            inner,
+            OldMac {
+                late: false,
+                first: Mutex::default(),
+            },
+        )
     }),
-    mutant(173, "shows a new address the second time it is read", CARD, |inner| {
-        bent(inner, OldMac { late: true, first: Mutex::default() })
-    }),
+    mutant(
+        173,
+        "shows a new address the second time it is read",
+        CARD,
+        |inner| {
+            bent(
+                inner,
+                OldMac {
+                    late: true,
+                    first: Mutex::default(),
+                },
+            )
+        },
+    ),
     mutant(176, "asks for announcements for ever", CARD, |inner| {
         bent(inner, Announces::default())
     }),
-    mutant(176, "forgets that it was asked when it is read again", CARD, |inner| {
-        bent(inner, AnnouncesLate::default())
-    }),
+    mutant(
+        176,
+        "forgets that it was asked when it is read again",
+        CARD,
+        |inner| bent(inner, AnnouncesLate::default()),
+    ),
     mutant(177, "begins with the second pair", PAIRS, |inner| {
         bent(inner, Swaps::new(0, 2, false))
     }),
-    mutant(177, "goes on with the third pair after a reset", PAIRS, |inner| {
-        bent(inner, Swaps::new(0, 4, true))
-    }),
+    mutant(
+        177,
+        "goes on with the third pair after a reset",
+        PAIRS,
+        |inner| bent(inner, Swaps::new(0, 4, true)),
+    ),
     mutant(178, "uses pairs from the last one on", PAIRS, |inner| {
         bent(inner, Swaps::new(0, 4, false))
     }),
     mutant(178, "uses the third pair for the second", PAIRS, |inner| {
         bent(inner, Swaps::new(2, 4, false))
     }),
-    mutant(179, "stops sending when a receive queue is reset", CARD, |inner| {
-        bent(inner, StopsPairs)
-    }),
+    mutant(
+        179,
+        "stops sending when a receive queue is reset",
+        CARD,
+        |inner| bent(inner, StopsPairs),
+    ),
     mutant(179, "never starts a receive queue again", CARD, |inner| {
         bent(inner, StartsOnce::default())
     }),
-    mutant(179, "stops the other pair's sending when a receive queue is reset", PAIRS, |inner| {
-        bent(inner, StopsOthers)
-    }),
+    mutant(
+        179,
+        "stops the other pair's sending when a receive queue is reset",
+        PAIRS,
+        |inner| bent(inner, StopsOthers),
+    ),
 ];
 
 /// Shows another configuration space.

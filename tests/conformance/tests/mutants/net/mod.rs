@@ -5,8 +5,10 @@
 
 mod answers;
 mod control;
+mod filters;
 mod received;
 mod sent;
+mod steering;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,13 +23,24 @@ const CARD: &str = "sim:net";
 /// Three of them.
 const PAIRS: &str = "sim:net,queue_pairs=3";
 
-const LISTS: [&[Mutant]; 4] = [
+const LISTS: [&[Mutant]; 6] = [
     control::MUTANTS,
     received::MUTANTS,
     sent::MUTANTS,
+    filters::MUTANTS,
+    steering::MUTANTS,
     answers::MUTANTS,
 ];
-const COUNT: usize = LISTS[0].len() + LISTS[1].len() + LISTS[2].len() + LISTS[3].len();
+const COUNT: usize = count();
+
+const fn count() -> usize {
+    let (mut all, mut list) = (0, 0);
+    while list < LISTS.len() {
+        all += LISTS[list].len();
+        list += 1;
+    }
+    all
+}
 
 pub const MUTANTS: &[Mutant] = &joined();
 
@@ -63,7 +76,12 @@ const fn joined() -> [Mutant; COUNT] {
     all
 }
 
-const fn mutant(caught_by: u16, name: &'static str, spec: &'static str, wrap: crate::Wrap) -> Mutant {
+const fn mutant(
+    caught_by: u16,
+    name: &'static str,
+    spec: &'static str,
+    wrap: crate::Wrap,
+) -> Mutant {
     Mutant {
         name,
         caught_by,
@@ -124,15 +142,31 @@ fn answered(after: fn(&[u8], &mut Vec<u8>)) -> Command {
     command(|_| {}, after)
 }
 
+/// Makes a command one that is carried out where GUEST_ANNOUNCE was negotiated, and changes nothing.
+fn ignore(said: &mut Vec<u8>) {
+    *said = vec![3, 0];
+}
+
+/// Sets the last byte of an answer.
+fn ack(bytes: &mut [u8], ack: u8) {
+    if let Some(last) = bytes.last_mut() {
+        *last = ack;
+    }
+}
+
 fn is_command(chain: &Chain) -> bool {
     // Of the statements about commands, some have nothing to read, or nothing to write.
-    !chain.writable.is_empty() && (!chain.readable.is_empty() || chain.writable.iter().all(|s| s.len < 12))
+    !chain.writable.is_empty()
+        && (!chain.readable.is_empty() || chain.writable.iter().all(|s| s.len < 12))
 }
 
 impl Twist for Command {
     fn taken(&self, chain: &Chain, readable: &mut Vec<u8>, _: &Memory<'_>) {
         if is_command(chain) {
-            self.under_way.lock().unwrap().insert(chain.number, readable.clone());
+            self.under_way
+                .lock()
+                .unwrap()
+                .insert(chain.number, readable.clone());
             (self.before)(readable);
         }
     }

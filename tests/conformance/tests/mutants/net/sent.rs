@@ -10,68 +10,98 @@ use crate::Mutant;
 use crate::shadow::{Chain, Memory, Twist, shadow};
 
 pub const MUTANTS: &[Mutant] = &[
-    mutant(163, "drops packets with a flag that it does not know", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[0] & 0x80 != 0 {
-                    drop_it(packet);
-                }
-            }),
-        )
-    }),
-    mutant(163, "drops what is left undone with a flag that it does not know", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[0] == 0x81 {
-                    packet[0] = 0;
-                }
-            }),
-        )
-    }),
-    mutant(163, "takes a flag that it does not know for another", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[0] & 0x10 != 0 {
-                    packet[..10].copy_from_slice(&[1, 0, 0, 0, 0, 0, 34, 0, 4, 0]);
-                }
-            }),
-        )
-    }),
-    mutant(164, "completes a checksum wherever csum_start points", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[6..10] == [34, 0, 16, 0] {
-                    packet[0] |= 1;
-                }
-            }),
-        )
-    }),
-    mutant(164, "drops packets with csum_start beyond their end", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                let start = u16::from_le_bytes([packet[6], packet[7]]);
-                if usize::from(start) > packet.len() {
-                    drop_it(packet);
-                }
-            }),
-        )
-    }),
-    mutant(165, "drops packets with hdr_len beyond their end", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                let len = u16::from_le_bytes([packet[2], packet[3]]);
-                if usize::from(len) > packet.len() {
-                    drop_it(packet);
-                }
-            }),
-        )
-    }),
+    mutant(
+        163,
+        "drops packets with a flag that it does not know",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[0] & 0x80 != 0 {
+                        drop_it(packet);
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        163,
+        "drops what is left undone with a flag that it does not know",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[0] == 0x81 {
+                        packet[0] = 0;
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        163,
+        "takes a flag that it does not know for another",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[0] & 0x10 != 0 {
+                        packet[..10].copy_from_slice(&[1, 0, 0, 0, 0, 0, 34, 0, 4, 0]);
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        164,
+        "completes a checksum wherever csum_start points",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[6..10] == [34, 0, 16, 0] {
+                        packet[0] |= 1;
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        164,
+        "drops packets with csum_start beyond their end",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    let start = u16::from_le_bytes([packet[6], packet[7]]);
+                    if usize::from(start) > packet.len() {
+                        drop_it(packet);
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        165,
+        "drops packets with hdr_len beyond their end",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    let len = u16::from_le_bytes([packet[2], packet[3]]);
+                    if usize::from(len) > packet.len() {
+                        drop_it(packet);
+                    }
+                }),
+            )
+        },
+    ),
     mutant(165, "drops large packets with hdr_len 0", CARD, |inner| {
         shadow(
             inner,
@@ -82,18 +112,23 @@ pub const MUTANTS: &[Mutant] = &[
             }),
         )
     }),
-    mutant(165, "takes the payload from where hdr_len points", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[2..4] == [13, 0]
-                    && let Some(byte) = packet.get_mut(12 + 80)
-                {
-                    *byte ^= 0xff;
-                }
-            }),
-        )
-    }),
+    mutant(
+        165,
+        "takes the payload from where hdr_len points",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[2..4] == [13, 0]
+                        && let Some(byte) = packet.get_mut(12 + 80)
+                    {
+                        *byte ^= 0xff;
+                    }
+                }),
+            )
+        },
+    ),
     mutant(166, "takes both tunnels for none", CARD, |inner| {
         shadow(
             inner,
@@ -104,58 +139,84 @@ pub const MUTANTS: &[Mutant] = &[
             }),
         )
     }),
-    mutant(166, "passes a packet in both tunnels on as it is", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[1] == 0x65 {
-                    packet[..10].fill(0);
-                    packet.truncate(1200);
-                }
-            }),
-        )
-    }),
-    mutant(167, "passes on what is in a tunnel without NEEDS_CSUM", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[1] & 0x60 != 0 && packet[0] & 1 == 0 {
-                    packet[1] = 1;
-                    packet[0] = 1;
-                }
-            }),
-        )
-    }),
-    mutant(167, "passes on what is in a tunnel and not to be segmented", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[1] & 0x60 != 0 && packet[1] & 0x1f == 0 {
-                    packet[1] = 1;
-                    packet[0] = 1;
-                }
-            }),
-        )
-    }),
-    mutant(167, "passes on what is in a tunnel with DATA_VALID", CARD, |inner| {
-        shadow(
-            inner,
-            Sent(|packet| {
-                if packet[1] & 0x60 != 0 && packet[0] == 3 {
-                    packet[1] = 1;
-                }
-            }),
-        )
-    }),
-    mutant(168, "keeps a packet whose num_buffers is not 0", CARD, |inner| {
-        shadow(inner, keeps(|packet| packet[10] != 0))
-    }),
+    mutant(
+        166,
+        "passes a packet in both tunnels on as it is",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[1] == 0x65 {
+                        packet[..10].fill(0);
+                        packet.truncate(1200);
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        167,
+        "passes on what is in a tunnel without NEEDS_CSUM",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[1] & 0x60 != 0 && packet[0] & 1 == 0 {
+                        packet[1] = 1;
+                        packet[0] = 1;
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        167,
+        "passes on what is in a tunnel and not to be segmented",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[1] & 0x60 != 0 && packet[1] & 0x1f == 0 {
+                        packet[1] = 1;
+                        packet[0] = 1;
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        167,
+        "passes on what is in a tunnel with DATA_VALID",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                Sent(|packet| {
+                    if packet[1] & 0x60 != 0 && packet[0] == 3 {
+                        packet[1] = 1;
+                    }
+                }),
+            )
+        },
+    ),
+    mutant(
+        168,
+        "keeps a packet whose num_buffers is not 0",
+        CARD,
+        |inner| shadow(inner, keeps(|packet| packet[10] != 0)),
+    ),
     mutant(168, "keeps a packet with DATA_VALID", CARD, |inner| {
         shadow(inner, keeps(|packet| packet[0] & 2 != 0))
     }),
-    mutant(168, "keeps a packet with a type that was not negotiated", CARD, |inner| {
-        shadow(inner, keeps(|packet| packet[1] & 0x1f == 3))
-    }),
+    mutant(
+        168,
+        "keeps a packet with a type that was not negotiated",
+        CARD,
+        |inner| shadow(inner, keeps(|packet| packet[1] & 0x1f == 3)),
+    ),
     mutant(149, "pads what it sends", CARD, |inner| {
         shadow(
             inner,
