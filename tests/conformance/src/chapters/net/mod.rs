@@ -7,6 +7,7 @@ mod coalescing;
 mod commands;
 mod filter;
 mod hashing;
+mod inlet;
 mod layout;
 mod offload;
 mod packet;

@@ -3,7 +3,8 @@
 use vdpa_core::bits::net;
 use vdpa_core::{FeatureBit, Features};
 
-use super::card::{Came, Card, config, require_loop};
+use super::card::{Card, config, require_loop};
+use super::inlet::Came;
 use super::packet::{
     DATA_VALID, ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, Header, KINDS, Kind, NEEDS_CSUM,
     RSC_INFO, TCP4, TCP6, TUNNEL_IPV4, TUNNEL_IPV6, UDP4, UDP6, complete, dissect, frame, payload,

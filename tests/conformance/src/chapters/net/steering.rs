@@ -3,7 +3,8 @@
 use vdpa_core::bits::{self, net};
 use vdpa_core::{DeviceType, Features, QueueIndex};
 
-use super::card::{Came, Card, Inlet, config, pairs, require_loop};
+use super::card::{Card, config, pairs, require_loop};
+use super::inlet::{Came, Inlet};
 use super::packet::{Header, TCP4, frame, payload};
 use crate::checked::{ensure, fail, skip};
 use crate::{Bench, Checked, Ring, Variant};
