@@ -39,6 +39,13 @@ fn one_with_few_features() {
 }
 
 #[test]
+fn one_with_short_queues() {
+    let report = holds("sim:net,queue_size=16,queue_pairs=2");
+    assert_eq!(report.skipped(), 0, "{report}");
+    holds("sim:net,queue_size=4");
+}
+
+#[test]
 fn one_that_gives_nothing_back() {
     let report = holds("sim:net,port=null");
     for id in [148, 155, 163, 179] {

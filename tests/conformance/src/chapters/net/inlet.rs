@@ -42,13 +42,20 @@ impl Inlet {
         }
     }
 
-    /// Gives the device `count` buffers of `len` bytes.
+    /// Gives the device `count` buffers of `len` bytes, as far as there is room for them.
     pub(super) fn post(&mut self, rig: &Rig<'_>, count: usize, len: u32) -> Checked {
         for _ in 0..count {
-            self.give(vec![rig.alloc(len)?], Cut::Whole)?;
+            if self.has_room(1) {
+                self.give(vec![rig.alloc(len)?], Cut::Whole)?;
+            }
         }
         self.ring.publish();
         Ok(())
+    }
+
+    /// Whether a chain of so many descriptors can be added.
+    pub(super) fn has_room(&self, descriptors: u16) -> bool {
+        self.ring.half().free() >= descriptors
     }
 
     /// Adds a buffer; shown by the next `publish`.
