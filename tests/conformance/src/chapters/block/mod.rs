@@ -1,6 +1,15 @@
 //! Block device.
+//!
+//! A disk's last eight blocks are written over, and parts of it are discarded: of a disk that is judged nothing is kept.
 
-use crate::statement::Check::OutOfReach;
+mod data;
+mod disk;
+mod extents;
+mod space;
+mod stable;
+
+use super::any;
+use crate::statement::Check::{Once, Rings};
 use crate::statement::{Entry, device, driver, format, should};
 
 pub(crate) const STATEMENTS: &[Entry] = &[
@@ -8,102 +17,102 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         186,
         "5.2.5.2",
         "CONFIG_WCE implies FLUSH",
-        OutOfReach("not written yet"),
+        Once(space::offers_flush_with_config_wce),
     ),
     device(
         187,
         "5.2.5.2",
         "CONFIG_WCE without FLUSH: writeback 0",
-        OutOfReach("not written yet"),
+        Once(space::begins_writethrough_without_flush),
     ),
     device(
         188,
         "5.2.5.2",
         "Padding is zero",
-        OutOfReach("not written yet"),
+        Once(space::padding_is_zero),
     ),
     device(
         189,
         "5.2.6.2",
         "RO offered: a write gives IOERR and the data stay",
-        OutOfReach("not written yet"),
+        Rings(any, data::refuses_writes_if_read_only),
     ),
     device(
         190,
         "5.2.6.2",
         "Discard / write-zeroes / secure-erase with an unknown flag: UNSUPP",
-        OutOfReach("not written yet"),
+        Once(extents::refuses_unknown_flags),
     ),
     device(
         191,
         "5.2.6.2",
         "Discard with unmap: UNSUPP",
-        OutOfReach("not written yet"),
+        Once(extents::refuses_to_unmap_a_discard),
     ),
     device(
         192,
         "5.2.6.2",
         "After write-zeroes reads return zeroes, unmap or not",
-        OutOfReach("not written yet"),
+        Once(extents::zeroes_read_as_zeroes),
     ),
     device(
         193,
         "5.2.6.2",
         "Flush completes only after data are stable (persistent backend)",
-        OutOfReach("not written yet"),
+        Once(stable::flushed_writes_stay),
     ),
     device(
         194,
         "5.2.6.2",
         "Writethrough: stable at completion",
-        OutOfReach("not written yet"),
+        Once(stable::writethrough_stays),
     ),
     device(
         195,
         "5.2.6.2",
         "Zone commands: UNSUPP without ZONED",
-        OutOfReach("not written yet"),
+        Once(data::knows_no_zones),
     ),
     device(
         196,
         "5.2.5.2",
         "Host-managed without ZONED: FEATURES_OK refused",
-        OutOfReach("not written yet"),
+        Once(space::insists_on_zones),
     ),
     should(
         197,
         "5.2.6.2",
         "A capacity change raises a config notification",
-        OutOfReach("not written yet"),
+        Once(space::tells_of_its_capacity),
     ),
     device(
         198,
         "5.2.6.1",
         "Nothing past capacity (sector max, len + 1, length not a sector multiple, u64 wrap): IOERR, nothing copied",
-        OutOfReach("not written yet"),
+        Rings(any, data::reaches_past_no_end),
     ),
     driver(
         199,
         "5.2.6.1",
         "Lengths in multiples of 512; GET_ID 20",
-        OutOfReach("not written yet"),
+        Once(data::survives_odd_lengths),
     ),
     driver(
         200,
         "5.2.6.1",
         "Segment counts within max_*_seg",
-        OutOfReach("not written yet"),
+        Once(extents::takes_as_many_segments_as_it_says),
     ),
     format(
         201,
         "5.2.4",
         "Discard limits and alignment in 512-byte units",
-        OutOfReach("not written yet"),
+        Once(extents::counts_discards_in_sectors),
     ),
     format(
         202,
         "5.2.6",
         "Unknown type: UNSUPP; status is the last writable byte",
-        OutOfReach("not written yet"),
+        Rings(any, data::puts_the_status_last),
     ),
 ];
