@@ -1,7 +1,6 @@
-//! The README says what is: its table of capabilities, its keys and its command lines.
+//! The README says what is: its keys and its command lines. Its table of capabilities is written by
+//! `tests/conformance/tests/docs.rs`.
 #![cfg(feature = "sim")]
-
-use std::collections::BTreeMap;
 
 fn readme() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -27,31 +26,6 @@ fn table(text: &str, first: &str) -> Vec<Vec<String>> {
         "README.md has a table that begins with '{first}'"
     );
     rows
-}
-
-#[test]
-fn capability_table_is_what_the_devices_say() {
-    let rows = table(&readme(), "parent");
-    let (header, parents) = rows.split_first().unwrap();
-    for row in parents {
-        let spec = row[0].trim_matches('`');
-        let device = vdpa::open(spec).expect(spec);
-        let claimed: BTreeMap<_, _> = header[1..]
-            .iter()
-            .cloned()
-            .zip(row[1..].iter().map(|cell| cell == "yes"))
-            .collect();
-        let names = device.cap_names();
-        for name in &names {
-            assert_eq!(claimed.get(*name), Some(&true), "{spec}: {name}");
-        }
-        let yes = claimed.values().filter(|yes| **yes).count();
-        assert_eq!(
-            yes,
-            names.len(),
-            "{spec} has {names:?}, README.md says {claimed:?}"
-        );
-    }
 }
 
 #[test]

@@ -55,3 +55,8 @@ pub use selection::{Effort, Ids, Selection, UnknownIds};
 pub use statement::{Chapter, Kind, Statement, catalogue};
 pub use target::{Exception, Target};
 pub use variant::Variant;
+
+/// Holds `docs/conformance.md` to its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/conformance.md")]
+struct Documents;
