@@ -71,7 +71,7 @@ fn judge(
 ) -> Vec<Row> {
     let mut rows = match statement.check {
         Check::Once(check) => vec![row(statement, None, || check(bench))],
-        Check::Rings(fits, check) => rings(statement, bench, (fits, check), selection.fail_fast),
+        Check::Rings(fits, check) => rings(statement, bench, fits, check, selection.fail_fast),
         Check::OutOfReach(reason) => {
             vec![row(statement, None, || Err(Stop::skipped(reason)))]
         }
@@ -86,7 +86,8 @@ fn judge(
 fn rings(
     statement: &'static Statement,
     bench: &Bench<'_>,
-    (fits, check): (fn(&Variant) -> bool, fn(&Bench<'_>, Variant) -> Checked),
+    fits: fn(&Variant) -> bool,
+    check: fn(&Bench<'_>, Variant) -> Checked,
     fail_fast: bool,
 ) -> Vec<Row> {
     let offered = match bench.offered() {
