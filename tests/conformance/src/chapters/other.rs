@@ -62,10 +62,10 @@ fn answers_with_random_bytes(bench: &Bench<'_>, variant: Variant) -> Checked {
             }
         }
     }
-    let first = all.first();
+    let (first, rest) = all.split_first().unwrap_or((&0, &[]));
     ensure!(
-        all.iter().any(|byte| Some(byte) != first),
-        "{} random bytes are all {first:02x?}",
+        rest.iter().any(|byte| byte != first),
+        "{} random bytes are all {first:#04x}",
         all.len()
     );
     Ok(())
