@@ -50,6 +50,9 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(188, DISK, "the last byte of unused1 is not zero", |inner| {
         bent(inner, Shows(&[(59, 0x80)]))
     }),
+    mutant(188, DISK, "unused2 of a disk with zones is not zero", |inner| {
+        bent(bent(inner, HostManaged::new(true)), Shows(&[(95, 1)]))
+    }),
     mutant(188, DISK, "writeback is two bytes wide", |inner| {
         bent(inner, Sticks::also_at(33))
     }),

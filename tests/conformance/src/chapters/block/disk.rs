@@ -26,6 +26,9 @@ pub(super) const UNSUPP: u8 = 2;
 /// The flag of a segment that its storage may be given up.
 pub(super) const UNMAP: u32 = 1;
 
+/// Where the zone model is in the configuration space.
+const MODEL_AT: u32 = 92;
+
 /// Units at the end of the disk that statements write to.
 const SCRATCH: u64 = 8;
 
@@ -80,18 +83,20 @@ pub(super) fn pattern(len: u32, seed: u8) -> Vec<u8> {
     (0..len).map(byte).collect()
 }
 
-/// What a device shows of its configuration.
+/// What a device shows of its configuration, as far as there is any. Comes after FEATURES_OK: before it nobody reads
+/// `writeback`, virtio 1.4 §5.2.5.1.
 pub(super) fn space(rig: &Rig<'_>) -> Checked<BlockConfig> {
-    Ok(BlockConfig::from_bytes(&space_bytes(rig)?))
+    let len = rig.device.info().config_size as usize;
+    let mut bytes = vec![0; len.min(BlockConfig::SIZE)];
+    rig.device.read_config(0, &mut bytes)?;
+    Ok(BlockConfig::from_bytes(&bytes))
 }
 
-/// The same, as bytes: as many of them as there are.
-pub(super) fn space_bytes(rig: &Rig<'_>) -> Checked<Vec<u8>> {
-    let known = BlockConfig::SIZE as u32;
-    let len = rig.device.info().config_size.min(known);
-    let mut bytes = vec![0; len as usize];
-    rig.device.read_config(0, &mut bytes)?;
-    Ok(bytes)
+/// How the zones behave, of a disk that offers ZONED: what a driver looks at before FEATURES_OK.
+pub(super) fn model(rig: &Rig<'_>) -> Checked<ZoneModel> {
+    let mut byte = [0];
+    rig.device.read_config(MODEL_AT, &mut byte)?;
+    Ok(ZoneModel::from_u8(byte[0]))
 }
 
 /// All that a driver of disks without zones can live with.
@@ -102,11 +107,8 @@ pub(super) fn usual(rig: &Rig<'_>, variant: Variant) -> Features {
 /// Skips what is written for disks without zones, or whose zones are their own affair.
 pub(super) fn require_usual(bench: &Bench<'_>) -> Checked {
     bench.require_type(DeviceType::Block)?;
-    if bench.offered()?.contains(block::ZONED) {
-        let model = space(&bench.open()?)?.model();
-        if model == ZoneModel::HostManaged {
-            skip!("the disk is host-managed, and of no use without ZONED");
-        }
+    if bench.offered()?.contains(block::ZONED) && model(&bench.open()?)? == ZoneModel::HostManaged {
+        skip!("the disk is host-managed, and of no use without ZONED");
     }
     Ok(())
 }
@@ -293,11 +295,15 @@ impl<'b> Disk<'b> {
         Ok(())
     }
 
-    /// Whether it still serves: a read of its last unit.
+    /// Whether it still serves, as it is and after a reset: a read of its last unit.
     pub(super) fn serves(&mut self) -> Checked {
         let (at, unit) = (self.tail(1)?, self.unit());
-        let read = self.read(at, unit);
-        read.map(drop).map_err(|stop| stop.about("afterwards"))
+        for when in ["afterwards", "after a reset"] {
+            let read = self.read(at, unit);
+            read.map_err(|stop| stop.about(when))?;
+            self.again()?;
+        }
+        Ok(())
     }
 }
 

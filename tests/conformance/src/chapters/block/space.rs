@@ -4,7 +4,7 @@ use vdpa_core::bits::block;
 use vdpa_core::config::block::ZoneModel;
 use vdpa_core::{Attr, DeviceType, Error, Event, Features, Status};
 
-use super::disk::{self, Disk, require_usual, space, space_bytes, usual};
+use super::disk::{self, Disk, model, require_usual, usual};
 use crate::checked::{ensure, skip};
 use crate::{Bench, Checked, Rig, Variant};
 
@@ -12,9 +12,9 @@ use crate::{Bench, Checked, Rig, Variant};
 const WRITEBACK_AT: u32 = 32;
 
 /// Padding, virtio 1.4 §5.2.4: its name, where it begins, and where it ends.
-const PADDING: [(&str, usize, usize); 2] = [("unused0", 33, 34), ("unused1", 57, 60)];
+const PADDING: [(&str, u32, u32); 2] = [("unused0", 33, 34), ("unused1", 57, 60)];
 /// The padding that counts where ZONED is negotiated and there are zones.
-const ZONED_PADDING: (&str, usize, usize) = ("unused2", 93, 96);
+const ZONED_PADDING: (&str, u32, u32) = ("unused2", 93, 96);
 
 pub(super) fn offers_flush_with_config_wce(bench: &Bench<'_>) -> Checked {
     bench.require_type(DeviceType::Block)?;
@@ -50,15 +50,15 @@ pub(super) fn begins_writethrough_without_flush(bench: &Bench<'_>) -> Checked {
 pub(super) fn padding_is_zero(bench: &Bench<'_>) -> Checked {
     bench.require_type(DeviceType::Block)?;
     let rig = bench.open()?;
-    let size = rig.device.info().config_size as usize;
+    let size = rig.device.info().config_size;
     if !PADDING.iter().any(|(_, _, end)| *end <= size) {
         skip!("the configuration space of {size} bytes ends before its padding");
     }
     check_padding(&rig, "in reset")?;
-    let features = match space(&rig)?.model() {
-        ZoneModel::HostManaged => rig.plain(Variant::SPLIT),
-        _ => usual(&rig, Variant::SPLIT),
-    };
+    let mut features = usual(&rig, Variant::SPLIT);
+    if rig.device.offered().contains(block::ZONED) && model(&rig)? == ZoneModel::HostManaged {
+        features = rig.plain(Variant::SPLIT);
+    }
     rig.negotiate(features)?;
     check_padding(&rig, "with FEATURES_OK")?;
     if features.contains(block::CONFIG_WCE) {
@@ -73,11 +73,13 @@ pub(super) fn padding_is_zero(bench: &Bench<'_>) -> Checked {
 }
 
 fn check_padding(rig: &Rig<'_>, when: &str) -> Checked {
-    let bytes = space_bytes(rig)?;
+    let size = rig.device.info().config_size;
     let zoned = rig.device.negotiated().contains(block::ZONED);
     let more = zoned.then_some(ZONED_PADDING);
-    for (name, begin, end) in PADDING.into_iter().chain(more) {
-        let padding = bytes.get(begin..end).unwrap_or_default();
+    let all = PADDING.into_iter().chain(more);
+    for (name, begin, end) in all.filter(|(_, _, end)| *end <= size) {
+        let mut padding = vec![0; (end - begin) as usize];
+        rig.device.read_config(begin, &mut padding)?;
         ensure!(
             padding.iter().all(|byte| *byte == 0),
             "{name} reads {padding:02x?} {when}"
@@ -90,7 +92,7 @@ pub(super) fn insists_on_zones(bench: &Bench<'_>) -> Checked {
     bench.require_type(DeviceType::Block)?;
     bench.require(block::ZONED)?;
     let rig = bench.open()?;
-    let model = space(&rig)?.model();
+    let model = model(&rig)?;
     if model != ZoneModel::HostManaged {
         skip!("the zone model is {model:?}, not host-managed");
     }
