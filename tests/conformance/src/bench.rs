@@ -127,8 +127,13 @@ impl<'t> Bench<'t> {
         let name = &rig.device.info().name;
         match self.target.manage(name, attr) {
             None => skip!("the target has no management side"),
-            Some(Err(e @ vdpa_core::Error::Unsupported { .. })) => skip!("{e}"),
-            Some(Err(e @ vdpa_core::Error::DeviceUnknown { .. })) => skip!("{e}"),
+            // Without the device's name, which is another one each time.
+            Some(Err(vdpa_core::Error::Unsupported { what, .. })) => {
+                skip!("the management side does not support {what}")
+            }
+            Some(Err(vdpa_core::Error::DeviceUnknown { .. })) => {
+                skip!("the management side does not know the device")
+            }
             Some(set) => Ok(set?),
         }
     }

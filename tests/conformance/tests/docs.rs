@@ -224,11 +224,10 @@ fn coverage(reports: &[Report]) -> String {
 
 #[test]
 fn the_coverage_is_what_came_of_it() {
-    let registry = registry();
     let selection = Selection::all(Effort::Quick);
     let reports: Vec<_> = std::thread::scope(|scope| {
         let judged = JUDGED.map(|spec| {
-            let target = Target::named(&registry, spec).expect(spec);
+            let target = Target::named(&registry(), spec).expect(spec);
             let selection = &selection;
             scope.spawn(move || vdpa_conformance::run(&target, selection))
         });
