@@ -85,6 +85,18 @@ const ROOMS: &[Room] = &[
         ],
     ),
     room("vdpa-c", &["vdpa"]),
+    // What stands against all of them, and is not shipped.
+    room(
+        "vdpa-hostile",
+        &[
+            "vdpa-mem",
+            "vdpa-ring",
+            "vdpa-core",
+            "vdpa-layer",
+            "vdpa-sim",
+            "vdpa",
+        ],
+    ),
 ];
 
 /// Crates of the outside world that have one room; the contract and what lies below know nothing of them.

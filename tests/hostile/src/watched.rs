@@ -1,0 +1,1 @@
+//! Cells of a ring that count their loads, and change after any of them.
