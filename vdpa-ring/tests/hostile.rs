@@ -98,6 +98,18 @@ fn chain_that_loops_ends_at_the_queue_size() {
 }
 
 #[test]
+fn a_loop_costs_as_many_descriptors_as_the_queue_has_and_not_one_more() {
+    let (rig, _, _, found) = split_take(NONE, &[0], |rig| rig.split(0, BASE, 1, NEXT, 0));
+    assert!(found.is_err());
+    let loads = rig.device_log.loads.borrow();
+    let of = loads
+        .iter()
+        .filter(|((which, ..), _)| *which == Which::Descriptor);
+    // Two words each.
+    assert_eq!(of.map(|(_, &n)| n).sum::<u32>(), 2 * u32::from(SIZE));
+}
+
+#[test]
 fn next_or_head_outside_the_table_is_named() {
     for next in [SIZE, SIZE + 1, 0xffff] {
         let error = RingError::NextOutOfRange {

@@ -228,8 +228,8 @@ impl SplitDevice {
         end
     }
 
-    /// A chain of more than one descriptor: every descriptor is loaded once, and there are at
-    /// most as many as the ring has.
+    /// A chain of more than one descriptor: each is loaded as it is reached, and as many are looked at as the ring has,
+    /// no more.
     fn walk<D: DeviceMem>(
         &mut self,
         mem: &D,
@@ -241,7 +241,8 @@ impl SplitDevice {
         let size = self.size;
         let mut open = batch.open(head);
         let mut index = head;
-        for _ in 0..size {
+        let mut left = size;
+        loop {
             let flags = split::flags(meta);
             if flags & INDIRECT != 0 {
                 // virtio 1.4 §2.7.5.3.2: chained descriptors may end in one table; WRITE on the
@@ -269,10 +270,13 @@ impl SplitDevice {
                 }
                 .into());
             }
+            left = left.wrapping_sub(1);
+            if left == 0 {
+                return Err(RingError::ChainTooLong { head, limit: size }.into());
+            }
             index = next;
             [addr, meta] = areas.descriptor.load_descriptor(layout::descriptor(index));
         }
-        Err(RingError::ChainTooLong { head, limit: size }.into())
     }
 
     fn close(&mut self, batch: &mut Batch, open: Open, head: u16) -> Result<(), Stop> {
