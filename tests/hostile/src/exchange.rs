@@ -55,11 +55,14 @@ pub fn block_header(kind: u32, sector: u64) -> [u8; 16] {
 
 enum Kind {
     /// A pair whose port is a loopback.
-    Net { rx: RawQueue, tx: RawQueue },
+    Net {
+        rx: Box<RawQueue>,
+        tx: Box<RawQueue>,
+    },
     /// A request queue, and a sector of its own.
-    Blk { q: RawQueue, sector: u64 },
+    Blk { q: Box<RawQueue>, sector: u64 },
     /// A control queue.
-    Ctrl { q: RawQueue },
+    Ctrl { q: Box<RawQueue> },
 }
 
 /// Queues of a well-behaved driver, and their buffers.
@@ -85,16 +88,19 @@ impl Exchange {
 
     /// Packets through a pair.
     pub fn net(rx: RawQueue, tx: RawQueue, arena: &Arc<Arena>, at: usize) -> Self {
+        let (rx, tx) = (Box::new(rx), Box::new(tx));
         Self::new(Kind::Net { rx, tx }, arena, at)
     }
 
     /// A sector, written and read.
     pub fn block(q: RawQueue, sector: u64, arena: &Arc<Arena>, at: usize) -> Self {
+        let q = Box::new(q);
         Self::new(Kind::Blk { q, sector }, arena, at)
     }
 
     /// Commands that change nothing.
     pub fn control(q: RawQueue, arena: &Arc<Arena>, at: usize) -> Self {
+        let q = Box::new(q);
         Self::new(Kind::Ctrl { q }, arena, at)
     }
 

@@ -106,6 +106,12 @@ struct Book {
     open: Vec<Range<usize>>,
 }
 
+impl std::fmt::Debug for Arena {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Arena({:#x}..{:#x})", self.iova, self.end())
+    }
+}
+
 impl Arena {
     /// `len` bytes that the device sees at `iova`.
     pub fn new(iova: u64, len: usize, access: Access) -> Arc<Self> {

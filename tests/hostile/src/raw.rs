@@ -118,6 +118,7 @@ pub struct Back {
 }
 
 /// A queue from the side of a driver that may do anything.
+#[derive(Debug)]
 pub struct RawQueue {
     /// Its number.
     pub index: QueueIndex,

@@ -2,6 +2,20 @@
 //!
 //! A row of the table that has no function for a level fails as a case of its own, with its number; so does a function
 //! that the table knows nothing of. The cases take turns in the thread that runs them.
+//!
+//! A row is a short function in `tests/rows/`, named in the list at the top of its file:
+//!
+//! ```ignore
+//! code(7).ring(ring_readable_after_writable).device(readable_after_writable),
+//!
+//! fn readable_after_writable(s: &mut Stage) -> Expect {
+//!     let (from, to) = (s.buffer(0), s.open_buffer(2, 64));    // the device may write 64 bytes there
+//!     s.send(&[Piece::write(to, 64), Piece::read(from, 64)]);  // chain, show, kick
+//!     Expect::Lost("readable after a writable")                // the oracle looks at the rest
+//! }
+//! ```
+//!
+//! `cargo test -p vdpa-hostile --test rows -- a::007` runs one; the format and the target are in `s`.
 
 use std::process::ExitCode;
 

@@ -1,9 +1,33 @@
 //! Every row of `docs/hostile-inputs.md` that can be run here, from the table of `vdpa_hostile`.
 
+mod addresses;
+mod block;
 mod chains;
+mod fetches;
+mod indirect;
+mod memory;
+mod network;
+mod packed;
+mod peer;
+mod rates;
+mod setup;
+mod split;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    vdpa_hostile::suite::run(&[chains::ROWS])
+    vdpa_hostile::suite::run(&[
+        chains::ROWS,
+        addresses::ROWS,
+        indirect::ROWS,
+        split::ROWS,
+        packed::ROWS,
+        fetches::ROWS,
+        setup::ROWS,
+        network::ROWS,
+        block::ROWS,
+        rates::ROWS,
+        peer::ROWS,
+        memory::ROWS,
+    ])
 }

@@ -1,0 +1,6 @@
+//! Section E: the packed ring.
+
+use vdpa_hostile::suite::Code;
+
+/// The functions of the rows.
+pub(crate) const ROWS: &[Code] = &[];
