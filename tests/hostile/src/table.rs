@@ -2,12 +2,14 @@
 //!
 //! `docs/hostile-inputs.md` has the same rows, and a test compares the two. [`suite`](crate::suite) makes the cases.
 
+mod page;
 mod rows;
 
 use std::fmt;
 
 use vdpa_ring::Format;
 
+pub use page::{count, sections};
 pub use rows::ROWS;
 
 /// A group of rows.

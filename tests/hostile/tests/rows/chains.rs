@@ -260,7 +260,7 @@ fn same_head_twice(s: &mut Stage) -> Expect {
     // It is as many requests, and each is answered.
     for _ in 0..2 {
         let back = s.back();
-        assert_eq!(back.id, head.id.into());
+        assert_eq!(back.id, u32::from(head.id));
         s.verify(&request, back.len);
     }
     Expect::Served
