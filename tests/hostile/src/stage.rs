@@ -14,11 +14,13 @@
 //! ```
 //! All are between unmapped pages, with holes between them.
 
+mod memory;
 mod opening;
 mod request;
 mod setup;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use vdpa_core::{Asid, Device, DmaHandle, Event, Events, Features, QueueIndex, Registry, Status};
 use vdpa_mem::Access;
@@ -32,8 +34,9 @@ use crate::raw::{Back, Piece, RawQueue};
 use crate::table::Target;
 use crate::{soon, until};
 
-pub use opening::{features, negotiate, run, start};
-pub use request::Request;
+pub use memory::Flip;
+pub use opening::{features, negotiate, run, start, start_with};
+pub use request::{Request, UNTOUCHED};
 pub use setup::Setup;
 
 use opening::*;
@@ -64,6 +67,9 @@ pub enum Expect {
     Lost(&'static str),
     /// Every chain that was shown comes back, with length 0 or with a status that says it was an error.
     Back,
+    /// Either of the two: what comes depends on who was first, or on what the driver wrote over its own ring. NEEDS_RESET
+    /// is told at most once a queue.
+    Either,
     /// The row has looked at it all by itself; the device is as well as before.
     Served,
     /// The same, and the row has reset the device or stopped its queue: there is nothing to wait for.
@@ -96,8 +102,14 @@ pub struct Stage {
     pub events: Events,
     /// Its memory.
     pub dma: DmaHandle,
-    rings: Arc<Arena>,
-    house: Arc<Arena>,
+    /// How often the queue under attack called.
+    pub calls: Arc<AtomicUsize>,
+    /// The areas of the queue under attack.
+    pub rings: Arc<Arena>,
+    /// What the well-behaved queues of the device have.
+    pub house: Arc<Arena>,
+    /// Events that a row has seen.
+    pub said: Vec<Event>,
     /// The other queue of the pair under attack.
     partner: Option<RawQueue>,
     /// Frames sent to the queue under attack.
@@ -149,7 +161,20 @@ impl Stage {
         let events = device.events().expect("nobody has them yet");
         let dma = device.dma(Asid::new(0)).expect("the first address space");
         let features = features(&device, format, &setup);
-        let (q, partner, own) = begin(&device, target, format, &setup, features, &rings, &house);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let plan = Plan {
+            target,
+            features,
+            setup: &setup,
+            rings: &rings,
+            calls: &calls,
+        };
+        let open = Opened {
+            device: &device,
+            format,
+            house: &house,
+        };
+        let (q, partner, own) = open.begin(&plan);
         Self {
             target,
             format,
@@ -163,8 +188,10 @@ impl Stage {
             device,
             events,
             dma,
+            calls,
             rings,
             house,
+            said: Vec::new(),
             partner,
             stirred: 0,
             features,
@@ -249,6 +276,61 @@ impl Stage {
         came
     }
 
+    /// Waits for the next chain, which was a bad one: it comes back with nothing, or with a status that says so.
+    pub fn refused(&mut self) {
+        let back = self.back();
+        if let Err(why) = self.check_back(back) {
+            panic!("{why}");
+        }
+    }
+
+    /// Whether a chain came back with nothing, or with a status that says it was an error.
+    ///
+    /// # Errors
+    /// When it looks as if it had succeeded.
+    pub fn check_back(&self, back: Back) -> Result<(), String> {
+        if back.len == 0 {
+            return Ok(());
+        }
+        let id = u16::try_from(back.id).ok();
+        let chain = id.and_then(|id| self.q.pieces(id)).unwrap_or_default();
+        let written = || {
+            chain
+                .iter()
+                .filter(|piece| piece.is_written() && piece.len != 0)
+        };
+        let room: u64 = written().map(|piece| u64::from(piece.len)).sum();
+        let status = written().last().and_then(|piece| {
+            let at = piece.addr.checked_add(u64::from(piece.len) - 1)?;
+            self.arena(at)
+                .map(|(arena, offset)| arena.get(offset, 1)[0])
+        });
+        match (self.target, back.len, status) {
+            // VIRTIO_NET_ERR, behind zeroes where there is more room than it takes.
+            (Target::Ctrl, len, Some(1)) if u64::from(len) == room => Ok(()),
+            // VIRTIO_BLK_S_IOERR and _UNSUPP.
+            (Target::Blk, 1, Some(1 | 2)) => Ok(()),
+            (target, len, status) => Err(format!(
+                "{target:?}: a bad chain came back with length {len} and status {status:?}"
+            )),
+        }
+    }
+
+    /// Waits for the next chain, or for the loss of the queue. `None`: it is lost.
+    pub fn back_or_lost(&mut self) -> Option<Back> {
+        let mut back = None;
+        until("a used entry, or NEEDS_RESET", || {
+            back = self.q.used();
+            back.is_some() || self.is_lost()
+        });
+        back
+    }
+
+    /// Whether the device has set NEEDS_RESET.
+    pub fn is_lost(&self) -> bool {
+        self.status().contains(Status::DEVICE_NEEDS_RESET)
+    }
+
     /// Sends a known-good request and looks at what comes of it: the queue still works.
     pub fn still_works(&mut self) {
         let request = self.request_at(100, 102);
@@ -280,9 +362,19 @@ impl Stage {
         found.unwrap_or_else(|| panic!("no counter {name}"))
     }
 
-    /// Every event that waits.
-    pub fn drain(&self) -> Vec<Event> {
-        std::iter::from_fn(|| self.events.try_next()).collect()
+    /// Every event so far.
+    pub fn drain(&mut self) -> &[Event] {
+        while let Some(event) = self.events.try_next() {
+            self.said.push(event);
+        }
+        &self.said
+    }
+
+    /// Whether the device said that it met an address that it may not use.
+    pub fn has_faulted(&mut self) -> bool {
+        self.drain()
+            .iter()
+            .any(|event| matches!(event, Event::Fault { .. }))
     }
 
     /// Memory that nobody may write to is as it was.

@@ -38,8 +38,15 @@ pub struct Code {
 /// The function of a row at device level.
 #[derive(Clone, Copy, Debug)]
 struct Device {
-    setup: fn(Target, Format) -> Setup,
+    setups: Setups,
     attack: fn(&mut Stage) -> Expect,
+}
+
+/// How the device is set up, or one after the other.
+#[derive(Clone, Copy, Debug)]
+enum Setups {
+    One(fn(Target, Format) -> Setup),
+    Each(fn(Target, Format) -> Vec<Setup>),
 }
 
 /// The functions of row `number`.
@@ -80,8 +87,22 @@ impl Code {
         setup: fn(Target, Format) -> Setup,
         attack: fn(&mut Stage) -> Expect,
     ) -> Self {
+        let setups = Setups::One(setup);
         Self {
-            device: Some(Device { setup, attack }),
+            device: Some(Device { setups, attack }),
+            ..self
+        }
+    }
+
+    /// Against one device after the other, set up so.
+    pub const fn device_each(
+        self,
+        setups: fn(Target, Format) -> Vec<Setup>,
+        attack: fn(&mut Stage) -> Expect,
+    ) -> Self {
+        let setups = Setups::Each(setups);
+        Self {
+            device: Some(Device { setups, attack }),
             ..self
         }
     }
@@ -177,8 +198,14 @@ fn cases(row: &'static Row, code: Code, trials: &mut Vec<Trial>) {
         for &format in runs.device {
             let name = name(row, &format!("{}::{format}", target.word()));
             trials.push(Trial::test(name, move || match code.device {
-                Some(Device { setup, attack }) => {
-                    oracle::judge(target, format, setup(target, format), attack);
+                Some(Device { setups, attack }) => {
+                    let all = match setups {
+                        Setups::One(setup) => vec![setup(target, format)],
+                        Setups::Each(setups) => setups(target, format),
+                    };
+                    for setup in all {
+                        oracle::judge(target, format, setup, attack);
+                    }
                     Ok(())
                 }
                 None => Err(missing(row, "device")),

@@ -17,6 +17,7 @@ use vdpa_ring::{Areas, DeviceMem, DriverMem, RingMem};
 use crate::guard::Arena;
 use crate::raw::RawQueue;
 
+pub(crate) use bench::write_table;
 pub use bench::{Bench, Taken};
 pub use desk::Desk;
 

@@ -1,6 +1,7 @@
 //! From a device that was just opened to one whose queues run.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vdpa_core::bits::{self, net};
 use vdpa_core::{Asid, Call, Device, Features, Kick, Status};
@@ -63,79 +64,84 @@ impl Opened<'_> {
     }
 }
 
-/// Sets a device up for an attack: the queue under attack, its partner, and an exchange on its sibling queue.
-pub(super) fn begin(
-    device: &Device,
-    target: Target,
-    format: Format,
-    setup: &Setup,
-    features: Features,
-    rings: &Arc<Arena>,
-    house: &Arc<Arena>,
-) -> (RawQueue, Option<RawQueue>, Exchange) {
-    negotiate(device, features);
-    let open = Opened {
-        device,
-        format,
-        house,
-    };
-    let index = match target {
-        Target::Rx | Target::Blk => 0,
-        Target::Tx => 1,
-        Target::Ctrl => 4,
-    };
-    let state = setup.state(format);
-    let mut q = RawQueue::new(index, format, setup.size, (rings, 0), state);
-    start(device, &mut q, state);
-    if !target.is_net() {
-        let mut second = open.queue(1, FIRST_RING, HOUSE_SIZE);
-        run(device);
-        write_sector(&mut second, house);
-        let own = Exchange::block(second, SIBLING_SECTOR + 1, house, EXCHANGE_BUFFERS);
-        return (q, None, own);
-    }
-    let mut partner = match target {
-        Target::Tx => Some(open.queue(0, PARTNER_RING, HOUSE_SIZE)),
-        Target::Rx => Some(open.queue(1, PARTNER_RING, HOUSE_SIZE)),
-        _ => None,
-    };
-    let rx = open.queue(2, FIRST_RING, HOUSE_SIZE);
-    let tx = open.queue(3, SECOND_RING, HOUSE_SIZE);
-    // The pairs are told by whichever control queue there is.
-    if target == Target::Ctrl {
-        run(device);
-        use_pairs(&mut q, house);
-    } else {
-        let mut ctrl = open.queue(4, CTRL_RING, HOUSE_SIZE);
-        run(device);
-        use_pairs(&mut ctrl, house);
-    }
-    if let (Target::Tx, Some(rx)) = (target, &mut partner) {
-        for place in 0..PARTNER_PLACES {
-            let at = PARTNER_BUFFERS + place * PARTNER_BUFFER;
-            house.open(at, PARTNER_BUFFER);
-            rx.chain(&[Piece::write(house.at(at), PARTNER_BUFFER as u32)]);
-        }
-        rx.show();
-        rx.kick();
-    }
-    (q, partner, Exchange::net(rx, tx, house, EXCHANGE_BUFFERS))
+/// How a device is to be set up for an attack.
+pub(super) struct Plan<'a> {
+    pub(super) target: Target,
+    pub(super) features: Features,
+    pub(super) setup: &'a Setup,
+    pub(super) rings: &'a Arc<Arena>,
+    pub(super) calls: &'a Arc<AtomicUsize>,
 }
 
-/// VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: two of them. In two chains where the queue has no room for both parts in one.
+impl Opened<'_> {
+    /// The queue under attack, its partner, and an exchange on its sibling queue; all of it runs.
+    pub(super) fn begin(&self, plan: &Plan<'_>) -> (RawQueue, Option<RawQueue>, Exchange) {
+        negotiate(self.device, plan.features);
+        let index = match plan.target {
+            Target::Rx | Target::Blk => 0,
+            Target::Tx => 1,
+            Target::Ctrl => 4,
+        };
+        let state = plan.setup.state(self.format);
+        let mut q = RawQueue::new(index, self.format, plan.setup.size, (plan.rings, 0), state);
+        let calls = Arc::clone(plan.calls);
+        let call = Call::from_fn(move || {
+            calls.fetch_add(1, Ordering::SeqCst);
+        });
+        start_with(self.device, &mut q, state, call);
+        if !plan.target.is_net() {
+            let mut second = self.queue(1, FIRST_RING, HOUSE_SIZE);
+            run(self.device);
+            write_sector(&mut second, self.house);
+            let own = Exchange::block(second, SIBLING_SECTOR + 1, self.house, EXCHANGE_BUFFERS);
+            return (q, None, own);
+        }
+        let mut partner = match plan.target {
+            Target::Tx => Some(self.queue(0, PARTNER_RING, HOUSE_SIZE)),
+            Target::Rx => Some(self.queue(1, PARTNER_RING, HOUSE_SIZE)),
+            _ => None,
+        };
+        let rx = self.queue(2, FIRST_RING, HOUSE_SIZE);
+        let tx = self.queue(3, SECOND_RING, HOUSE_SIZE);
+        // The pairs are told by whichever control queue there is.
+        if plan.target == Target::Ctrl {
+            run(self.device);
+            use_pairs(&mut q, self.house);
+        } else {
+            let mut ctrl = self.queue(4, CTRL_RING, HOUSE_SIZE);
+            run(self.device);
+            use_pairs(&mut ctrl, self.house);
+        }
+        if let (Target::Tx, Some(rx)) = (plan.target, &mut partner) {
+            for place in 0..PARTNER_PLACES {
+                let at = PARTNER_BUFFERS + place * PARTNER_BUFFER;
+                self.house.open(at, PARTNER_BUFFER);
+                rx.chain(&[Piece::write(self.house.at(at), PARTNER_BUFFER as u32)]);
+            }
+            rx.show();
+            rx.kick();
+        }
+        (
+            q,
+            partner,
+            Exchange::net(rx, tx, self.house, EXCHANGE_BUFFERS),
+        )
+    }
+}
+
+/// VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: two of them. Where the queue has no room for both parts, the command says nothing.
 fn use_pairs(ctrl: &mut RawQueue, house: &Arc<Arena>) {
     house.put(SCRATCH, &[4, 0, 2, 0]);
     house.open(SCRATCH + 16, 1);
-    if ctrl.size < 2 {
-        // Such a queue carries no command at all; the sibling pair then is not used.
-        return;
-    }
-    ctrl.send(&[
-        Piece::read(house.at(SCRATCH), 4),
-        Piece::write(house.at(SCRATCH + 16), 1),
-    ]);
+    let command = Piece::read(house.at(SCRATCH), 4);
+    let ack = Piece::write(house.at(SCRATCH + 16), 1);
+    let both = [command, ack];
+    let whole = ctrl.size > 1;
+    ctrl.send(if whole { &both } else { &both[..1] });
     let back = ctrl.wait_used("the command for two pairs");
-    assert_eq!((back.len, house.get(SCRATCH + 16, 1)), (1, vec![0]));
+    if whole {
+        assert_eq!((back.len, house.get(SCRATCH + 16, 1)), (1, vec![0]));
+    }
 }
 
 /// What requests read later.
@@ -199,8 +205,13 @@ pub fn run(device: &Device) {
 
 /// Starts a queue, with a call that nobody listens to: a driver that polls.
 pub fn start(device: &Device, q: &mut RawQueue, state: Option<QueueState>) {
+    start_with(device, q, state, Call::from_fn(|| {}));
+}
+
+/// The same with a call.
+pub fn start_with(device: &Device, q: &mut RawQueue, state: Option<QueueState>, call: Call) {
     let config = q.config(state);
     q.doorbell = device
-        .start_queue(q.index, config, Kick::Taken, Call::from_fn(|| {}))
+        .start_queue(q.index, config, Kick::Taken, call)
         .unwrap_or_else(|why| panic!("queue {}: {why}", q.index));
 }

@@ -1,10 +1,13 @@
 //! A request that is known to be good, and what has to come of it.
 
+use super::Stage;
 use super::opening::READ_SECTOR;
-use super::{PLACE, Stage};
 use crate::exchange::{self, NET_HEADER, SECTOR, block_header, frame, pattern};
 use crate::raw::Piece;
 use crate::table::Target;
+
+/// What a writable part holds before the device writes it.
+pub const UNTOUCHED: u8 = 0xee;
 
 /// A known-good request, to be cut and bent.
 #[derive(Clone, Debug)]
@@ -54,12 +57,19 @@ impl Stage {
 
     /// The same, read from buffer `from` and written to buffer `to`.
     pub fn request_at(&self, from: usize, to: usize) -> Request {
+        self.request_between(self.buffer(from), self.buffer(to))
+    }
+
+    /// The same, read from one of the device's addresses and written to another.
+    pub fn request_between(&self, from: u64, to: u64) -> Request {
         let (readable, writable) = self.known_good();
-        self.buffers.put(from * PLACE, &readable);
-        self.buffers.open(to * PLACE, writable);
+        self.put(from, &readable);
+        self.open_at(to, writable);
+        // Whatever is found there later was written by this request.
+        self.put(to, &vec![UNTOUCHED; writable]);
         Request {
-            readable: (self.buffer(from), readable.len() as u32),
-            writable: (self.buffer(to), writable as u32),
+            readable: (from, readable.len() as u32),
+            writable: (to, writable as u32),
         }
     }
 
@@ -80,12 +90,7 @@ impl Stage {
     /// What a request that is known to be good came to, with its used length.
     pub fn verify(&mut self, request: &Request, len: u32) {
         let (_, writable) = self.known_good();
-        let to = self.buffers.offset(request.writable.0).unwrap_or(0);
-        let said = if writable == 0 {
-            Vec::new()
-        } else {
-            self.buffers.get(to, writable)
-        };
+        let said = self.get(request.writable.0, writable);
         match self.target {
             Target::Tx => {
                 assert_eq!(len, 0, "nothing is written to what is sent");

@@ -9,7 +9,7 @@ use vdpa_ring::{
 
 use super::{Memory, Which};
 use crate::guard::Arena;
-use crate::raw::{Piece, RawQueue};
+use crate::raw::{NEXT, Piece, RawQueue};
 
 /// Where the device finds the arena.
 const IOVA: u64 = 0x1000_0000;
@@ -85,7 +85,7 @@ impl Bench {
     /// descriptor that points to it.
     pub fn table(&self, pieces: &[Piece]) -> Piece {
         let (offset, at) = self.tables();
-        write_table(&self.q, self.arena(), offset, pieces);
+        self.arena().put(offset, &write_table(&self.q, pieces));
         Piece::table(at, 16 * pieces.len() as u32)
     }
 
@@ -240,23 +240,22 @@ impl Bench {
     }
 }
 
-/// Writes a table at `offset` of an arena; see [`Bench::table`].
-pub(crate) fn write_table(q: &RawQueue, arena: &Arena, offset: usize, pieces: &[Piece]) {
+/// The bytes of a table; see [`Bench::table`].
+pub(crate) fn write_table(q: &RawQueue, pieces: &[Piece]) -> Vec<u8> {
+    let mut raw = Vec::new();
     for (i, piece) in pieces.iter().enumerate() {
         let goes_on = piece.goes_on.unwrap_or(i + 1 < pieces.len());
         // virtio 1.4 §2.8.7: NEXT and id mean nothing in a packed ring's table.
         let next = if goes_on && q.format == Format::Split {
-            crate::raw::NEXT
+            NEXT
         } else {
             0
         };
         let link = piece.link.unwrap_or(i as u16 + 1);
-        let meta = q.meta(piece.len, piece.flags | next, link);
-        let mut raw = [0; 16];
-        raw[..8].copy_from_slice(&piece.addr.to_le_bytes());
-        raw[8..].copy_from_slice(&meta.to_le_bytes());
-        arena.put(offset + 16 * i, &raw);
+        raw.extend(piece.addr.to_le_bytes());
+        raw.extend(q.meta(piece.len, piece.flags | next, link).to_le_bytes());
     }
+    raw
 }
 
 /// A completion, for comparisons.

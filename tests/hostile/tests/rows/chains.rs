@@ -310,7 +310,7 @@ fn undefined_flags(s: &mut Stage) -> Expect {
 fn ones(format: Format) -> Piece {
     let flags = match format {
         Format::Split => u16::MAX,
-        Format::Packed => u16::MAX & !(1 << 15),
+        Format::Packed => !(1 << 15),
     };
     Piece::read(u64::MAX, u32::MAX).with(flags).link(u16::MAX)
 }
