@@ -35,7 +35,7 @@ use crate::table::Target;
 use crate::{soon, until};
 
 pub use memory::Flip;
-pub use opening::{features, negotiate, run, start, start_with};
+pub use opening::{FIRST_RING, SECOND_RING, features, negotiate, run, start, start_with};
 pub use request::{Request, UNTOUCHED};
 pub use setup::Setup;
 

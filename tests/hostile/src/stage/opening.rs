@@ -22,8 +22,10 @@ const SIBLING_SECTOR: u64 = 100;
 /// Offsets in the house.
 pub(super) const HOUSE_BYTES: usize = 64 << 10;
 pub(super) const PARTNER_RING: usize = 0;
-pub(super) const FIRST_RING: usize = 4 << 10;
-pub(super) const SECOND_RING: usize = 8 << 10;
+/// Offset in the house of the sibling queue's ring: a pair's receive queue, a disk's second one.
+pub const FIRST_RING: usize = 4 << 10;
+/// Offset in the house of a sibling pair's transmit queue.
+pub const SECOND_RING: usize = 8 << 10;
 pub(super) const CTRL_RING: usize = 12 << 10;
 pub(super) const EXCHANGE_BUFFERS: usize = 16 << 10;
 pub(super) const PARTNER_BUFFERS: usize = 24 << 10;
