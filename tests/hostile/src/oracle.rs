@@ -62,7 +62,7 @@ fn or_fail(found: Result<(), String>) {
 /// Waits for what is expected.
 fn settle(stage: &mut Stage, expect: &Expect) {
     match expect {
-        Expect::Over | Expect::Served => {}
+        Expect::Over | Expect::Served | Expect::Either => {}
         Expect::Lost(_) => until("the news of NEEDS_RESET", || {
             let said = stage.drain();
             said.iter()
@@ -86,9 +86,6 @@ fn settle(stage: &mut Stage, expect: &Expect) {
                 }
                 or_fail(back.map_or(Ok(()), |back| stage.check_back(back)));
             }
-        }
-        Expect::Either => {
-            while stage.q.returned < stage.q.shown && stage.back_or_lost().is_some() {}
         }
     }
 }

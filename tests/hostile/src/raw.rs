@@ -148,7 +148,9 @@ pub struct RawQueue {
     pub returned: usize,
     next: u16,
     pending: VecDeque<(u16, u64)>,
-    slots: HashMap<u16, VecDeque<u16>>,
+    /// Whether one used entry stands for all that were shown before it.
+    pub in_order: bool,
+    slots: VecDeque<(u16, u16)>,
     heads: HashMap<u16, Vec<Piece>>,
     unshown: usize,
 }
@@ -194,7 +196,8 @@ impl RawQueue {
             returned: 0,
             next: 0,
             pending: VecDeque::new(),
-            slots: HashMap::new(),
+            in_order: false,
+            slots: VecDeque::new(),
             heads: HashMap::new(),
             unshown: 0,
         };
@@ -301,7 +304,7 @@ impl RawQueue {
             Format::Split => self.chain_split(pieces),
             Format::Packed => self.chain_packed(pieces),
         };
-        self.slots.entry(head.id).or_default().push_back(head.slots);
+        self.slots.push_back((head.id, head.slots));
         self.heads.insert(head.id, head.pieces.clone());
         self.unshown += 1;
         head
@@ -405,12 +408,10 @@ impl RawQueue {
 
     /// The next used entry, if there is one.
     pub fn used(&mut self) -> Option<Back> {
-        let back = match self.format {
-            Format::Split => self.used_split()?,
-            Format::Packed => self.used_packed()?,
-        };
-        self.returned += 1;
-        Some(back)
+        match self.format {
+            Format::Split => self.used_split(),
+            Format::Packed => self.used_packed(),
+        }
     }
 
     fn used_split(&mut self) -> Option<Back> {
@@ -421,11 +422,13 @@ impl RawQueue {
         let entry = layout::used_entry(self.used & (self.size - 1));
         let at = self.device_at(entry) as u32;
         let bytes = self.arena.bytes();
-        self.used = self.used.wrapping_add(1);
-        Some(Back {
+        let back = Back {
             id: bytes.load_u32(at),
             len: bytes.load_u32(at + 4),
-        })
+        };
+        let (chains, _) = self.settle(back.id as u16);
+        self.used = self.used.wrapping_add(chains);
+        Some(back)
     }
 
     fn used_packed(&mut self) -> Option<Back> {
@@ -438,14 +441,27 @@ impl RawQueue {
         }
         fence(Ordering::Acquire);
         let id = (meta >> 32) as u16;
-        let slots = self.slots.get_mut(&id).and_then(VecDeque::pop_front);
-        // Of an id that was not shown nothing is known: the case will say so.
-        self.used_pos = self
-            .used_pos
-            .advance(slots.unwrap_or(1).min(self.size), self.size);
+        let (_, slots) = self.settle(id);
+        self.used_pos = self.used_pos.advance(slots.min(self.size), self.size);
         // virtio 1.4 §2.8.4: the length counts with WRITE alone.
         let len = if flags & WRITE == 0 { 0 } else { meta as u32 };
         Some(Back { id: id.into(), len })
+    }
+
+    /// Chains and slots that an entry with this id stands for. Of one that was not shown nothing is known: the case will
+    /// say so.
+    fn settle(&mut self, id: u16) -> (u16, u16) {
+        let at = self.slots.iter().position(|(shown, _)| *shown == id);
+        let (chains, slots) = match at {
+            None => (1, 1),
+            Some(at) if self.in_order => {
+                let all = self.slots.drain(..=at).map(|(_, slots)| slots);
+                (at as u16 + 1, all.fold(0, u16::saturating_add))
+            }
+            Some(at) => (1, self.slots.remove(at).map_or(1, |(_, slots)| slots)),
+        };
+        self.returned += usize::from(chains);
+        (chains, slots)
     }
 
     /// Waits for the next used entry.

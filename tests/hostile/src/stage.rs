@@ -19,8 +19,10 @@ mod opening;
 mod request;
 mod setup;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 use vdpa_core::{Asid, Device, DmaHandle, Event, Events, Features, QueueIndex, Registry, Status};
 use vdpa_mem::Access;
@@ -57,6 +59,8 @@ pub const HOUSE: u64 = 0x7000_0000;
 pub const HALF: usize = 8192;
 /// Bytes of a buffer's place.
 pub const PLACE: usize = 1024;
+/// How long a row waits for what may not come.
+const MOMENT: Duration = Duration::from_millis(2);
 /// Bytes of the buffers together.
 const BUFFER_BYTES: usize = 128 << 10;
 
@@ -67,8 +71,8 @@ pub enum Expect {
     Lost(&'static str),
     /// Every chain that was shown comes back, with length 0 or with a status that says it was an error.
     Back,
-    /// Either of the two: what comes depends on who was first, or on what the driver wrote over its own ring. NEEDS_RESET
-    /// is told at most once a queue.
+    /// Either of the two, and the row has waited for it: what comes depends on who was first, or on what the driver wrote
+    /// over its own ring. NEEDS_RESET is told at most once a queue.
     Either,
     /// The row has looked at it all by itself; the device is as well as before.
     Served,
@@ -112,6 +116,8 @@ pub struct Stage {
     pub said: Vec<Event>,
     /// The other queue of the pair under attack.
     partner: Option<RawQueue>,
+    /// Frames that have arrived and were not looked at.
+    arrived: VecDeque<Vec<u8>>,
     /// Frames sent to the queue under attack.
     stirred: u32,
     features: Features,
@@ -193,6 +199,7 @@ impl Stage {
             house,
             said: Vec::new(),
             partner,
+            arrived: VecDeque::new(),
             stirred: 0,
             features,
             sibling,
@@ -265,15 +272,12 @@ impl Stage {
 
     /// Waits for the next frame at the receive queue beside the transmit queue under attack. Header and frame.
     pub fn arrival(&mut self) -> Vec<u8> {
-        let Some(rx) = &mut self.partner else {
-            panic!("nobody receives beside {:?}", self.target)
-        };
-        let back = rx.wait_used("a frame's arrival");
-        let place = rx.returned.wrapping_sub(1) % PARTNER_PLACES;
-        let at = PARTNER_BUFFERS + place * PARTNER_BUFFER;
-        let came = self.house.get(at, back.len as usize);
-        rx.send(&[Piece::write(self.house.at(at), PARTNER_BUFFER as u32)]);
-        came
+        until("a frame's arrival", || {
+            let came = self.arrivals();
+            self.arrived.extend(came);
+            !self.arrived.is_empty()
+        });
+        self.arrived.pop_front().unwrap_or_default()
     }
 
     /// Waits for the next chain, which was a bad one: it comes back with nothing, or with a status that says so.
@@ -324,6 +328,40 @@ impl Stage {
             back.is_some() || self.is_lost()
         });
         back
+    }
+
+    /// The same, or a moment in which neither happens: the driver may have spoiled what would show it.
+    pub fn back_or_lost_or_neither(&mut self) -> Option<Back> {
+        let begun = Instant::now();
+        let mut back = None;
+        while back.is_none() && !self.is_lost() && begun.elapsed() < MOMENT {
+            std::thread::yield_now();
+            back = self.q.used();
+        }
+        back
+    }
+
+    /// The siblings exchange as much as they do in a while, and the queue is not lost meanwhile.
+    pub fn quiet(&mut self) {
+        if let Err(why) = self.background.progress(5) {
+            panic!("{why}");
+        }
+        assert!(!self.is_lost(), "nothing is wrong: {:?}", self.drain());
+    }
+
+    /// Takes the frames that have arrived beside the transmit queue under attack, each a header and a frame.
+    pub fn arrivals(&mut self) -> Vec<Vec<u8>> {
+        let (house, Some(rx)) = (&self.house, &mut self.partner) else {
+            return Vec::new();
+        };
+        let mut all = Vec::from(std::mem::take(&mut self.arrived));
+        while let Some(back) = rx.used() {
+            let place = rx.returned.wrapping_sub(1) % PARTNER_PLACES;
+            let at = PARTNER_BUFFERS + place * PARTNER_BUFFER;
+            all.push(house.get(at, back.len as usize));
+            rx.send(&[Piece::write(house.at(at), PARTNER_BUFFER as u32)]);
+        }
+        all
     }
 
     /// Whether the device has set NEEDS_RESET.

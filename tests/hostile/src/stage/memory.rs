@@ -74,28 +74,32 @@ impl Stage {
         Piece::table(at, 16 * pieces.len() as u32)
     }
 
-    /// A thread that writes one of these values after the other to the device's address, until it is dropped. The place
-    /// is opened, and left with the first of them.
-    pub fn flip<const N: usize>(&self, at: u64, values: &'static [[u8; N]]) -> Flip {
-        self.open_at(at, N);
-        let Some((arena, offset)) = self.arena(at) else {
-            panic!("{at:#x} is in no region of the stage")
+    /// A thread that writes one of these values after the other to each of the device's addresses, until it is dropped.
+    /// The places are opened, and left with the first of them.
+    pub fn flip<const N: usize>(&self, places: &[u64], values: &'static [[u8; N]]) -> Flip {
+        let place = |at: &u64| {
+            self.open_at(*at, N);
+            let Some((arena, offset)) = self.arena(*at) else {
+                panic!("{at:#x} is in no region of the stage")
+            };
+            (arena.window(), offset)
         };
-        let window = arena.window();
+        let places: Vec<_> = places.iter().map(place).collect();
+        let write = move |value: &[u8; N]| {
+            for (window, offset) in &places {
+                window.bytes().write(*offset, value);
+            }
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("flip".into());
         let thread = thread.spawn(move || {
-            let bytes = window.bytes();
             while !seen.load(Ordering::SeqCst) {
-                for value in values {
-                    bytes.write(offset, value);
-                    std::hint::spin_loop();
-                }
+                values.iter().for_each(&write);
+                // Others want the core too.
+                std::thread::yield_now();
             }
-            if let Some(first) = values.first() {
-                bytes.write(offset, first);
-            }
+            values.first().into_iter().for_each(write);
         });
         Flip {
             stop,

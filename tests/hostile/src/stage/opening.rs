@@ -48,6 +48,7 @@ pub(super) struct Opened<'a> {
 impl Opened<'_> {
     pub(super) fn queue(&self, index: u16, ring: usize, size: u16) -> RawQueue {
         let mut q = RawQueue::new(index, self.format, size, (self.house, ring), None);
+        q.in_order = self.device.negotiated().contains(bits::IN_ORDER);
         start(self.device, &mut q, None);
         q
     }
@@ -86,6 +87,7 @@ impl Opened<'_> {
         };
         let state = plan.setup.state(self.format);
         let mut q = RawQueue::new(index, self.format, plan.setup.size, (plan.rings, 0), state);
+        q.in_order = plan.setup.in_order;
         let calls = Arc::clone(plan.calls);
         let call = Call::from_fn(move || {
             calls.fetch_add(1, Ordering::SeqCst);

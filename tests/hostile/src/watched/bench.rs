@@ -181,6 +181,12 @@ impl Bench {
         }
     }
 
+    /// Nothing came of what was shown, at little cost, and the ring works.
+    pub fn bounded_and_works(&mut self) {
+        self.bounded();
+        self.works();
+    }
+
     /// One known-good chain goes there and back.
     pub fn works(&mut self) {
         let at = self.tables().1;

@@ -312,8 +312,8 @@ fn changes(s: &mut Stage) -> Expect {
     let pieces = request.cut(4);
     let table = s.table(50, &pieces);
     let flags = if s.format == Format::Split { 12 } else { 14 };
-    let _lens = s.flip(s.buffer(50) + 8, &LENS);
-    let _flags = s.flip(s.buffer(50) + 16 + flags, &FLAGS);
+    let _lens = s.flip(&[s.buffer(50) + 8], &LENS);
+    let _flags = s.flip(&[s.buffer(50) + 16 + flags], &FLAGS);
     for _ in 0..100 {
         s.send(&[table]);
         if s.back_or_lost().is_none() {
