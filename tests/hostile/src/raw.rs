@@ -300,6 +300,12 @@ impl RawQueue {
 
     /// Writes a chain. Nothing shows before [`show`](Self::show).
     pub fn chain(&mut self, pieces: &[Piece]) -> Head {
+        let room = usize::from(self.size) + 1;
+        assert!(
+            pieces.len() <= room,
+            "it would overwrite itself: {} pieces",
+            pieces.len()
+        );
         let head = match self.format {
             Format::Split => self.chain_split(pieces),
             Format::Packed => self.chain_packed(pieces),

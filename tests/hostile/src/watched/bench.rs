@@ -237,6 +237,8 @@ impl Bench {
         let mut bench = make();
         change(&bench.memory);
         let new = bench.take();
+        // Two chains of one descriptor, or one that comes by it again: it is fetched for each.
+        let shared = bench.memory.twice().is_some();
         assert_ne!(old, new, "the change makes no difference");
         assert!(total > 0);
         let mut turned = false;
@@ -244,11 +246,8 @@ impl Bench {
             let mut bench = make();
             bench.memory.before(nth, change.clone());
             let found = bench.take();
-            assert_eq!(
-                bench.memory.twice(),
-                None,
-                "load {nth}: a field is fetched twice"
-            );
+            let twice = bench.memory.twice().filter(|_| !shared);
+            assert_eq!(twice, None, "load {nth}: a field is fetched twice");
             if one {
                 let either = found == old || found == new;
                 assert!(either, "load {nth}: {found:?}, neither {old:?} nor {new:?}");
