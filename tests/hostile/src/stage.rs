@@ -304,7 +304,7 @@ impl Stage {
                 .filter(|piece| piece.is_written() && piece.len != 0)
         };
         let room: u64 = written().map(|piece| u64::from(piece.len)).sum();
-        let status = written().last().and_then(|piece| {
+        let status = written().next_back().and_then(|piece| {
             let at = piece.addr.checked_add(u64::from(piece.len) - 1)?;
             self.arena(at)
                 .map(|(arena, offset)| arena.get(offset, 1)[0])
