@@ -159,9 +159,17 @@ impl Exchange {
 }
 
 fn same(what: &str, found: &[u8], right: &[u8]) -> Result<(), String> {
-    match found == right {
-        true => Ok(()),
-        false => Err(format!("{what}: {found:02x?} instead of {right:02x?}")),
+    let pairs = found.iter().zip(right);
+    match pairs.enumerate().find(|(_, (found, right))| found != right) {
+        None if found.len() == right.len() => Ok(()),
+        None => Err(format!(
+            "{what}: {} bytes instead of {}",
+            found.len(),
+            right.len()
+        )),
+        Some((at, (found, right))) => Err(format!(
+            "{what}: byte {at} is {found:#04x} instead of {right:#04x}"
+        )),
     }
 }
 

@@ -45,12 +45,24 @@ pub fn soon() -> Deadline {
 ///
 /// # Errors
 /// When it is not done soon.
-pub fn wait(what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
+pub fn wait(what: &str, done: impl FnMut() -> bool) -> Result<(), String> {
+    wait_within(SOON, what, done)
+}
+
+/// The same, with less patience.
+///
+/// # Errors
+/// When it is not done in time.
+pub fn wait_within(
+    patience: Duration,
+    what: &str,
+    mut done: impl FnMut() -> bool,
+) -> Result<(), String> {
     let begun = Instant::now();
     let mut looks = 0_u32;
     while !done() {
-        if begun.elapsed() > SOON {
-            return Err(format!("{what} did not happen within {SOON:?}"));
+        if begun.elapsed() > patience {
+            return Err(format!("{what} did not happen within {patience:?}"));
         }
         // A yield hands the core to whoever is waited for; a sleep too, where others want it as well.
         looks = looks.saturating_add(1);

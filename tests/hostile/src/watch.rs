@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 
-use crate::wait;
+use crate::{SOON, wait_within};
 
 thread_local! {
     /// Whether a panic of this thread is a case that failed, and not one of the device's.
@@ -109,6 +110,14 @@ impl Watch {
     /// # Errors
     /// With what is not.
     pub fn check(&self) -> Result<(), String> {
+        self.check_within(SOON)
+    }
+
+    /// The same, with less patience.
+    ///
+    /// # Errors
+    /// With what is not as it was.
+    pub fn check_within(&self, patience: Duration) -> Result<(), String> {
         self.check_panics()?;
         let before = self.before;
         let fits = |now: &Holdings| {
@@ -117,8 +126,10 @@ impl Watch {
                 && now.mappings <= before.mappings + SLACK_MAPPINGS
                 && now.resident <= before.resident + SLACK_RESIDENT
         };
-        wait("the return to the baseline", || fits(&Holdings::now()))
-            .map_err(|why| format!("{why}: {before:?} before, {:?} now", Holdings::now()))
+        wait_within(patience, "the return to the baseline", || {
+            fits(&Holdings::now())
+        })
+        .map_err(|why| format!("{why}: {before:?} before, {:?} now", Holdings::now()))
     }
 }
 
@@ -151,14 +162,22 @@ fn effort(thread: &str) -> Option<(char, u64)> {
 /// # Errors
 /// When one does not come to rest.
 pub fn rest() -> Result<(), String> {
+    rest_within(SOON)
+}
+
+/// The same, with less patience.
+///
+/// # Errors
+/// When one does not come to rest.
+pub fn rest_within(patience: Duration) -> Result<(), String> {
     let mut last = Vec::new();
     let mut quiet = 0;
-    wait("rest of all workers", || {
+    wait_within(patience, "rest of all workers", || {
         let now: Vec<_> = others().iter().map(|thread| effort(thread)).collect();
         let asleep = now.iter().flatten().all(|(state, _)| *state == 'S');
         quiet = if asleep && now == last { quiet + 1 } else { 0 };
         last = now;
-        std::thread::sleep(std::time::Duration::from_micros(300));
+        std::thread::sleep(Duration::from_micros(300));
         quiet == 3
     })
 }
