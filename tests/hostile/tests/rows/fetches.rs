@@ -210,8 +210,9 @@ fn ring_avail_idx(format: Format) {
     );
 }
 
-/// Sends requests while something changes; what comes back may be anything, or the queue is lost.
-fn send_many(s: &mut Stage, make: impl Fn(&Stage) -> Vec<Piece>) -> Expect {
+/// Sends requests while something changes; what comes back may be anything, or the queue is lost. A buffer that has become
+/// too small stays where it is.
+pub(crate) fn send_many(s: &mut Stage, make: impl Fn(&Stage) -> Vec<Piece>) -> Expect {
     for _ in 0..REQUESTS {
         let pieces = make(s);
         s.send(&pieces);

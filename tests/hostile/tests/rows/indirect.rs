@@ -8,6 +8,8 @@ use vdpa_hostile::watched::{Bench, Memory};
 use vdpa_mem::Fault;
 use vdpa_ring::{Format, RingError, RingFeatures};
 
+use crate::fetches::send_many;
+
 /// The functions of the rows.
 pub(crate) const ROWS: &[Code] = &[
     code(27)
@@ -314,11 +316,5 @@ fn changes(s: &mut Stage) -> Expect {
     let flags = if s.format == Format::Split { 12 } else { 14 };
     let _lens = s.flip(&[s.buffer(50) + 8], &LENS);
     let _flags = s.flip(&[s.buffer(50) + 16 + flags], &FLAGS);
-    for _ in 0..100 {
-        s.send(&[table]);
-        if s.back_or_lost().is_none() {
-            break;
-        }
-    }
-    Expect::Either
+    send_many(s, |_| vec![table])
 }
