@@ -77,7 +77,7 @@ fn rows_that_come_later_are_these_for_these_reasons() {
     let numbers: Vec<u16> = later.iter().map(|row| row.number).collect();
     let right = [123, 124, 125, 129]
         .into_iter()
-        .chain(130..=148)
+        .chain((130..=148).filter(|row| *row != 132))
         .chain([151, 152]);
     assert_eq!(numbers, right.collect::<Vec<_>>());
 }

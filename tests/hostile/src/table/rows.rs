@@ -268,7 +268,7 @@ pub const ROWS: &[Row] = &[
     later(129, K, "an MSI-X vector refused", REGISTERS),
     later(130, L, "the limit of locked memory at any map", KERNEL),
     later(131, L, "the limit of DMA entries", KERNEL),
-    later(132, L, "a batch of maps rolled back at any entry", KERNEL),
+    here(132, L, "a batch of maps rolled back at any entry").device(BOTH, CLASSES),
     later(133, L, "an address in a reserved window", KERNEL),
     later(134, L, "an unmap that says a short size", KERNEL),
     later(135, L, "a reset that the kernel refuses", KERNEL),

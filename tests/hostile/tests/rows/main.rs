@@ -3,6 +3,7 @@
 mod addresses;
 mod block;
 mod chains;
+mod dma;
 mod fetches;
 mod indirect;
 mod memory;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         block::ROWS,
         rates::ROWS,
         peer::ROWS,
+        dma::ROWS,
         memory::ROWS,
     ])
 }
