@@ -115,12 +115,13 @@ fn rows_that_are_wrong_do_not_pass() {
             Expect::Back
         }),
         ("the sibling Queue", |s| {
+            let device = wait("an exchange", || s.background.done(Sibling::Device) > 0);
+            device.expect("the sibling device goes on");
             // Its data changes on its way.
             static VALUES: [[u8; 64]; 2] = [[1; 64], [2; 64]];
             let _flip = s.flip(&[HOUSE + (16 << 10) + 2048 + 100], &VALUES);
             let failed = wait("a failure", || s.background.check().is_err());
             failed.expect("data that changes is noticed");
-            assert!(s.background.done(Sibling::Device) > 0);
             Expect::Served
         }),
     ];
