@@ -95,6 +95,15 @@ impl Memory {
         }
     }
 
+    /// Offset in the arena of what is loaded.
+    pub fn at(&self, fetch: Fetch) -> usize {
+        let base = self
+            .spans
+            .get(fetch.which as usize)
+            .map_or(0, |span| span.0);
+        base + fetch.at as usize
+    }
+
     /// Calls this before and after each load, with the load's number.
     pub fn hook(&self, hook: impl FnMut(&Memory, u32, Fetch, When) + 'static) {
         *self.hook.borrow_mut() = Some(Box::new(hook));
