@@ -60,7 +60,11 @@ enum Kind {
         tx: Box<RawQueue>,
     },
     /// A request queue, and a sector of its own.
-    Blk { q: Box<RawQueue>, sector: u64 },
+    Blk {
+        q: Box<RawQueue>,
+        sector: u64,
+        writes: bool,
+    },
     /// A control queue.
     Ctrl { q: Box<RawQueue> },
 }
@@ -92,10 +96,10 @@ impl Exchange {
         Self::new(Kind::Net { rx, tx }, arena, at)
     }
 
-    /// A sector, written and read.
-    pub fn block(q: RawQueue, sector: u64, arena: &Arc<Arena>, at: usize) -> Self {
+    /// A sector, written and read; of a disk for reading it is zeroes.
+    pub fn block(q: RawQueue, sector: u64, writes: bool, arena: &Arc<Arena>, at: usize) -> Self {
         let q = Box::new(q);
-        Self::new(Kind::Blk { q, sector }, arena, at)
+        Self::new(Kind::Blk { q, sector, writes }, arena, at)
     }
 
     /// Commands that change nothing.
@@ -126,8 +130,11 @@ impl Exchange {
                 same("header", &came[..NET_HEADER], &header)?;
                 same("frame", &came[NET_HEADER..], &sent)
             }
-            Kind::Blk { q, sector } => {
-                let data = pattern(seed, SECTOR);
+            Kind::Blk { q, sector, writes } => {
+                let data = match writes {
+                    true => pattern(seed, SECTOR),
+                    false => vec![0; SECTOR],
+                };
                 let ask = |q: &mut RawQueue, kind, data: &[u8], room: usize| {
                     arena.put(from, &block_header(kind, *sector));
                     arena.put(from + 16, data);
@@ -139,7 +146,9 @@ impl Exchange {
                     back(q, &head, room as u32 + 1)?;
                     same("status", &arena.get(to + room, 1), &[0])
                 };
-                ask(q, OUT, &data, 0)?;
+                if *writes {
+                    ask(q, OUT, &data, 0)?;
+                }
                 ask(q, IN, &[], SECTOR)?;
                 same("sector", &arena.get(to, SECTOR), &data)
             }

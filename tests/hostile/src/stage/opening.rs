@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vdpa_core::bits::{self, net};
+use vdpa_core::bits::{self, block, net};
 use vdpa_core::{Asid, Call, Device, Features, Kick, Status};
 use vdpa_ring::{Format, QueueState};
 
@@ -53,13 +53,18 @@ impl Opened<'_> {
         q
     }
 
+    /// Whether a disk may be written to.
+    fn writes(&self) -> bool {
+        !self.device.negotiated().contains(block::RO)
+    }
+
     /// A well-behaved driver of the whole device, running.
     pub(super) fn exchange(&self, target: Target) -> Exchange {
         let at = EXCHANGE_BUFFERS;
         let first = self.queue(0, FIRST_RING, HOUSE_SIZE);
         if !target.is_net() {
             run(self.device);
-            return Exchange::block(first, SIBLING_SECTOR, self.house, at);
+            return Exchange::block(first, SIBLING_SECTOR, self.writes(), self.house, at);
         }
         let second = self.queue(1, SECOND_RING, HOUSE_SIZE);
         run(self.device);
@@ -96,8 +101,17 @@ impl Opened<'_> {
         if !plan.target.is_net() {
             let mut second = self.queue(1, FIRST_RING, HOUSE_SIZE);
             run(self.device);
-            write_sector(&mut second, self.house);
-            let own = Exchange::block(second, SIBLING_SECTOR + 1, self.house, EXCHANGE_BUFFERS);
+            let writes = self.writes();
+            if writes {
+                write_sector(&mut second, self.house);
+            }
+            let own = Exchange::block(
+                second,
+                SIBLING_SECTOR + 1,
+                writes,
+                self.house,
+                EXCHANGE_BUFFERS,
+            );
             return (q, None, own);
         }
         let mut partner = match plan.target {
