@@ -180,4 +180,16 @@ pub fn rest_within(patience: Duration) -> Result<(), String> {
         std::thread::sleep(Duration::from_micros(300));
         quiet == 3
     })
+    .map_err(|why| {
+        format!(
+            "{why}: {:?}",
+            others().iter().map(|t| describe(t)).collect::<Vec<_>>()
+        )
+    })
+}
+
+/// Name, state and nanoseconds of CPU time of a thread.
+fn describe(thread: &str) -> String {
+    let name = fs::read_to_string(format!("/proc/self/task/{thread}/comm")).unwrap_or_default();
+    format!("{} {:?}", name.trim(), effort(thread))
 }
