@@ -89,3 +89,31 @@ fn a_kick_whose_other_end_is_gone_costs_nothing() {
     rig.run();
     assert_quiet("while it runs");
 }
+
+#[test]
+fn a_loopback_that_is_full_and_has_no_buffers_costs_nothing_and_goes_on_with_some() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for packed in [false, true] {
+        let rig = Lab::new().open("sim:net");
+        rig.negotiate(with(&rig, packed, false, true, false));
+        let mut rx = Rx::new(&rig, rig.queue(0, 64), 2048);
+        let mut tx = Tx::new(&rig, rig.queue(1, 8), 2048);
+        rig.run();
+        // One batch for each, until none goes any more.
+        let mut sent = 0;
+        while tx.in_flight() < 8 {
+            sent += tx.send(&[frame(sent, 60)]);
+            std::thread::sleep(Duration::from_micros(100));
+            assert!(sent < 10_000, "the pipe takes everything");
+        }
+        assert_quiet("a full loopback");
+        rx.post(64);
+        rx.wait(sent);
+        assert!(
+            rx.got
+                .iter()
+                .enumerate()
+                .all(|(i, got)| *got == frame(i, 60))
+        );
+    }
+}

@@ -159,10 +159,16 @@ impl<P: Peer> PipeLane<P> {
                 }
             };
             with(&mut inbox, epoch);
+            // A sender that waits is not told of room that there is not: in a loopback it would be this very pair, which
+            // would look again, and find it so, for ever.
+            let has_room = inbox.full.slots() < DEPTH;
             drop(inbox);
             // Between making room and looking whether the sender waits for it; pairs with the fence in `room`.
             fence(Ordering::SeqCst);
-            if pipe.blocked.load(Ordering::Relaxed) && pipe.blocked.swap(false, Ordering::Relaxed) {
+            if has_room
+                && pipe.blocked.load(Ordering::Relaxed)
+                && pipe.blocked.swap(false, Ordering::Relaxed)
+            {
                 // There are as many pipes as pairs, which are counted in 16 bits.
                 from.presence.ring(number as u16);
             }
