@@ -6,8 +6,8 @@ use vdpa_core::Area;
 
 use crate::Mutant;
 use crate::bend::bent;
-use crate::shadow::{Cell, Twist, shadow};
 use crate::dying::{Hushes, Spills, StaysBroken, Wordless};
+use crate::shadow::{Cell, Twist, shadow};
 
 const NEXT: u64 = 1;
 const WRITE: u64 = 2;

@@ -28,18 +28,27 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(203, ENTROPY, "not one byte of entropy", |inner| {
         shadow(inner, Tells(|_, _| 0))
     }),
-    mutant(203, ENTROPY, "no entropy for buffers of one byte", |inner| {
-        shadow(inner, Tells(|room, len| if room == 1 { 0 } else { len }))
-    }),
-    mutant(203, ENTROPY, "more entropy than there is room for", |inner| {
-        shadow(inner, Tells(|room, _| room + 1))
-    }),
+    mutant(
+        203,
+        ENTROPY,
+        "no entropy for buffers of one byte",
+        |inner| shadow(inner, Tells(|room, len| if room == 1 { 0 } else { len })),
+    ),
+    mutant(
+        203,
+        ENTROPY,
+        "more entropy than there is room for",
+        |inner| shadow(inner, Tells(|room, _| room + 1)),
+    ),
     mutant(203, ENTROPY, "random bytes are all the same", |inner| {
         shadow(inner, Constant)
     }),
-    mutant(203, ENTROPY, "long requests for entropy never come back", |inner| {
-        shadow(inner, LosesLong(Mutex::default()))
-    }),
+    mutant(
+        203,
+        ENTROPY,
+        "long requests for entropy never come back",
+        |inner| shadow(inner, LosesLong(Mutex::default())),
+    ),
     mutant(204, ENTROPY, "sizes of SCSI outlast a reset", |inner| {
         bent(inner, Scsi::new(Resets::Nothing, [96, 32]))
     }),
@@ -55,12 +64,18 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(204, ENTROPY, "sizes of SCSI cannot be written", |inner| {
         bent(inner, Scsi::new(Resets::Always, [96, 32]))
     }),
-    mutant(205, NET, "a socket sends only while it can receive", |inner| {
-        bent(shadow(inner, Sends(AtomicU32::new(0))), Socket)
-    }),
-    mutant(205, NET, "a socket sends one packet while it cannot receive", |inner| {
-        bent(shadow(inner, Sends(AtomicU32::new(1))), Socket)
-    }),
+    mutant(
+        205,
+        NET,
+        "a socket sends only while it can receive",
+        |inner| bent(shadow(inner, Sends(AtomicU32::new(0))), Socket),
+    ),
+    mutant(
+        205,
+        NET,
+        "a socket sends one packet while it cannot receive",
+        |inner| bent(shadow(inner, Sends(AtomicU32::new(1))), Socket),
+    ),
 ];
 
 struct Tells(fn(u32, u32) -> u32);
@@ -208,7 +223,9 @@ impl Twist for Sends {
     fn used(&self, queue: u16, used: &mut Vec<Used>) {
         let one_less = |left: u32| left.checked_sub(1);
         used.retain(|_| {
-            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+            let left = self
+                .0
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
             queue != 1 || left.is_ok()
         });
     }

@@ -46,18 +46,29 @@ pub const MUTANTS: &[Mutant] = &[
         name: "goes on after the reset of a queue where it stood",
         caught_by: 51,
         spec: "sim:rng",
-        wrap: |inner| bent(inner, Remembers::new(|first, c| {
-            let _ = first;
-            c.state = Some(stood(c));
-        })),
+        wrap: |inner| {
+            bent(
+                inner,
+                Remembers::new(|first, c| {
+                    let _ = first;
+                    c.state = Some(stood(c));
+                }),
+            )
+        },
     },
     Mutant {
         name: "starts a queue again with the addresses of before",
         caught_by: 55,
         spec: "sim:rng",
-        wrap: |inner| bent(inner, Remembers::new(|first, c| {
-            (c.descriptor, c.driver, c.device) = (first.descriptor, first.driver, first.device);
-        })),
+        wrap: |inner| {
+            bent(
+                inner,
+                Remembers::new(|first, c| {
+                    (c.descriptor, c.driver, c.device) =
+                        (first.descriptor, first.driver, first.device);
+                }),
+            )
+        },
     },
     Mutant {
         name: "starts a queue again with the used ring of before",

@@ -137,10 +137,7 @@ impl Twist for Answers {
 }
 
 /// The driver is answered something else: all that is written, the last byte the status.
-pub fn answers(
-    inner: Arc<dyn VdpaDevice>,
-    change: fn(&Ask, &mut Vec<u8>),
-) -> Arc<dyn VdpaDevice> {
+pub fn answers(inner: Arc<dyn VdpaDevice>, change: fn(&Ask, &mut Vec<u8>)) -> Arc<dyn VdpaDevice> {
     shadow(inner, Answers(change))
 }
 

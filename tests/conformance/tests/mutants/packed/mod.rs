@@ -226,4 +226,3 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| shadow(inner, EightLaps::default()),
     },
 ];
-

@@ -487,7 +487,11 @@ impl Twist for EightLaps {
             return put(cell, value);
         }
         let lap = self.0.fetch_add(1, Ordering::SeqCst) / 8;
-        let flags = if lap.is_multiple_of(2) { AVAIL | USED } else { 0 };
+        let flags = if lap.is_multiple_of(2) {
+            AVAIL | USED
+        } else {
+            0
+        };
         put(cell, value & !(AVAIL | USED) | flags);
     }
 }
