@@ -30,6 +30,7 @@
 
 mod error;
 mod lane;
+mod manage;
 mod request;
 mod setup;
 

@@ -40,6 +40,7 @@ mod features;
 mod frame;
 mod hashing;
 mod header;
+mod manage;
 mod pair;
 mod plan;
 mod ring;
@@ -65,6 +66,7 @@ pub use self::features::{OFFLOADS, OPTIONAL, RECEIVE_OFFLOADS, TRANSMIT_OFFLOADS
 pub use self::frame::Frame;
 pub use self::hashing::{HASH_KEY_BYTES, Hashing, Spread};
 pub use self::header::{Checksum, Hash, Header, Segmented, Segments};
+pub use self::manage::Way;
 pub use self::ring::{Ring, UnknownRing};
 pub use self::setup::{Setup, Step};
 

@@ -158,6 +158,22 @@ impl Lane {
         Ok(true)
     }
 
+    pub(super) fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// The queue was started again after a reset, and these buffers were in it. Calls `lost` for each request.
+    pub(super) fn begin_again(&mut self, back: Vec<Lease>, lost: &mut dyn FnMut(u64)) {
+        for lease in back {
+            // A request is one buffer.
+            if let Some(sent) = self.sent.get(lease.buffer() as usize) {
+                lost(sent.tag);
+            }
+            self.under_way = self.under_way.saturating_sub(1);
+            self.queue.put(lease);
+        }
+    }
+
     pub(super) fn publish(&mut self) {
         self.queue.publish();
     }

@@ -23,6 +23,8 @@ pub struct Setup {
     pub requests: u16,
     /// Bytes of data of one request, at most: a multiple of 512.
     pub transfer: u32,
+    /// Features to do without, though the device offers them, such as INDIRECT_DESC.
+    pub decline: Features,
 }
 
 impl Default for Setup {
@@ -34,6 +36,7 @@ impl Default for Setup {
             queue_size: 256,
             requests: 64,
             transfer: 64 << 10,
+            decline: Features::NONE,
         }
     }
 }
@@ -44,6 +47,7 @@ const KNOWN: Features = Features::of(&[
     bits::ACCESS_PLATFORM,
     bits::INDIRECT_DESC,
     bits::EVENT_IDX,
+    bits::RING_RESET,
     block::SIZE_MAX,
     block::SEG_MAX,
     block::GEOMETRY,
@@ -123,10 +127,11 @@ fn choose(session: &Session<Negotiating>, setup: &Setup) -> Result<Features, Blk
             missing: missing.display(DeviceType::Block).to_string(),
         });
     }
-    let mut known = KNOWN | setup.ring.features();
+    let mut known = KNOWN;
     if setup.queues > 1 {
         known |= block::MQ;
     }
+    let known = (known - setup.decline) | setup.ring.features();
     Ok(graph::close_down(DeviceType::Block, acceptable & known))
 }
 

@@ -33,6 +33,10 @@ impl Commands {
         }
     }
 
+    pub(super) fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
     /// What the device answers to `command`; `None` if it does not in time.
     fn ask(&mut self, command: &Command) -> Result<Option<u8>, NetError> {
         let mut bytes = [0; Command::MAX_BYTES];

@@ -45,6 +45,7 @@ const ALWAYS: Features = Features::of(&[
     bits::ACCESS_PLATFORM,
     bits::INDIRECT_DESC,
     bits::EVENT_IDX,
+    bits::RING_RESET,
     net::MAC,
     net::MTU,
     net::STATUS,

@@ -48,12 +48,12 @@ impl Layout {
 pub(super) struct Pair {
     number: u16,
     layout: Layout,
-    receive: Queue,
-    transmit: Queue,
+    pub(super) receive: Queue,
+    pub(super) transmit: Queue,
     received: Completions,
     sent: Completions,
     /// The buffers of a frame that is not all there yet.
-    parts: Vec<Done>,
+    pub(super) parts: Vec<Done>,
     /// How many buffers that frame has.
     expected: u16,
     /// How many buffers there are to receive into.

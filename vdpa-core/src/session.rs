@@ -7,6 +7,9 @@
 //!                                                                     (Control, Vec<Queue>)   Session<Suspended>
 //! ```
 //!
+//! [`Control`] suspends, resumes and moves the device too, and stops, resets and restarts single queues, for whoever keeps
+//! the queues where they are.
+//!
 //! The steps are those of virtio 1.4 §3.1.1, in that order, and FEATURES_OK is always read back. A step that fails gives
 //! the session back as it was. Each queue has memory of its own: its ring, and a pool of buffers of one size.
 //!
@@ -18,6 +21,7 @@ mod control;
 mod moved;
 mod pool;
 mod queue;
+mod restart;
 mod setup;
 mod suspend;
 
@@ -27,9 +31,10 @@ use std::marker::PhantomData;
 use vdpa_mem::{Deadline, IovaRange};
 use vdpa_ring::QueueState;
 
+use self::queue::Phase;
 use crate::{
-    Asid, Call, Device, DeviceType, DmaHandle, Error, Features, Kick, QueueIndex, QueueLimits,
-    Result, Status, graph,
+    Asid, Device, DeviceType, DmaHandle, Error, Features, QueueIndex, QueueLimits, Result, Status,
+    graph,
 };
 
 pub use control::Control;
@@ -282,14 +287,10 @@ impl Session<Suspended> {
 
 impl Core {
     fn start(&mut self) -> Result<()> {
-        for queue in self.queues.iter_mut().filter(|queue| !queue.is_started()) {
-            // Polling is the rule, so calls are switched off before the device looks.
-            queue.silence();
-            let (config, call) = (*queue.config(), Call::EventFd(queue.call_fd().clone()));
-            let doorbell = self
-                .device
-                .start_queue(queue.index(), config, Kick::Taken, call)?;
-            queue.started(doorbell);
+        for queue in &mut self.queues {
+            if queue.phase() != Phase::Started {
+                restart::start(&self.device, queue)?;
+            }
         }
         self.device.write_status(suspend::LIVE.bits())
     }

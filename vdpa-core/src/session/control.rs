@@ -67,6 +67,65 @@ impl Control {
         self.core.device.events()
     }
 
+    /// Stops the device as a whole, as [`Session::suspend`] does; its queues stay where they are. What the device was done
+    /// with can be polled for, and more can be submitted: it is seen after [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// When the device cannot suspend, needs a reset, or is not stopped at the deadline; the stop then goes on and can
+    /// be waited for again.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.4.1.
+    pub fn suspend(&self, by: Deadline) -> Result<()> {
+        self.core.suspend(by)
+    }
+
+    /// Lets a suspended device go on, and waits until it does.
+    ///
+    /// # Errors
+    /// When it cannot, or does not say so in time; resuming again waits again.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.4.1.
+    pub fn resume(&self, by: Deadline) -> Result<()> {
+        self.core.resume(by)
+    }
+
+    /// Has another device of the type go on in place of this one, which is suspended, as [`Session::move_to`] does. The
+    /// new one is suspended too. Its events are its own.
+    ///
+    /// * `queues`: all that were split off, in any order
+    /// * `to`: is reset first
+    ///
+    /// Returns the old device, which is reset.
+    ///
+    /// # Errors
+    /// As for [`Session::move_to`]: `to` comes back in reset, and the device of before is still there, suspended; or the
+    /// old device, which does not let go in time. When `queues` are not exactly those that were split off.
+    pub fn move_to<'q>(
+        &mut self,
+        queues: impl IntoIterator<Item = &'q mut Queue>,
+        to: Device,
+        by: Deadline,
+    ) -> Result<Device, (Device, Error)> {
+        let mut queues: Vec<_> = queues.into_iter().collect();
+        if let Err(e) = queues.iter().try_for_each(|queue| self.check_own(queue)) {
+            return Err((to, e));
+        }
+        if queues.len() != self.queues.len() {
+            let what = "a device without all of its queues";
+            let device = self.device().info().name.clone();
+            return Err((to, Error::Unsupported { device, what }));
+        }
+        self.core.move_to(&mut queues, to, by)
+    }
+
+    /// Whether the queue is one of those that were split off.
+    pub(super) fn owns(&self, queue: &Queue) -> bool {
+        let call = queue.call_fd();
+        self.queues.iter().any(|known| Arc::ptr_eq(known, call))
+    }
+
     /// Puts the session together again.
     ///
     /// # Errors

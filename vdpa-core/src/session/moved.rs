@@ -2,7 +2,7 @@
 
 use vdpa_mem::Deadline;
 
-use super::{Core, Session, Suspended};
+use super::{Core, Queue, Session, Suspended};
 use crate::{
     Call, Device, DeviceImage, DmaHandle, Doorbell, Error, Kick, QueueIndex, Result, bits,
 };
@@ -24,28 +24,47 @@ impl Session<Suspended> {
         to: Device,
         by: Deadline,
     ) -> Result<(Self, Device), (Self, Device, Error)> {
-        let dma = match self.core.hand_over(&to, by) {
-            Ok(dma) => dma,
-            Err(e) => return Err((self, to, e)),
-        };
-        let old = std::mem::replace(&mut self.core.device, to);
-        let old_dma = std::mem::replace(&mut self.core.dma, dma);
-        match self.core.leave(&old, &old_dma, by) {
-            Ok(()) => Ok((self, old)),
-            Err(e) => Err((self, old, e)),
+        let mut queues = std::mem::take(&mut self.core.queues);
+        let moved = self
+            .core
+            .move_to(&mut queues.iter_mut().collect::<Vec<_>>(), to, by);
+        self.core.queues = queues;
+        match moved {
+            Ok(old) => Ok((self, old)),
+            Err((device, e)) => Err((self, device, e)),
         }
     }
 }
 
 impl Core {
+    /// Has `to` go on in place of this device, with these queues, which are all there are. Returns the device that is left:
+    /// the old one, or with an error `to`, or the old one that does not let go.
+    pub(super) fn move_to(
+        &mut self,
+        queues: &mut [&mut Queue],
+        to: Device,
+        by: Deadline,
+    ) -> Result<Device, (Device, Error)> {
+        let dma = match self.hand_over(queues, &to, by) {
+            Ok(dma) => dma,
+            Err(e) => return Err((to, e)),
+        };
+        let old = std::mem::replace(&mut self.device, to);
+        let old_dma = std::mem::replace(&mut self.dma, dma);
+        match self.leave(&old, &old_dma, by) {
+            Ok(()) => Ok(old),
+            Err(e) => Err((old, e)),
+        }
+    }
+
     /// Makes `to` the device that this one is. Nothing has changed here but the doorbells.
-    fn hand_over(&mut self, to: &Device, by: Deadline) -> Result<DmaHandle> {
+    fn hand_over(&self, queues: &mut [&mut Queue], to: &Device, by: Deadline) -> Result<DmaHandle> {
         let dma = to.dma(self.dma.asid())?;
         to.reset(by)?;
         let image = self.device.save()?;
         let mappings = self.dma.mappings();
         dma.map(mappings.clone())?;
-        let doorbells = match self.go_on_at(to, &image) {
+        let doorbells = match self.go_on_at(queues, to, &image) {
             Ok(doorbells) => doorbells,
             Err(e) => {
                 to.reset(by)?;
@@ -56,7 +75,7 @@ impl Core {
             }
         };
         for (q, doorbell) in doorbells {
-            let queue = self.queues.iter_mut().find(|queue| queue.index() == q);
+            let queue = queues.iter_mut().find(|queue| queue.index() == q);
             if let Some(queue) = queue {
                 queue.started(doorbell);
             }
@@ -65,9 +84,14 @@ impl Core {
     }
 
     /// `to`, which has the memory, becomes what is in the image, suspended as this session is.
-    fn go_on_at(&self, to: &Device, image: &DeviceImage) -> Result<Vec<(QueueIndex, Doorbell)>> {
+    fn go_on_at(
+        &self,
+        queues: &[&mut Queue],
+        to: &Device,
+        image: &DeviceImage,
+    ) -> Result<Vec<(QueueIndex, Doorbell)>> {
         let doorbells = to.restore(image, |q| {
-            let call = self.queues.iter().find(|queue| queue.index() == q);
+            let call = queues.iter().find(|queue| queue.index() == q);
             let call = call.map_or(Call::None, |queue| Call::EventFd(queue.call_fd().clone()));
             (Kick::Taken, call)
         })?;

@@ -140,7 +140,7 @@ pub(super) struct Pool {
     free: Vec<u32>,
     /// By buffer, for chains over several: the next one of its chain, and how much of it the device may write.
     flight: Box<[Flight]>,
-    /// By ring id: the first buffer of the chain, perhaps [`CHAINED`].
+    /// By ring id: the first buffer of the chain in flight, perhaps [`CHAINED`]; [`END`] where none is.
     heads: Box<[u32]>,
 }
 
@@ -276,8 +276,8 @@ impl Pool {
     /// that no more was written than could be.
     #[inline]
     pub(super) fn arrive(&mut self, completion: Completion, done: &mut Vec<Done>) {
-        let head = self.heads.get(usize::from(completion.id));
-        let buffer = head.copied().unwrap_or(END);
+        let head = self.heads.get_mut(usize::from(completion.id));
+        let buffer = head.map_or(END, |head| std::mem::replace(head, END));
         if buffer & CHAINED != 0 {
             return self.arrive_chained(buffer, completion.len, done);
         }
@@ -307,5 +307,23 @@ impl Pool {
             });
             buffer = flight.next;
         }
+    }
+
+    /// Every buffer that is in flight, chain by chain: the device has let go of the ring.
+    pub(super) fn recall(&mut self) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        for head in &mut self.heads {
+            let head = std::mem::replace(head, END);
+            let mut buffer = head & !CHAINED;
+            while let Some(flight) = self.flight.get(buffer as usize) {
+                let pool = self.id;
+                leases.push(Lease { buffer, pool });
+                buffer = match head & CHAINED {
+                    0 => END,
+                    _ => flight.next,
+                };
+            }
+        }
+        leases
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vdpa_mem::{Bytes, Deadline};
-use vdpa_ring::{AddError, DriverMem, DriverRing, QueueState, RingError, Segment};
+use vdpa_ring::{AddError, DriverMem, DriverRing, QueueState, RingError, RingFeatures, Segment};
 
 use super::cells::Cells;
 use super::pool::{Completions, Lease, Link, Part, Pool};
@@ -20,6 +20,19 @@ pub(super) enum Notice {
     Index,
     /// The queue index and the position, with NOTIFICATION_DATA.
     Position,
+}
+
+/// What the device does with a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// It has not seen it yet.
+    New,
+    /// It serves it.
+    Started,
+    /// It has stopped, and goes on from where it stood.
+    Stopped,
+    /// It has forgotten it.
+    Reset,
 }
 
 /// The driver's half of a running queue, with its buffers. `Send`, so that it goes to the thread that uses it, and not
@@ -37,7 +50,7 @@ pub struct Queue {
     pool: Pool,
     doorbell: Doorbell,
     notice: Notice,
-    started: bool,
+    phase: Phase,
     call: Arc<OwnedFd>,
     config: QueueConfig,
     /// Segments of a chain that is being put together; as many as the ring holds.
@@ -72,7 +85,7 @@ impl Queue {
             pool,
             doorbell: Doorbell::NONE,
             notice,
-            started: false,
+            phase: Phase::New,
             call: Arc::new(fd::eventfd()?),
             config,
             readable: Vec::with_capacity(most),
@@ -296,13 +309,39 @@ impl Queue {
         &self.call
     }
 
-    pub(super) fn is_started(&self) -> bool {
-        self.started
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
     }
 
     pub(super) fn started(&mut self, doorbell: Doorbell) {
         self.doorbell = doorbell;
-        self.started = true;
+        self.phase = Phase::Started;
+    }
+
+    /// The device stands still here, and goes on from there.
+    pub(super) fn stopped(&mut self, at: QueueState) {
+        self.config.state = Some(at);
+        self.phase = Phase::Stopped;
+    }
+
+    /// The device has forgotten the queue.
+    pub(super) fn was_reset(&mut self) {
+        self.config.state = None;
+        self.phase = Phase::Reset;
+    }
+
+    /// Begins afresh, as at first: an empty ring in memory that is all zeros. Returns the buffers that were in flight.
+    pub(super) fn renew(&mut self, features: RingFeatures) -> Result<Vec<Lease>> {
+        let (format, size) = (self.ring.format(), self.config.size);
+        let ring = DriverRing::new(format, size, features, None);
+        // It was legal once.
+        self.ring = ring.map_err(|_| Error::QueueAbsent { queue: self.index })?;
+        let areas = &self.mem.areas;
+        for cells in [&areas.descriptor, &areas.driver, &areas.device] {
+            let bytes = cells.0.bytes();
+            bytes.zero(0, bytes.len());
+        }
+        Ok(self.pool.recall())
     }
 
     /// Calls off, before the device looks for the first time.

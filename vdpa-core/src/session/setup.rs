@@ -190,7 +190,7 @@ pub(super) fn prepare(
     })
 }
 
-fn ring_features(features: Features) -> RingFeatures {
+pub(super) fn ring_features(features: Features) -> RingFeatures {
     let known = [
         (bits::INDIRECT_DESC, RingFeatures::INDIRECT_DESC),
         (bits::EVENT_IDX, RingFeatures::EVENT_IDX),
