@@ -1,7 +1,7 @@
 //! `vdpactl`: looks at vDPA devices, and drives them.
 //!
 //! Exit codes: 0 all well; 1 it ran, and found a difference or a failure; 2 bad input, and nothing was done.
-//! With `--json` one object goes to standard output (an object a line for `echo`), and all other text to standard error.
+//! With `--json` one object goes to standard output (an object a line for `echo` and `soak`), and all other text to standard error.
 
 mod bench;
 mod check;
@@ -21,6 +21,7 @@ mod packets;
 mod paint;
 mod protocols;
 mod replay;
+mod soak;
 mod told;
 mod words;
 
@@ -68,6 +69,7 @@ fn run(command: Command, output: &mut Output) -> Result<Verdict, Failure> {
         Command::Bench(options) => bench::run(&options, output),
         Command::Check(options) => check::run(&options, output),
         Command::Echo(options) => echo::run(&options, output),
+        Command::Soak(options) => soak::run(&options, output),
         Command::Completions { shell } => completions::run(shell, output),
     }
 }

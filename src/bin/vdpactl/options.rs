@@ -90,6 +90,15 @@ pub(crate) enum Command {
     /// line is an object with an event: ready, statistics, stopped. `large` counts frames that are cut into segments on
     /// their way, `partial` those whose checksum is completed there.
     Echo(Echo),
+    /// Interrupt a network device or a disk in every way it has while it works, and account for everything
+    ///
+    /// Numbered packets with checksums go through a network device whose port loops back, or sectors that say which they are
+    /// to a disk and back, while the device is reset, suspended, moved to a new device, paused and cut off at random points.
+    /// What an operation may lose is written down (docs/reliability.md); anything else that is lost, comes twice or altered
+    /// ends the soak with exit code 1, and with the command line that repeats it. Same seed, same plan. A disk is written to:
+    /// what was on it is lost. With --json each line is an object with an event: plan, progress, result. `packets` counts a
+    /// disk's requests.
+    Soak(Soak),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -175,6 +184,24 @@ pub(crate) struct Check {
 pub(crate) enum CheckEffort {
     Quick,
     Full,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Soak {
+    /// The device, as in sim:net,queue_pairs=4 or sim:blk,size=16M
+    pub(crate) spec: String,
+    /// How many packets, or requests
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub(crate) packets: u64,
+    /// Which plan [default: another one each time, which is printed]
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Packets from one interruption to the next, on average [default: by --packets, 50 to 2000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) every: Option<u64>,
+    /// Only this ring format: split, packed, split-in-order or packed-in-order [default: all that the device has]
+    #[arg(long, value_name = "RING", value_parser = ring())]
+    pub(crate) ring: Option<Ring>,
 }
 
 #[derive(Args, Debug)]

@@ -1,0 +1,112 @@
+//! What is done to a network device while packets are under way.
+
+use vdpa::core::LinkState;
+use vdpa::net::{Command, NetDriver, Way};
+
+use super::{Operation, Round, Stop, Trouble, soon};
+use crate::soak::operation::Loss;
+
+impl Round<'_, '_> {
+    /// Interrupts, and excuses what the operation may lose: what is in flight when it is over, and nothing sent later.
+    pub(super) fn interrupt(
+        &mut self,
+        mut driver: NetDriver,
+        stop: &Stop,
+    ) -> Result<NetDriver, Trouble> {
+        // An operation on a queue is on one that is in use.
+        let pair = (stop.which >> 1) % u64::from(self.active.max(1));
+        let pair = pair as u16;
+        let way = Way::ALL[(stop.which & 1) as usize];
+        match stop.operation {
+            Operation::Reset => {
+                let device = driver.stop()?;
+                self.active = self.setup.pairs;
+                self.ledger.forget_ways();
+                driver = NetDriver::start(device, &self.setup)?;
+            }
+            Operation::QueueReset => {
+                driver.reset_queue(pair, way, soon())?;
+                self.burst_one(&mut driver)?;
+                self.receive(&mut driver)?;
+                driver.start_queue(pair, way)?;
+            }
+            Operation::Suspend => {
+                self.suspend(&mut driver)?;
+                self.stand_still(&mut driver)?;
+                driver.resume(soon())?;
+            }
+            Operation::Move => {
+                self.suspend(&mut driver)?;
+                let to = self.maker.open()?;
+                let moved = driver.move_to(to, soon());
+                let old = moved.map_err(|(_, error)| error)?;
+                old.close(soon()).map_err(|(_, error)| error)?;
+                self.stand_still(&mut driver)?;
+                driver.resume(soon())?;
+            }
+            Operation::Link => {
+                self.set_link(&driver, LinkState::Down)?;
+                self.burst_one(&mut driver)?;
+                self.set_link(&driver, LinkState::Up)?;
+            }
+            Operation::Pairs => {
+                let others = u64::from(self.setup.pairs.saturating_sub(1)).max(1);
+                let mut pairs = 1 + (stop.which % others) as u16;
+                if pairs >= self.active {
+                    pairs += 1;
+                }
+                let pairs = pairs.min(self.setup.pairs);
+                if pairs != self.active {
+                    driver.command(Command::Pairs(pairs))?;
+                    self.active = pairs;
+                    self.ledger.forget_ways();
+                }
+            }
+            Operation::Pause => {
+                driver.stop_queue(pair, way, soon())?;
+                self.burst_one(&mut driver)?;
+                driver.start_queue(pair, way)?;
+            }
+            Operation::Disable => {
+                driver.enable_queue(pair, way, false)?;
+                self.burst_one(&mut driver)?;
+                driver.enable_queue(pair, way, true)?;
+            }
+        }
+        match (stop.operation.loses_packets(way), way) {
+            (Loss::Nothing, _) => {}
+            (Loss::Queue, Way::Transmit) => self.ledger.excuse(pair),
+            (Loss::Queue, Way::Receive) => self.ledger.excuse_to(pair),
+            (Loss::Everything, _) => self.ledger.excuse_all(),
+        }
+        Ok(driver)
+    }
+
+    /// Sends once through each pair, in the middle of an operation.
+    fn burst_one(&mut self, driver: &mut NetDriver) -> Result<(), Trouble> {
+        self.burst(driver, self.planned).map(drop)
+    }
+
+    /// Stops the device, and takes what it had given by then.
+    fn suspend(&mut self, driver: &mut NetDriver) -> Result<(), Trouble> {
+        driver.suspend(soon())?;
+        self.receive(driver)?;
+        self.check()
+    }
+
+    /// A device that is suspended is sent to, and must give nothing.
+    fn stand_still(&mut self, driver: &mut NetDriver) -> Result<(), Trouble> {
+        self.burst_one(driver)?;
+        match self.receive(driver)? {
+            0 => Ok(()),
+            came => Err(Trouble::new(format!(
+                "{came} packets came from a device that was suspended"
+            ))),
+        }
+    }
+
+    fn set_link(&self, driver: &NetDriver, state: LinkState) -> Result<(), Trouble> {
+        let name = &driver.control().device().info().name;
+        Ok(self.maker.set_link(name, state)?)
+    }
+}
