@@ -95,7 +95,9 @@ impl Transmitter {
                         features: shared.settled.features(),
                         counters,
                     };
-                    self.fill(queue, &section, &mut batch, &sending)
+                    // As above: what was sent after the peer was reset, or the link came up again, is not of before.
+                    let again = |enabled| self::verdict(enabled, lane, shared) == Verdict::Send;
+                    self.fill(queue, &section, &mut batch, &sending, again)
                 }
             }
         };
@@ -118,19 +120,25 @@ impl Transmitter {
         done.taken != 0
     }
 
-    /// Copies what the queue has into the batch, until that is full, and gives the buffers back.
+    /// Copies what the queue has into the batch, until that is full, and gives the buffers back. If they are to be sent
+    /// still.
     fn fill(
         &mut self,
         queue: &mut Queue,
         section: &Section<'_>,
         batch: &mut FrameBatch,
         sending: &Sending<'_>,
+        mut again: impl FnMut(bool) -> bool,
     ) -> Result<Outcome, Halt> {
         let counters = sending.counters;
         let mem = queue.open(section)?;
         let taken = queue.take(&mem, BATCH_FRAMES)?;
         if taken == 0 {
             return Ok(Outcome::default());
+        }
+        if !again(queue.enabled) {
+            queue.rewind(taken)?;
+            return Ok(Outcome { taken, fault: None });
         }
         queue.disarm(&mem);
         let mut outcome = Outcome { taken, fault: None };
