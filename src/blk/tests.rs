@@ -1,6 +1,6 @@
 #![cfg(feature = "sim")]
 
-use vdpa_core::{Attr, ErrorKind, Event};
+use vdpa_core::{Attr, ErrorKind, Event, bits};
 
 use super::*;
 
@@ -225,4 +225,119 @@ fn the_smallest_queues_serve_and_smaller_ones_are_refused() {
     };
     let error = open("sim:blk,features=MQ", &packed);
     assert!(error.to_string().contains("RING_PACKED"), "{error}");
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(20))
+}
+
+/// Submits reads of one sector each, with these tags.
+fn submit(disk: &mut BlkDriver, tags: std::ops::Range<u64>) {
+    for tag in tags {
+        let read = Request::Read {
+            sector: tag,
+            len: 512,
+        };
+        assert!(disk.submit(0, tag, read).unwrap());
+    }
+    disk.publish(0).unwrap();
+}
+
+/// The tags of what is done, until there are `count`.
+fn completed(disk: &mut BlkDriver, count: usize) -> Vec<u64> {
+    let mut tags = Vec::new();
+    while tags.len() < count {
+        assert!(disk.wait(0, soon()).unwrap(), "{tags:?}");
+        disk.complete(0, |done| {
+            done.result().unwrap();
+            tags.push(done.tag());
+        })
+        .unwrap();
+    }
+    tags.sort_unstable();
+    tags
+}
+
+#[test]
+fn requests_are_done_after_a_suspend_a_stop_and_at_another_device() {
+    const DISK: &str = "sim:blk,size=1M";
+    for ring in Ring::ALL {
+        let setup = Setup {
+            ring,
+            ..Setup::default()
+        };
+        let mut disk = start(DISK, &setup);
+        disk.suspend(soon()).unwrap();
+        submit(&mut disk, 0..5);
+        assert_eq!(disk.complete(0, |_| {}).unwrap(), 0, "it is suspended");
+        disk.resume(soon()).unwrap();
+        assert_eq!(completed(&mut disk, 5), [0, 1, 2, 3, 4]);
+
+        disk.stop_queue(0, soon()).unwrap();
+        submit(&mut disk, 5..8);
+        assert_eq!(disk.complete(0, |_| {}).unwrap(), 0, "it is stopped");
+        disk.start_queue(0, |tag| panic!("{tag} is not lost"))
+            .unwrap();
+        assert_eq!(completed(&mut disk, 3), [5, 6, 7]);
+
+        disk.suspend(soon()).unwrap();
+        submit(&mut disk, 8..10);
+        let to = crate::open(DISK).unwrap();
+        let old = disk.move_to(to, soon()).map_err(|(_, e)| e).unwrap();
+        old.close(soon()).map_err(|(_, e)| e).unwrap();
+        disk.resume(soon()).unwrap();
+        assert_eq!(completed(&mut disk, 2), [8, 9]);
+        disk.enable_queue(0, false).unwrap();
+        disk.enable_queue(0, true).unwrap();
+        disk.write(0, &pattern(1, 4096)).unwrap();
+        disk.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_queue_that_was_reset_tells_which_requests_are_lost_and_begins_afresh() {
+    for ring in Ring::ALL {
+        let setup = Setup {
+            ring,
+            requests: 8,
+            ..Setup::default()
+        };
+        let mut disk = start("sim:blk,size=1M", &setup);
+        for _ in 0..5 {
+            // Stopped, so that none of them is seen before the reset.
+            disk.stop_queue(0, soon()).unwrap();
+            submit(&mut disk, 0..6);
+            disk.start_queue(0, |_| {}).unwrap();
+            disk.reset_queue(0, soon()).unwrap();
+            let mut tags = Vec::new();
+            disk.complete(0, |done| tags.push(done.tag())).unwrap();
+            disk.start_queue(0, |tag| tags.push(tag)).unwrap();
+            tags.sort_unstable();
+            assert_eq!(tags, [0, 1, 2, 3, 4, 5], "each is done or lost");
+            // Every buffer is there.
+            submit(&mut disk, 0..8);
+            assert_eq!(completed(&mut disk, 8).len(), 8);
+            let data = pattern(3, 1 << 16);
+            disk.write(8, &data).unwrap();
+            let mut back = vec![0; data.len()];
+            disk.read(8, &mut back).unwrap();
+            assert!(back == data);
+        }
+        disk.stop().unwrap();
+    }
+}
+
+#[test]
+fn features_that_are_declined_are_not_negotiated() {
+    let decline = bits::INDIRECT_DESC | bits::EVENT_IDX | bits::RING_RESET;
+    let setup = Setup {
+        decline,
+        ring: Ring::Packed,
+        ..Setup::default()
+    };
+    let mut disk = start("sim:blk,size=1M", &setup);
+    assert!(!disk.features().intersects(decline));
+    disk.write(0, &pattern(1, 4096)).unwrap();
+    let error = disk.reset_queue(0, soon()).unwrap_err();
+    assert!(error.to_string().contains("RING_RESET"), "{error}");
 }

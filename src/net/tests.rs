@@ -1,5 +1,7 @@
 #[cfg(feature = "sim")]
 mod commands;
+#[cfg(feature = "sim")]
+mod manage;
 mod misbehaving;
 #[cfg(feature = "sim")]
 mod offloads;

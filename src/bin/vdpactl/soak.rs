@@ -11,6 +11,7 @@
 mod block;
 mod dice;
 mod frames;
+mod history;
 mod ledger;
 mod maker;
 mod net;
@@ -203,6 +204,26 @@ fn watch(task: &Task, json: bool) -> Watch {
             "error: {spec}: {failure}\nrepeat it with: {repeat}"
         );
     })
+}
+
+/// What a device that stands still has to say: its status, and what it has counted.
+fn says(device: &Device) -> String {
+    let mut said = match device.status() {
+        Ok(status) => format!("has the status {status}"),
+        Err(error) => format!("says: {error}"),
+    };
+    let mut counted = Vec::new();
+    let read = device.stats(&mut |name, value| {
+        let telling = ["dropped", "packets", "kicks", "calls", "errors", "requests"];
+        if value > 0 && telling.iter().any(|word| name.contains(word)) {
+            counted.push(format!("{name}={value}"));
+        }
+    });
+    if read.is_ok() && !counted.is_empty() {
+        said.push_str(" and counted ");
+        said.push_str(&counted.join(" "));
+    }
+    said
 }
 
 /// When a device has to be done with whatever it is asked to do now.

@@ -3,6 +3,8 @@
 mod interrupt;
 
 use std::ops::Range;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use vdpa::blk::{BlkDriver, Op, Request, Setup};
@@ -12,6 +14,7 @@ use vdpa::core::graph;
 use vdpa::{Device, Features};
 
 use super::dice::Dice;
+use super::history::History;
 use super::ledger::Counts;
 use super::maker::Maker;
 use super::plan::{Configuration, Lengths, Phase, Plan, Stop};
@@ -19,7 +22,7 @@ use super::report::Report;
 use super::sectors::{Content, SECTOR, Sectors, Wrong};
 use super::trouble::Trouble;
 use super::watch::Watch;
-use super::{Examined, declined, examine as examine_any, soon};
+use super::{Examined, declined, examine as examine_any, says, soon};
 use crate::failure::Failure;
 
 /// The most queues that a soak uses.
@@ -28,8 +31,12 @@ const MOST_QUEUES: u16 = 4;
 const LONG: usize = 64;
 /// Looks for sectors that no request is about, before a request is put off.
 const LOOKS: u32 = 8;
-/// Empty looks before the device is asked to call.
+/// Empty looks before the device is asked to call, in a phase that looks by itself first; in others there are none.
 const EAGER: u32 = 200;
+/// One burst in so many is followed by a pause, in which the device goes to sleep and has to be kicked after it.
+const PAUSES: u64 = 128;
+/// How long it is.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// What can be soaked of a block device.
 pub(super) fn examine(maker: &Maker, device: &Device) -> Result<Examined, Failure> {
@@ -88,6 +95,7 @@ pub(super) fn soak(
             watch,
             setup: setup(&phase.configuration),
             lengths: phase.configuration.lengths,
+            eager: [0, EAGER][(phase.number % 2) as usize],
             dice: plan.dice(&phase),
             sectors: &mut sectors,
             counts: &mut counts,
@@ -97,7 +105,7 @@ pub(super) fn soak(
             planned: phase.packets,
             buffer: Vec::new(),
             wrong: None,
-            last: None,
+            last: History::default(),
         };
         let went = round.run(device, &phase);
         let place = round.place(&phase);
@@ -136,6 +144,8 @@ struct Round<'r, 'o> {
     watch: &'r Watch,
     setup: Setup,
     lengths: Lengths,
+    /// Empty looks before the device is asked to call.
+    eager: u32,
     /// Which requests there are; nothing of the plan depends on them.
     dice: Dice,
     sectors: &'r mut Sectors,
@@ -151,8 +161,8 @@ struct Round<'r, 'o> {
     buffer: Vec<u8>,
     /// What is not as it should be.
     wrong: Option<String>,
-    /// The last interruption, with its number.
-    last: Option<(u64, Stop)>,
+    /// The last interruptions, with their numbers.
+    last: History,
 }
 
 impl Round<'_, '_> {
@@ -162,9 +172,9 @@ impl Round<'_, '_> {
         for stop in &phase.stops {
             self.send_until(&mut driver, stop.at)?;
             let number = self.report.tally.interruptions + 1;
-            self.last = Some((number, *stop));
-            self.watch
-                .doing(format!("interruption {number}, {}", stop.operation));
+            let what = self.describe(stop);
+            self.watch.doing(format!("interruption {number}, {what}"));
+            self.last.add(number, what);
             driver = self.interrupt(driver, stop)?;
             self.report.interrupted(stop.operation);
             self.drain(&mut driver)?;
@@ -212,6 +222,9 @@ impl Round<'_, '_> {
                 }
             }
             driver.publish(queue)?;
+        }
+        if self.dice.below(PAUSES) == 0 {
+            thread::sleep(PAUSE);
         }
         Ok(self.sent - before)
     }
@@ -390,9 +403,9 @@ impl Round<'_, '_> {
     /// Looks again soon, or has the device call, and knows when to give up.
     fn rest(&mut self, driver: &mut BlkDriver, idle: &mut u32, moved: bool) -> Result<(), Trouble> {
         *idle = if moved { 0 } else { *idle + 1 };
-        if *idle < EAGER {
-            if *idle > EAGER / 4 {
-                std::thread::yield_now();
+        if *idle < self.eager {
+            if *idle > self.eager / 4 {
+                thread::yield_now();
             }
             return Ok(());
         }
@@ -411,22 +424,15 @@ impl Round<'_, '_> {
         }
         let waited = self.flights.iter().flatten().count() as u64;
         self.counts.lost += waited;
+        let said = says(driver.control().device());
         Err(Trouble::new(format!(
-            "{waited} requests were not done in 10 s, the first of them on queue {queue}"
+            "{waited} requests were not done in 10 s, the first of them on queue {queue}; the device {said}"
         )))
     }
 
     /// Where the phase is.
     fn place(&self, phase: &Phase) -> String {
-        let configuration = phase.configuration;
-        let number = phase.number;
-        match self.last {
-            Some((interruption, stop)) => format!(
-                "after interruption {interruption} ({}), in phase {number} ({configuration})",
-                stop.operation
-            ),
-            None => format!("in phase {number} ({configuration})"),
-        }
+        self.last.place(phase)
     }
 }
 

@@ -38,8 +38,9 @@ struct Lane {
     window: VecDeque<State>,
     excused: HashSet<u64>,
     under_way: usize,
-    /// The pair that a packet of this one came to last.
+    /// The pair that a packet of this one came to last, of those from `turned` on: the others may come elsewhere still.
     to: Option<u16>,
+    turned: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +95,9 @@ impl Ledger {
     /// A packet of `pair` came to the pair `to`, whole.
     pub(crate) fn came(&mut self, pair: u16, number: u64, to: u16) -> Arrival {
         let lane = self.lane(pair);
-        lane.to = Some(to);
+        if number >= lane.turned {
+            lane.to = Some(to);
+        }
         let arrival = lane.came(number);
         match arrival {
             Arrival::Well => self.counts.received += 1,
@@ -117,10 +120,14 @@ impl Ledger {
         self.lane(pair).excuse();
     }
 
-    /// The same for every pair whose packets come to the pair `to`, or come nobody knows where.
+    /// The same for every packet that comes to the pair `to`, or comes nobody knows where.
     pub(crate) fn excuse_to(&mut self, to: u16) {
-        let there = |lane: &&mut Lane| lane.to.is_none_or(|known| known == to);
-        self.lanes.iter_mut().filter(there).for_each(Lane::excuse);
+        for lane in &mut self.lanes {
+            match lane.to.is_none_or(|known| known == to) {
+                true => lane.excuse(),
+                false => lane.excuse_before(lane.turned),
+            }
+        }
     }
 
     /// The same for every pair.
@@ -128,27 +135,32 @@ impl Ledger {
         self.lanes.iter_mut().for_each(Lane::excuse);
     }
 
-    /// From now on packets may come elsewhere than before.
+    /// From now on packets may come elsewhere than before, and those under way here or there.
     pub(crate) fn forget_ways(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.to = None);
+        for lane in &mut self.lanes {
+            lane.to = None;
+            lane.turned = lane.first + lane.window.len() as u64;
+        }
     }
 
-    /// Nothing more comes: what is still under way is lost, what was excused is dropped. The first one lost, with its pair.
-    pub(crate) fn close(&mut self) -> Option<(u16, u64)> {
-        let mut first = None;
+    /// The first packet that is to come, with its pair.
+    pub(crate) fn first_under_way(&self) -> Option<(u16, u64)> {
+        self.lanes.iter().zip(0..).find_map(|(lane, pair)| {
+            let at = lane.window.iter().position(|state| *state == State::Sent)?;
+            Some((pair, lane.first + at as u64))
+        })
+    }
+
+    /// Nothing more comes: what is still under way is lost, what was excused is dropped.
+    pub(crate) fn close(&mut self) {
         let mut missing = 0;
-        for (lane, pair) in self.lanes.iter_mut().zip(0..) {
-            let lost = lane.window.iter().position(|state| *state == State::Sent);
-            if let Some(at) = lost.filter(|_| first.is_none()) {
-                first = Some((pair, lane.first + at as u64));
-            }
+        for lane in &mut self.lanes {
             missing += lane.under_way as u64;
             self.counts.dropped += lane.close();
         }
         let lost = missing.saturating_sub(self.strange);
         self.strange = 0;
         self.counts.lost += lost;
-        first.filter(|_| lost > 0)
     }
 
     fn lane(&mut self, pair: u16) -> &mut Lane {
@@ -185,14 +197,17 @@ impl Lane {
     }
 
     fn excuse(&mut self) {
-        for state in self
-            .window
-            .iter_mut()
-            .filter(|state| **state == State::Sent)
-        {
-            *state = State::Excused;
+        self.excuse_before(u64::MAX);
+    }
+
+    /// Excuses those with numbers below `end`.
+    fn excuse_before(&mut self, end: u64) {
+        for (state, _) in self.window.iter_mut().zip(self.first..end) {
+            if *state == State::Sent {
+                *state = State::Excused;
+                self.under_way -= 1;
+            }
         }
-        self.under_way = 0;
         self.advance();
     }
 
@@ -255,7 +270,7 @@ mod tests {
         assert_eq!(ledger.came(0, 3, 0), Arrival::NeverSent);
         assert_eq!(ledger.came(0, 0, 0), Arrival::Well);
         assert_eq!(ledger.came(0, 0, 0), Arrival::Again);
-        assert_eq!(ledger.close(), Some((0, 2)));
+        assert_eq!(ledger.first_under_way(), Some((0, 2)));
         assert_eq!(counts(&mut ledger), [2, 1, 3, 0, 0]);
     }
 
@@ -270,13 +285,13 @@ mod tests {
         assert_eq!(ledger.came(0, 2, 0), Arrival::Well, "late");
         assert_eq!(ledger.came(0, 2, 0), Arrival::Again);
         assert_eq!(ledger.came(0, 3, 0), Arrival::Well);
-        assert_eq!(ledger.close(), Some((0, 4)));
+        assert_eq!(ledger.first_under_way(), Some((0, 4)));
         assert_eq!(counts(&mut ledger), [3, 1, 1, 0, 1]);
         assert_eq!(ledger.came(0, 0, 0), Arrival::Again, "far too late");
     }
 
     #[test]
-    fn a_queue_excuses_those_that_come_through_it() {
+    fn a_queue_excuses_those_that_come_through_it_and_those_that_may() {
         let mut ledger = Ledger::default();
         for pair in 0..3 {
             ledger.sent(pair);
@@ -287,8 +302,16 @@ mod tests {
         ledger.excuse_to(1);
         let under_way = [0, 1, 2].map(|pair| ledger.under_way(pair));
         assert_eq!(under_way, [1, 0, 0], "where 2 goes nobody knows");
+        ledger.sent(0);
         ledger.forget_ways();
+        ledger.sent(0);
+        // One of before comes as it had to; it does not say where the others come.
+        ledger.came(0, 1, 0);
+        ledger.came(0, 3, 2);
+        ledger.sent(0);
         ledger.excuse_to(7);
+        assert_eq!(ledger.all_under_way(), 1, "only what was sent since");
+        ledger.excuse_to(2);
         assert_eq!(ledger.all_under_way(), 0);
     }
 
@@ -298,7 +321,6 @@ mod tests {
         ledger.damaged(Some((0, 0)));
         ledger.damaged(None);
         ledger.came(0, 2, 0);
-        assert_eq!(ledger.close(), None);
         assert_eq!(counts(&mut ledger), [1, 0, 0, 2, 0]);
     }
 }

@@ -12,6 +12,7 @@ use vdpa::{Deadline, Device};
 
 use super::dice::Dice;
 use super::frames::{Frames, Reading, SHORTEST};
+use super::history::History;
 use super::ledger::{Arrival, Ledger};
 use super::maker::Maker;
 use super::operation::Operation;
@@ -19,13 +20,17 @@ use super::plan::{Configuration, Lengths, Phase, Plan, Stop};
 use super::report::Report;
 use super::trouble::Trouble;
 use super::watch::Watch;
-use super::{Examined, PATIENCE, declined, examine as examine_any, soon};
+use super::{Examined, PATIENCE, declined, examine as examine_any, says, soon};
 use crate::failure::Failure;
 
 /// The most pairs that a soak uses.
 const MOST_PAIRS: u16 = 4;
-/// Empty looks before the device is asked to call.
+/// Empty looks before the device is asked to call, in a phase that looks by itself first; in others there are none.
 const EAGER: u32 = 200;
+/// One burst in so many is followed by a pause, in which the device goes to sleep and has to be kicked after it.
+const PAUSES: u64 = 128;
+/// How long it is.
+const PAUSE: Duration = Duration::from_micros(200);
 /// How long a look takes where nothing is to come, and only room is missing.
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -76,6 +81,7 @@ pub(super) fn soak(
             watch,
             setup: setup(&phase.configuration),
             lengths: phase.configuration.lengths,
+            eager: [0, EAGER][(phase.number % 2) as usize],
             dice: plan.dice(&phase),
             ledger: &mut ledger,
             frames: None,
@@ -86,7 +92,7 @@ pub(super) fn soak(
             most: SHORTEST,
             scratch: Vec::new(),
             wrong: None,
-            last: None,
+            last: History::default(),
         };
         let went = round.run(device, &phase);
         let place = round.place(&phase);
@@ -119,6 +125,8 @@ struct Round<'r, 'o> {
     watch: &'r Watch,
     setup: Setup,
     lengths: Lengths,
+    /// Empty looks before the device is asked to call.
+    eager: u32,
     /// Lengths and bursts; nothing of the plan depends on them.
     dice: Dice,
     ledger: &'r mut Ledger,
@@ -137,8 +145,8 @@ struct Round<'r, 'o> {
     scratch: Vec<u8>,
     /// What came that should not have.
     wrong: Option<String>,
-    /// The last interruption, with its number.
-    last: Option<(u64, Stop)>,
+    /// The last interruptions, with their numbers.
+    last: History,
 }
 
 impl Round<'_, '_> {
@@ -157,9 +165,9 @@ impl Round<'_, '_> {
         for stop in &phase.stops {
             self.send_until(&mut driver, stop.at)?;
             let number = self.report.tally.interruptions + 1;
-            self.last = Some((number, *stop));
-            self.watch
-                .doing(format!("interruption {number}, {}", stop.operation));
+            let what = self.describe(stop);
+            self.watch.doing(format!("interruption {number}, {what}"));
+            self.last.add(number, what);
             driver = self.interrupt(driver, stop)?;
             self.report.interrupted(stop.operation);
             self.report.counted(self.ledger.counts())?;
@@ -225,6 +233,9 @@ impl Round<'_, '_> {
                 self.sent += 1;
             }
             driver.publish(pair)?;
+        }
+        if self.dice.below(PAUSES) == 0 {
+            thread::sleep(PAUSE);
         }
         Ok(self.sent - before)
     }
@@ -304,8 +315,8 @@ impl Round<'_, '_> {
             return Ok(());
         }
         idle.looks += 1;
-        if idle.looks < EAGER {
-            if idle.looks > EAGER / 4 {
+        if idle.looks < self.eager {
+            if idle.looks > self.eager / 4 {
                 thread::yield_now();
             }
             return Ok(());
@@ -328,38 +339,49 @@ impl Round<'_, '_> {
                 "the device did not call for 10 s, though {late} packets were there"
             )));
         }
-        Err(self.stands_still())
+        Err(self.stands_still(driver))
     }
 
     /// What is under way does not come: it is lost.
-    fn stands_still(&mut self) -> Trouble {
+    fn stands_still(&mut self, driver: &mut NetDriver) -> Trouble {
         let waited = self.ledger.all_under_way();
-        Trouble::new(match self.ledger.close() {
-            Some((pair, number)) => {
-                let hint = match self.ledger.counts().received {
-                    0 => " (does its port loop back?)",
-                    _ => "",
-                };
-                format!(
-                    "packet {number} of pair {pair} did not come in 10 s, nor did {} others{hint}",
-                    waited.saturating_sub(1)
-                )
+        let first = self.ledger.first_under_way();
+        let said = says(driver.control().device());
+        let kicked = self.kicked(driver);
+        self.ledger.close();
+        let Some((pair, number)) = first else {
+            return Trouble::new("what came altered is all that came");
+        };
+        let hint = match self.ledger.counts().received {
+            0 => " (does its port loop back?)",
+            _ => "",
+        };
+        let others = waited.saturating_sub(1);
+        Trouble::new(format!(
+            "packet {number} of pair {pair} did not come in 10 s, nor did {others} others{hint}{kicked}; the device {said}"
+        ))
+    }
+
+    /// Kicks every queue, and says if that helps: then a kick was lost, and no packet.
+    fn kicked(&mut self, driver: &mut NetDriver) -> String {
+        let mut came = 0;
+        for pair in 0..driver.pairs() {
+            let kicked = driver.kick(pair);
+            thread::sleep(PAUSE * 100);
+            if kicked.is_err() {
+                break;
             }
-            None => "what came altered is all that came".to_owned(),
-        })
+            came += self.receive(driver).unwrap_or(0);
+        }
+        match came {
+            0 => String::new(),
+            _ => format!(" before every queue was kicked again, when {came} came"),
+        }
     }
 
     /// Where the phase is.
     fn place(&self, phase: &Phase) -> String {
-        let configuration = phase.configuration;
-        let number = phase.number;
-        match self.last {
-            Some((interruption, stop)) => format!(
-                "after interruption {interruption} ({}), in phase {number} ({configuration})",
-                stop.operation
-            ),
-            None => format!("in phase {number} ({configuration})"),
-        }
+        self.last.place(phase)
     }
 }
 

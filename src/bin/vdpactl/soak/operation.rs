@@ -11,7 +11,9 @@
 //! | `pause`       | queue pause                          | receive: what is in flight through it   | nothing                 |
 //! | `disable`     | queue enable                         | what is in flight through it            | nothing                 |
 //!
-//! In flight is what was sent, and has not been received when the operation is over.
+//! In flight is what was sent, and has not been received when the operation is over. `disable` is over when packets come
+//! through the queue again, since it takes effect soon and not at once; `link` when the link is up, and all others when their
+//! call returns.
 
 use std::fmt;
 

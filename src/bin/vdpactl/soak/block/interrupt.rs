@@ -13,7 +13,7 @@ impl Round<'_, '_> {
         mut driver: BlkDriver,
         stop: &Stop,
     ) -> Result<BlkDriver, Trouble> {
-        let queue = (stop.which % u64::from(driver.queues().max(1))) as u16;
+        let queue = self.queue(stop);
         match stop.operation {
             Operation::Reset => {
                 let device = driver.stop()?;
@@ -67,6 +67,20 @@ impl Round<'_, '_> {
             Loss::Everything => self.cut_off(|_| true),
         }
         Ok(driver)
+    }
+
+    /// What is about to be done, in words.
+    pub(super) fn describe(&self, stop: &Stop) -> String {
+        match stop.operation {
+            Operation::QueueReset | Operation::Pause | Operation::Disable => {
+                format!("{} of queue {}", stop.operation, self.queue(stop))
+            }
+            operation => operation.to_string(),
+        }
+    }
+
+    fn queue(&self, stop: &Stop) -> u16 {
+        (stop.which % u64::from(self.setup.queues.max(1))) as u16
     }
 
     /// These requests are under way no more: each is done, or not.
