@@ -124,7 +124,7 @@ impl Sectors {
 
     /// Whether a request may be about these places now.
     pub(crate) fn is_free(&self, places: &Range<usize>, writes: bool) -> bool {
-        let free = |cell: &Cell| !cell.written && !(writes && cell.readers > 0);
+        let free = |cell: &Cell| !cell.written && (!writes || cell.readers == 0);
         self.cells[places.clone()].iter().all(free)
     }
 
