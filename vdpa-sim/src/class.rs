@@ -13,8 +13,10 @@ use std::sync::Arc;
 use vdpa_core::{Attr, Bell, DeviceType, Features, GroupIndex, QueueIndex};
 use vdpa_mem::{Access, Iova, Reader};
 
+use crate::mailbox::Mailbox;
 use crate::queue::{Halt, Queue};
 use crate::rounds::Rounds;
+use crate::team::Command;
 
 /// How many queues a unit has at most.
 pub const UNIT_QUEUES: usize = 2;
@@ -222,6 +224,8 @@ pub struct Desk {
     pub(crate) lost: Vec<(QueueIndex, Halt)>,
     pub(crate) fault: Option<(Iova, Access)>,
     pub(crate) config: bool,
+    /// Where commands for the device come, while it is served.
+    pub(crate) mailbox: Option<Arc<Mailbox<Command>>>,
 }
 
 impl Desk {
@@ -235,7 +239,16 @@ impl Desk {
             lost: Vec::with_capacity(UNIT_QUEUES),
             fault: None,
             config: false,
+            mailbox: None,
         }
+    }
+
+    /// Whether a command has come that is not carried out yet: a queue that does not run may be meant to by now.
+    #[cold]
+    pub(crate) fn has_orders(&self) -> bool {
+        self.mailbox
+            .as_ref()
+            .is_some_and(|mailbox| mailbox.is_pending())
     }
 
     /// The configuration has changed by itself, and the driver is to be told.

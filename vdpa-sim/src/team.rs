@@ -37,6 +37,8 @@ pub(crate) struct Team {
     core: Arc<Shared>,
     berth: usize,
     mailbox: Arc<Mailbox<Command>>,
+    /// The same, lent to the desk in each pass.
+    lent: Option<Arc<Mailbox<Command>>>,
     kicks: Arc<Kicks>,
     posts: Vec<Post>,
     patience: Duration,
@@ -86,6 +88,7 @@ impl Team {
         let mut team = Self {
             core,
             berth: berth.number,
+            lent: Some(Arc::clone(&mailbox)),
             mailbox,
             kicks,
             posts,
@@ -147,7 +150,10 @@ impl Team {
             }
         }
         let turn = if self.is_awake() {
-            self.pass(desk)
+            std::mem::swap(&mut desk.mailbox, &mut self.lent);
+            let turn = self.pass(desk);
+            std::mem::swap(&mut desk.mailbox, &mut self.lent);
+            turn
         } else {
             Turn::Done
         };

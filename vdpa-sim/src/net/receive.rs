@@ -201,6 +201,8 @@ impl Receiver {
         let queue = match station {
             Station::Running(queue) if queue.enabled => queue,
             Station::Running(_) => return discard(lane, seat.counters, Rx::Off),
+            // It was started meanwhile: what comes after that is for it.
+            Station::Stopped if desk.has_orders() => return true,
             Station::Stopped => return discard(lane, seat.counters, Rx::Stopped),
             // They wait until it goes on.
             Station::Draining(_) | Station::Paused => return false,
