@@ -284,7 +284,11 @@ fn a_card_that_has_packets_come_twice_is_caught() {
 
 #[test]
 fn a_card_that_does_not_hear_or_call_is_caught() {
-    let soaked = soak("sim:net,poll_us=0,fault=kick.lost:0.2,seed=1", 50_000, &LONG);
+    let soaked = soak(
+        "sim:net,poll_us=0,fault=kick.lost:0.2,seed=1",
+        50_000,
+        &LONG,
+    );
     soaked.is_caught(&["did not come in 10 s", "kicked again"]);
     let soaked = soak("sim:net,fault=call.lost:0.5,seed=1", 50_000, &LONG);
     soaked.is_caught(&["did not call for 10 s"]);

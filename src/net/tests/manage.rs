@@ -24,6 +24,9 @@ fn started(ring: Ring, spec: &str) -> NetDriver {
 /// The card of these tests.
 const CARD: &str = "sim:net,queue_pairs=2";
 
+/// Numbers from here on are of frames that may come or not.
+const MAY_COME: u8 = 200;
+
 fn frame(number: u8) -> [u8; 60] {
     [number; 60]
 }
@@ -42,7 +45,9 @@ fn received(driver: &mut NetDriver, pair: u16, count: usize) -> Vec<u8> {
             let mut bytes = [0; 60];
             assert_eq!(frame.read(0, &mut bytes), 60);
             assert_eq!(bytes, [bytes[0]; 60]);
-            numbers.push(bytes[0]);
+            if bytes[0] < MAY_COME {
+                numbers.push(bytes[0]);
+            }
         };
         driver.receive(pair, each).unwrap();
     }
@@ -130,28 +135,16 @@ fn a_queue_that_was_reset_begins_afresh_with_all_of_its_buffers() {
         let mut driver = started(ring, CARD);
         assert!(driver.features().contains(bits::RING_RESET));
         for _ in 0..5 {
-            // Two of them are in the queue when it is reset, and have not been seen.
-            driver.stop_queue(0, Way::Transmit, soon()).unwrap();
-            send(&mut driver, 0, 1..3);
-            driver.start_queue(0, Way::Transmit).unwrap();
-            assert_eq!(received(&mut driver, 0, 2), [1, 2]);
+            // Some of them are in the queue when it is reset, and some may be on their way.
             driver.suspend(soon()).unwrap();
-            send(&mut driver, 0, 1..3);
+            send(&mut driver, 0, MAY_COME..MAY_COME + 5);
             driver.resume(soon()).unwrap();
             driver.reset_queue(0, Way::Transmit, soon()).unwrap();
             let lost = driver.start_queue(0, Way::Transmit).unwrap();
             assert!(lost <= 16, "{lost}");
-            while driver.receive(0, |_| {}).unwrap() > 0 {}
-
             driver.reset_queue(0, Way::Receive, soon()).unwrap();
             driver.receive(0, |_| {}).unwrap();
             assert_eq!(driver.start_queue(0, Way::Receive).unwrap(), 0);
-            while driver
-                .wait(0, Deadline::after(Duration::from_millis(20)))
-                .unwrap()
-            {
-                driver.receive(0, |_| {}).unwrap();
-            }
             // Every buffer of both queues is there: as many frames as they have, several times over.
             for round in 0..4 {
                 send(&mut driver, 0, round * 16..(round + 1) * 16);
