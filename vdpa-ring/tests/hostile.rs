@@ -5,8 +5,8 @@ mod rig;
 use rig::{AVAIL, BASE, INDIRECT, NEXT, Rig, USED, WRITE, Which, packed, split};
 use vdpa_mem::{Fault, Iova};
 use vdpa_ring::{
-    Batch, ChainToken, Completion, DeviceRing, DriverRing, Format, Pos, QueueState, RingError,
-    RingFeatures, Segment, Used, layout,
+    Again, Batch, ChainToken, Completion, DeviceRing, DriverRing, Format, Pos, QueueState,
+    RingError, RingFeatures, Segment, Used, layout,
 };
 
 const SIZE: u16 = 8;
@@ -1100,5 +1100,29 @@ impl Rig {
             }
             Format::Packed => self.packed(0, BASE, 1, 0, AVAIL),
         }
+    }
+}
+
+#[test]
+fn rewinding_nothing_is_no_error_after_chains_of_old_and_a_malformed_one() {
+    for format in [Format::Split, Format::Packed] {
+        let (rig, mut ring, mut batch) = ring(format, SIZE, NONE);
+        match format {
+            Format::Split => {
+                rig.split(0, BASE, 1, 0, 0);
+                rig.avail(0, SIZE);
+                rig.avail_idx(1);
+                ring.resubmit(Again::split([0].into_iter()));
+            }
+            Format::Packed => {
+                rig.packed(0, BASE, 1, SIZE, AVAIL);
+                let old = [[BASE, packed(1, 0, 0)]];
+                ring.resubmit(Again::packed([(0, old.as_slice())].into_iter()));
+            }
+        }
+        let device = rig.device();
+        assert_eq!(ring.take(&device, &mut batch, 8), Ok(1), "{format}");
+        assert!(ring.take(&device, &mut batch, 8).is_err(), "{format}");
+        assert_eq!(ring.rewind(&mut batch, 0), Ok(()), "{format}");
     }
 }

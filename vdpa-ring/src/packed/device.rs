@@ -336,6 +336,9 @@ impl PackedDevice {
     /// [`RingError::NotRewindable`] if fewer are left of the last take. Which chains a commit
     /// gave back is not looked at: each counts as one of the last take.
     pub fn rewind(&mut self, batch: &mut Batch, n: usize) -> Result<(), RingError> {
+        if n == 0 {
+            return Ok(());
+        }
         let rewindable = batch.len().min(self.rewindable);
         // Those that were taken again stay taken.
         let again = self.again.as_ref();
@@ -351,9 +354,6 @@ impl PackedDevice {
                 rewindable,
             });
         };
-        if n == 0 {
-            return Ok(());
-        }
         if let Some(list) = &mut self.again {
             list.retreat(again);
         }
