@@ -127,6 +127,11 @@ impl DeviceImage {
         let mut list: Vec<(QueueIndex, QueueConfig)> = Vec::new();
         for _ in 0..queues {
             let (index, config) = queue(&mut rest)?;
+            // Whoever took them is gone, and nobody would give them back.
+            if config.state.is_some_and(in_flight) {
+                let queue = index.get();
+                return Err(ImageError::InFlight { queue });
+            }
             if list.last().is_some_and(|(last, _)| *last >= index) {
                 return Err(ImageError::illegal("order of its queues", index.get()));
             }
@@ -184,6 +189,14 @@ impl DeviceImage {
         let sum = crc32fast::hash(&to);
         to.extend(sum.to_le_bytes());
         to
+    }
+}
+
+/// Whether chains are taken and not given back.
+pub(crate) fn in_flight(state: QueueState) -> bool {
+    match state {
+        QueueState::Split { avail, used } => used.is_some_and(|used| used != avail),
+        QueueState::Packed { avail, used } => used != avail,
     }
 }
 

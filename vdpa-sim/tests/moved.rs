@@ -524,3 +524,19 @@ impl<'a> DeviceMem for Dead<'a> {
         Err(Fault::Denied)
     }
 }
+
+#[test]
+fn a_group_that_its_owner_moved_before_there_was_a_driver_is_restored_there() {
+    let lab = Lab::new();
+    let device = lab.registry.open("sim:net").unwrap();
+    device
+        .assign_group(GroupIndex::new(1), Asid::new(1))
+        .unwrap();
+    let image = device.save().unwrap();
+    assert_eq!(image.groups(), [Asid::new(0), Asid::new(1)]);
+    let other = lab.registry.open("sim:net").unwrap();
+    other
+        .restore(&image, |_| (Kick::Taken, Call::None))
+        .unwrap();
+    assert_eq!(other.save().unwrap(), image);
+}

@@ -6,7 +6,7 @@
 //! ```
 
 use super::{Device, Run};
-use crate::image::{DeviceImage, ImageError};
+use crate::image::{DeviceImage, ImageError, in_flight};
 use crate::{Call, Doorbell, Error, Kick, QueueIndex, Result, Status};
 
 impl Device {
@@ -110,14 +110,18 @@ impl Device {
         if !early.is_empty() {
             self.write_status(early.bits())?;
         }
-        let mut doorbells = Vec::new();
-        if !image.status.contains(Status::FEATURES_OK) {
-            return Ok(doorbells);
+        let negotiated = image.status.contains(Status::FEATURES_OK);
+        if negotiated {
+            self.accept_beside(image.features, image.handled)?;
+            self.write_status((early | Status::FEATURES_OK).bits())?;
         }
-        self.accept_beside(image.features, image.handled)?;
-        self.write_status((early | Status::FEATURES_OK).bits())?;
+        // The owner may have done that before its driver came.
         for (asid, group) in image.groups.iter().zip(0..) {
             self.assign_group(crate::GroupIndex::new(group), *asid)?;
+        }
+        let mut doorbells = Vec::new();
+        if !negotiated {
+            return Ok(doorbells);
         }
         if !image.class.is_empty() {
             self.restore_class_state(&image.class)?;
@@ -132,14 +136,6 @@ impl Device {
             self.stand_still(&mut held.control, image.status.contains(Status::SUSPEND))?;
         }
         Ok(doorbells)
-    }
-}
-
-/// Whether chains are taken and not given back.
-fn in_flight(state: vdpa_ring::QueueState) -> bool {
-    match state {
-        vdpa_ring::QueueState::Split { avail, used } => used.is_some_and(|used| used != avail),
-        vdpa_ring::QueueState::Packed { avail, used } => used != avail,
     }
 }
 

@@ -127,6 +127,26 @@ fn what_is_wrong_has_a_name() {
     assert_eq!(with(60, 20), ImageError::LeftOver { left: 5 });
 }
 
+#[test]
+fn an_image_with_chains_in_flight_that_nobody_would_give_back_is_refused() {
+    let at = |bits| Pos::from_bits(bits);
+    for state in [
+        QueueState::Split {
+            avail: 7,
+            used: Some(6),
+        },
+        QueueState::Packed {
+            avail: at(0x8005),
+            used: at(0x8004),
+        },
+    ] {
+        let mut image = full();
+        image.queues[2].1.state = Some(state);
+        let refused = DeviceImage::parse(&image.to_bytes());
+        assert_eq!(refused, Err(ImageError::InFlight { queue: 4 }));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_refused_or_come_out_as_they_went_in(
