@@ -37,6 +37,7 @@ stage() {
   [ "$INSTALL" = yes ] && debian_root && may=yes
 
   command -v cc >/dev/null || packages+=(gcc libc6-dev)
+  command -v c++ >/dev/null || packages+=(g++)
   command -v git >/dev/null || packages+=(git)
   command -v shellcheck >/dev/null || packages+=(shellcheck)
   command -v ip >/dev/null || packages+=(iproute2)
@@ -65,9 +66,12 @@ stage() {
     rustup toolchain install nightly --profile minimal --no-self-update
   rust_piece "components miri, rust-src" "$may" 180 "has_miri" \
     rustup component add --toolchain nightly miri rust-src
+  rust_piece "cargo-fuzz $CARGO_FUZZ" "$may" 300 "has_fuzz" \
+    cargo install cargo-fuzz --version "$CARGO_FUZZ" --locked
   SOFT=yes rust_piece "toolchain $toolchain" "$may" 120 "cargo +$toolchain --version" \
     rustup toolchain install "$toolchain" --profile minimal --no-self-update
   [ $may = no ] || install "crates" 240 cargo fetch --locked
+  [ $may = no ] || install "crates of fuzz/" 120 cargo fetch --locked --manifest-path fuzz/Cargo.toml
 }
 
 # Does nothing if the probe succeeds; else installs, if that is allowed, or says what is missing.

@@ -163,6 +163,12 @@ has_miri() {
   cargo +nightly miri --version >/dev/null 2>&1 &&
     [ -d "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]
 }
+# The version of cargo-fuzz that the `install` stage installs.
+CARGO_FUZZ=0.13.2
+has_fuzz() {
+  cargo +nightly --version >/dev/null 2>&1 && command -v c++ >/dev/null &&
+    cargo fuzz --version 2>/dev/null | grep -qx "cargo-fuzz $CARGO_FUZZ"
+}
 minimum_rust() { awk -F '"' '/^rust-version *=/ { print $2; exit }' Cargo.toml; }
 # The manifests of the workspace: the root's, and each member's.
 packages() {
