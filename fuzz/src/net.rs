@@ -16,8 +16,8 @@ use vdpa_ring::{Completion, Segment};
 use vdpa_sim::class::{Class, Desk, Station, Stations, Unit};
 use vdpa_sim::net::{Net, POSSIBLE, Settings};
 use vdpa_sim::offload::{
-    Finish, Header, MAX_SEGMENTS, Plain, RECEIVE, Segments, TRANSMIT, check, complete, takes,
-    verify,
+    Finish, Header, Headers, Ip, MAX_SEGMENTS, Plain, RECEIVE, Segments, TRANSMIT, Transport,
+    check, complete, takes, verify,
 };
 use vdpa_sim::port::{Loopback, Presence};
 
@@ -115,6 +115,7 @@ fn segments(packet: &Packet, trusted: Header) {
             room[head..len],
             payload[first..payload.len().min(first + size)]
         );
+        headers(frame, &room[..len], index, count, trusted);
         let other = cut.write(index, Finish::Partial, &mut partial);
         assert_eq!(other, Some(len));
         let told = cut.partial();
@@ -135,6 +136,55 @@ fn segments(packet: &Packet, trusted: Header) {
         partial.fill(0xaa);
     }
     assert_eq!(cut.write(count as u32, Finish::Complete, &mut room), None);
+}
+
+/// The headers of a segment: lengths, identification, sequence number and flags are its own, all else is the packet's.
+fn headers(frame: &[u8], segment: &[u8], index: u32, count: usize, trusted: Header) {
+    let found = Headers::of(segment).expect("a segment has the headers of its packet");
+    assert_eq!(found.end, segment.len(), "the lengths of segment {index}");
+    let word = |bytes: &[u8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let mut same = frame[..usize::from(trusted.hdr_len)].to_vec();
+    let (network, start) = (found.network, found.start);
+    let mut own = vec![];
+    match found.ip {
+        Ip::V4 => {
+            let id = word(frame, network + 4).wrapping_add(index as u16);
+            assert_eq!(
+                word(segment, network + 4),
+                id,
+                "identification of segment {index}"
+            );
+            own.extend([network + 2..network + 6, network + 10..network + 12]);
+        }
+        Ip::V6 => own.push(network + 4..network + 6),
+    }
+    match found.transport {
+        Transport::Tcp => {
+            let long =
+                |bytes: &[u8]| u32::from_be_bytes(std::array::from_fn(|i| bytes[start + 4 + i]));
+            let sequence = long(frame).wrapping_add(index * u32::from(trusted.gso_size));
+            assert_eq!(
+                long(segment),
+                sequence,
+                "sequence number of segment {index}"
+            );
+            // CWR in the first alone, FIN and PSH in the last alone.
+            let first = if index == 0 { 0 } else { 0x80 };
+            let last = if index as usize + 1 == count { 0 } else { 9 };
+            let flags = frame[start + 13] & !(first | last);
+            assert_eq!(segment[start + 13], flags, "flags of segment {index}");
+            own.extend([
+                start + 4..start + 8,
+                start + 13..start + 14,
+                start + 16..start + 18,
+            ]);
+        }
+        Transport::Udp => own.push(start + 4..start + 8),
+    }
+    for range in own {
+        same[range.clone()].copy_from_slice(&segment[range]);
+    }
+    assert_eq!(segment[..same.len()], same, "headers of segment {index}");
 }
 
 /// All frames that a packet is, finished.

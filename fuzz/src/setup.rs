@@ -69,8 +69,8 @@ struct Bench {
     window: Window,
     /// Of the queues that were started where their page is: drivers that know how, and doorbells.
     lines: Vec<Option<(DriverRing, Doorbell)>>,
-    /// Whether the device has told that it needs a reset.
-    told: bool,
+    /// The queues that the device has told of as lost; each is lost once.
+    told: Vec<Option<QueueIndex>>,
 }
 
 /// Nothing has to be waited for: the device is not at anything while it is not served.
@@ -142,7 +142,7 @@ impl Bench {
             shift,
             memory,
             window,
-            told: false,
+            told: Vec::new(),
         }
     }
 
@@ -179,7 +179,7 @@ impl Bench {
             dma.replace(first, soon()).expect("nothing is at it");
         }
         while self.events.try_next().is_some() {}
-        self.told = false;
+        self.told.clear();
     }
 
     fn mapping(&self, at: u64, page: u64, pages: u64, access: Access) -> Mapping {
@@ -206,7 +206,7 @@ impl Bench {
         assert_eq!(self.device.negotiated(), Features::NONE);
         self.lines.iter_mut().for_each(|line| *line = None);
         self.drain();
-        self.told = false;
+        self.told.clear();
     }
 
     /// Serves the device until it has nothing to do.
@@ -219,9 +219,10 @@ impl Bench {
     fn drain(&mut self) {
         while let Some(event) = self.events.try_next() {
             match event {
-                Event::NeedsReset { .. } => {
-                    assert!(!self.told, "a need for reset was told twice");
-                    self.told = true;
+                Event::NeedsReset { queue, why } => {
+                    let again = self.told.contains(&queue);
+                    assert!(!again, "queue {queue:?} was lost twice: {why}");
+                    self.told.push(queue);
                 }
                 Event::Broken { why } => panic!("{why}"),
                 Event::Gone => panic!("it is gone"),
@@ -244,7 +245,7 @@ impl Bench {
             assert!(legal.is_ok(), "{legal:?}");
         }
         assert!(!status.contains(Status::DRIVER_OK | Status::SUSPEND));
-        if self.told {
+        if !self.told.is_empty() {
             assert!(status.contains(Status::DEVICE_NEEDS_RESET), "{status}");
         }
     }
