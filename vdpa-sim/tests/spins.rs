@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use cost::*;
 use rig::*;
-use vdpa_core::{Kick, bits};
+use vdpa_core::{Attr, Kick, LinkState, MgmtDevice, bits};
+use vdpa_sim::Crew;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -116,4 +117,39 @@ fn a_loopback_that_is_full_and_has_no_buffers_costs_nothing_and_goes_on_with_som
                 .all(|(i, got)| *got == frame(i, 60))
         );
     }
+}
+
+#[test]
+fn buffers_for_a_frame_that_waits_cost_nothing_while_the_link_is_down() {
+    let lab = Lab::new();
+    let (crew, mut shift) = Crew::by_hand("link").unwrap();
+    lab.sim.add_crew("link", &crew);
+    let rig = lab.open("sim:net,crew=link,poll_us=0");
+    let mut rest = |what: &str| {
+        let passes = (0..1000).take_while(|_| shift.pass()).count();
+        assert!(passes < 1000, "the worker finds work for ever: {what}");
+    };
+    rig.negotiate(plain(&rig));
+    let mut rx = Rx::new(&rig, rig.queue(0, 8), 2048);
+    let mut tx = Tx::new(&rig, rig.queue(1, 8), 2048);
+    rig.run();
+    rest("it runs");
+    tx.send(&frames(1, 100));
+    rest("a frame waits");
+    assert_eq!(rig.stat("queue0.waits"), 1);
+    let name = rig.device.info().name.clone();
+    let set = |link| lab.sim.dev_set(&name, Attr::Link(link)).unwrap();
+    set(LinkState::Down);
+    rest("the link is down");
+    rx.post(1);
+    rest("there are buffers");
+    // And they are used once it is back: what waited was lost with the link.
+    set(LinkState::Up);
+    rest("the link is up");
+    let sent = frames(1, 200);
+    tx.send(&sent);
+    rest("another frame");
+    rx.poll();
+    assert_eq!(rx.got, sent);
+    drop(shift);
 }

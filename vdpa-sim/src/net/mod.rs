@@ -485,7 +485,10 @@ impl Unit for Pair {
         if let Some(queue) = transmit.running() {
             work |= self.transmitter.arm(queue, desk);
         }
-        if let Some(queue) = receive.running() {
+        // Without a link nothing is received, whatever waits: all pairs are rung when it comes back.
+        if let Some(queue) = receive.running()
+            && self.shared.presence.has_link()
+        {
             work |= self.receiver.arm(queue, desk);
         }
         work
