@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vdpa_fuzz::TARGETS;
+use vdpa_fuzz::{TARGETS, Target};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -44,7 +44,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Inputs of up to 400 bytes, small numbers more often than not.
-fn random(target: fn(&[u8]), count: u64, seed: u64) {
+fn random(target: Target, count: u64, seed: u64) {
     let mut state = seed;
     let mut next = || {
         // xorshift64*

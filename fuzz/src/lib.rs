@@ -18,8 +18,11 @@ pub mod string;
 
 pub use input::Input;
 
+/// What a target does with its bytes.
+pub type Target = fn(&[u8]);
+
 /// The targets, by their names.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("block_request", block::run),
     ("net_header", net::run),
     ("control_queue", control::run),

@@ -99,7 +99,7 @@ fn segments(packet: &Packet, trusted: Header) {
     let (head, size) = (usize::from(trusted.hdr_len), usize::from(trusted.gso_size));
     let payload = &frame[head..];
     let count = cut.count() as usize;
-    assert!(count >= 2 && count <= MAX_SEGMENTS && count == payload.len().div_ceil(size));
+    assert!((2..=MAX_SEGMENTS).contains(&count) && count == payload.len().div_ceil(size));
     let mut room = vec![0xaa; cut.longest() + 4];
     let mut partial = room.clone();
     // The first, the last, and some between: all of thousands would be the same.

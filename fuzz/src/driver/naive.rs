@@ -125,7 +125,7 @@ impl Walk {
         d: &Descriptor,
     ) -> Result<(), Stop> {
         let entries = d.len / 16;
-        if d.len % 16 != 0 || entries == 0 || entries > u32::from(size) {
+        if !d.len.is_multiple_of(16) || entries == 0 || entries > u32::from(size) {
             return Err(Stop::Bad);
         }
         let table = match memory.table(d.addr, entries as usize) {
