@@ -42,6 +42,7 @@ stage() {
   command -v shellcheck >/dev/null || packages+=(shellcheck)
   command -v ip >/dev/null || packages+=(iproute2)
   command -v ping >/dev/null || packages+=(iputils-ping)
+  command -v spin >/dev/null || packages+=(spin)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
       export DEBIAN_FRONTEND=noninteractive
