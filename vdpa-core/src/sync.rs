@@ -27,6 +27,8 @@ pub enum Guard {
     Sleep,
     /// That a call is raised while its cell is locked.
     Raise,
+    /// A parent's own: that who has done its part of something releases what it did.
+    Done,
 }
 
 /// A full fence that a model can leave out.
@@ -56,7 +58,8 @@ pub mod model {
         REMOVED.set(guard);
     }
 
-    pub(crate) fn is_removed(guard: Guard) -> bool {
+    /// Whether `guard` is taken away.
+    pub fn is_removed(guard: Guard) -> bool {
         REMOVED.get() == Some(guard)
     }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::Deadline;
-use crate::sync::{AtomicU64, Fence, Mutex, full, yield_now};
+use crate::sync::{AtomicU64, Guard, Mutex, full, yield_now};
 
 /// Whether one reader is inside: odd inside, even outside, never the same twice. On a cache line of its own, and its
 /// neighbour, which the hardware fetches with it.
@@ -33,7 +33,7 @@ impl Slot {
         // done. Pairs with the acquire in `Grace::is_over`.
         self.0.store((before | 1) + 2, Ordering::Release);
         // Pairs with the writer's fence in `Readers::grace`.
-        full(Fence::Enter);
+        full(Guard::Enter);
     }
 
     /// Marks it as outside. The release pairs with the writer's acquire load: what the section did is done.
@@ -70,7 +70,7 @@ impl Readers {
     /// The grace period of what was published before this call.
     pub(crate) fn grace(&self) -> Grace {
         // Pairs with the fence in `Slot::enter`.
-        full(Fence::Publish);
+        full(Guard::Publish);
         let slots = self.slots();
         let inside = slots.iter().filter_map(|slot| {
             // Acquire pairs with the release in `Slot::leave`.

@@ -6,11 +6,12 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bytes::Logged;
 use crate::index::Index;
 use crate::mapping::Mapping;
+use crate::sync::{AtomicUsize, Guard, is_there};
 use crate::{Access, Bytes, DirtyLog, Fault, Iova, MemError};
 
 /// Which extent matched last: a guess that makes the next translation one subtraction and one comparison. Keep one for
@@ -56,12 +57,16 @@ impl Holds {
     }
 
     pub(crate) fn remove(&self) {
-        // Pairs with the acquire in `are_none`: the I/O is done.
-        self.0.fetch_sub(1, Ordering::Release);
+        // Release pairs with the acquire in `are_none`: the I/O is done.
+        let order = match is_there(Guard::Release) {
+            true => Ordering::Release,
+            false => Ordering::Relaxed,
+        };
+        self.0.fetch_sub(1, order);
     }
 
     pub(crate) fn are_none(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
+        self.0.load(Ordering::Acquire) == 0 || !is_there(Guard::Wait)
     }
 }
 

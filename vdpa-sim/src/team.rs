@@ -9,6 +9,7 @@
 //! allocated or asked of the system for a batch, but for calls and for kicks to workers that sleep.
 
 mod command;
+mod joint;
 mod post;
 mod rest;
 
@@ -26,7 +27,8 @@ use crate::mailbox::Mailbox;
 use crate::queue::Queue;
 use crate::shared::Shared;
 
-pub(crate) use command::{Command, Joint, Seat, Stop, kicked};
+pub(crate) use command::{Command, Seat, Stop, kicked};
+pub(crate) use joint::Joint;
 pub(crate) use post::Post;
 
 use command::token;

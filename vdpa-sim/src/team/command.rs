@@ -2,11 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vdpa_core::{Asid, GroupIndex};
 use vdpa_mem::AddressSpace;
 
+use super::joint::Joint;
 use crate::queue::Queue;
 
 /// What a team is told.
@@ -81,28 +81,4 @@ pub(super) fn token(berth: usize, unit: usize) -> u64 {
 pub(crate) fn kicked(token: u64) -> Option<(usize, usize)> {
     let unit = usize::try_from(token & u64::from(u32::MAX)).ok()?;
     Some((usize::try_from(token >> 32).ok()?, unit))
-}
-
-/// Something that all teams of a device do; the last one says that it is done.
-pub(crate) struct Joint {
-    left: AtomicUsize,
-}
-
-impl Joint {
-    pub(crate) fn new(teams: usize) -> Arc<Self> {
-        Arc::new(Self {
-            left: AtomicUsize::new(teams),
-        })
-    }
-
-    /// Whether all teams are done. Acquire pairs with the release in `done`: nothing of theirs happens any more.
-    pub(crate) fn is_done(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
-    }
-
-    /// One more team is done. Answers whether it was the last one.
-    pub(super) fn done(&self) -> bool {
-        // Acquire too: the last one sees what the others did.
-        self.left.fetch_sub(1, Ordering::AcqRel) == 1
-    }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use vdpa_core::{Asid, QueueIndex};
 
 use super::Team;
-use super::command::{Joint, Seat, Stop};
+use super::command::{Seat, Stop};
+use super::joint::Joint;
 use super::post::Post;
 use crate::class::{QueueChange, Station, Stations};
 use crate::kicks::Kicks;
