@@ -142,4 +142,17 @@ mod tests {
         assert!(range(0, 10).contains(range(9, 1)));
         assert!(!range(0, 10).contains(range(9, 2)));
     }
+
+    #[test]
+    fn addresses_and_ranges_are_printed_as_hexadecimal_numbers() {
+        let at = Iova::new(0x1f000);
+        assert_eq!(at.to_string(), "0x1f000");
+        assert_eq!(format!("{at:x} {at:#x} {at:08x}"), "1f000 0x1f000 0001f000");
+        assert_eq!(
+            format!("{at:?} {:?}", Gpa::new(16)),
+            "Iova(0x1f000) Gpa(0x10)"
+        );
+        let range = IovaRange::new(at, 0x1000).unwrap();
+        assert_eq!(range.to_string(), "0x1f000..=0x1ffff");
+    }
 }

@@ -511,4 +511,63 @@ mod tests {
         assert_eq!(bytes.load_u64(8), 0);
         assert_eq!(bytes.load_u16(15), 0);
     }
+
+    #[test]
+    fn a_span_knows_whether_it_is_empty_and_says_how_long_it_is() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes();
+        let nothing = bytes.slice(4096, 0).unwrap();
+        assert!(nothing.is_empty() && !bytes.is_empty());
+        let shown = format!("{bytes:?}");
+        assert!(
+            shown.starts_with("Bytes(0x") && shown.ends_with(", 0x1000 bytes)"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_prefetch_changes_nothing_and_faults_nowhere() {
+        let region = Region::anonymous(4096).unwrap();
+        region.bytes().store_u64(0, 7);
+        for (at, len) in [(0, 4096), (0, 8), (4096, 0)] {
+            region.bytes().slice(at, len).unwrap().prefetch();
+        }
+        assert_eq!(region.bytes().load_u64(0), 7);
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_is_read_as_nothing() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes().slice(0, 32).unwrap();
+        bytes.store_u64(16, 3);
+        bytes.store_u64(24, 4);
+        for second in [false, true] {
+            let whole = bytes.load_u64_of_pair(16, second);
+            assert_eq!(whole, if second { 4 } else { 3 });
+            // Past the end, and not aligned.
+            assert_eq!(bytes.load_u64_of_pair(24, second), 0);
+            assert_eq!(bytes.load_u64_of_pair(12, second), 0);
+        }
+    }
+
+    #[test]
+    fn zeroing_a_long_stretch_leaves_what_is_around_it() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes();
+        for len in [0, 1, 255, 256, 257, 300, 512, 1000] {
+            bytes.write(0, &[7; 1200]);
+            assert_eq!(bytes.zero(100, len), len);
+            let mut back = [0; 1200];
+            bytes.read(0, &mut back);
+            let zeroed = |at: usize| (100..100 + len).contains(&at);
+            for (at, byte) in back.into_iter().enumerate() {
+                assert_eq!(
+                    byte == 0,
+                    zeroed(at),
+                    "byte {at} of {len} zeroed from 100 on"
+                );
+            }
+        }
+        assert_eq!(bytes.zero(4000, 200), 96, "to the end, and no further");
+    }
 }

@@ -188,4 +188,11 @@ mod tests {
             Err(0)
         );
     }
+
+    #[test]
+    fn spots_are_printed_as_the_places_they_are() {
+        let spots = Spots::new([(Iova::new(0x1000), 8, Access::Both)]);
+        let shown = format!("{spots:?}");
+        assert_eq!(shown, "[(Iova(0x1000), 8, Both)]");
+    }
 }

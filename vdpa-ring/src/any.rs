@@ -273,3 +273,63 @@ impl DriverRing {
         either!(self, ring => ring.disarm(mem));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Pos;
+
+    const NONE: RingFeatures = RingFeatures::empty();
+
+    #[test]
+    fn either_half_says_what_it_is() {
+        for (format, size) in [(Format::Split, 8), (Format::Packed, 7)] {
+            let driver = DriverRing::new(format, size, NONE, None).unwrap();
+            assert_eq!((driver.format(), driver.size()), (format, size));
+            assert_eq!((driver.free(), driver.in_flight()), (size, 0));
+            let device = DeviceRing::new(format, size, NONE, None).unwrap();
+            assert_eq!((device.format(), device.size()), (format, size));
+            assert_eq!(device.in_flight(), 0);
+        }
+    }
+
+    #[test]
+    fn size_or_state_that_can_not_be_makes_no_driver() {
+        let split = |avail, used| Some(QueueState::Split { avail, used });
+        let packed = |avail: u16, used: u16| {
+            let at = |index| Pos { index, wrap: true };
+            Some(QueueState::Packed {
+                avail: at(avail),
+                used: at(used),
+            })
+        };
+        for (format, size) in [(Format::Split, 3), (Format::Split, 0), (Format::Packed, 0)] {
+            let made = DriverRing::new(format, size, NONE, None).map(drop);
+            assert_eq!(made, Err(SetupError::Size { format, size }));
+        }
+        // Of the other format; with chains in flight; outside of the ring.
+        for (format, state) in [
+            (Format::Split, packed(0, 0)),
+            (Format::Split, split(3, Some(2))),
+            (Format::Packed, split(0, None)),
+            (Format::Packed, packed(2, 1)),
+            (Format::Packed, packed(8, 8)),
+        ] {
+            let made = DriverRing::new(format, 8, NONE, state).map(drop);
+            let refused = SetupError::State {
+                format,
+                size: 8,
+                state: state.unwrap(),
+            };
+            assert_eq!(made, Err(refused));
+        }
+        for (format, state) in [
+            (Format::Split, split(3, Some(3))),
+            (Format::Split, split(3, None)),
+            (Format::Packed, packed(7, 7)),
+        ] {
+            let made = DriverRing::new(format, 8, NONE, state).unwrap();
+            assert_eq!(made.in_flight(), 0);
+        }
+    }
+}

@@ -412,3 +412,53 @@ impl Latch {
         matches!(self, Self::Pending(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_caller_did_wrong_is_not_blamed_on_the_peer() {
+        let format = Format::Split;
+        assert_eq!(SetupError::Size { format, size: 3 }.kind(), Kind::Misuse);
+        assert_eq!(AddError::Empty.kind(), Kind::Misuse);
+        let full = AddError::Full { needed: 2, free: 1 };
+        assert_eq!(full.kind(), Kind::Misuse);
+        let misuse = [
+            RingError::NotTaken {
+                asked: 2,
+                in_flight: 1,
+            },
+            RingError::NotRewindable {
+                asked: 2,
+                rewindable: 1,
+            },
+            RingError::BatchTooSmall {
+                head: 0,
+                capacity: 1,
+            },
+            RingError::NotInOrder,
+        ];
+        for error in misuse {
+            assert_eq!(error.kind(), Kind::Misuse, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_peer_did_wrong_is_its_own_and_stays_so() {
+        assert_eq!(AddError::Latched.kind(), Kind::PeerMisbehaved);
+        let index = 0;
+        let bad = [
+            RingError::Latched,
+            RingError::HeadOutOfRange {
+                index,
+                head: 4,
+                size: 4,
+            },
+            RingError::UsedNotInFlight { index, id: 0 },
+        ];
+        for error in bad {
+            assert_eq!(error.kind(), Kind::PeerMisbehaved, "{error}");
+        }
+    }
+}

@@ -231,4 +231,11 @@ mod tests {
             assert!(at.bytes >= at.device + sizes.device.bytes);
         }
     }
+
+    #[test]
+    fn formats_are_named_as_device_strings_name_them() {
+        use std::string::ToString;
+        assert_eq!(Format::Split.to_string(), "split");
+        assert_eq!(Format::Packed.to_string(), "packed");
+    }
 }

@@ -304,3 +304,97 @@ impl<M> Tables<M> {
         Some((u32::try_from(offset).ok()?, self.base.checked_add(offset)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vdpa_mem::Region;
+
+    use super::*;
+
+    /// Stores by one way, and loads by the other.
+    fn through(to: &impl RingMem, from: &impl RingMem) {
+        to.store_u16(0, 0x0201);
+        to.store_u16(2, 0x0403);
+        assert_eq!((from.load_u16(0), from.load_u32(0)), (0x0201, 0x0403_0201));
+        to.store_u32(4, 0x0807_0605);
+        assert_eq!(from.load_u64(0), 0x0807_0605_0403_0201);
+        to.store_u64(8, 42);
+        assert_eq!(from.load_descriptor(0), [0x0807_0605_0403_0201, 42]);
+        to.store_address(16, 1);
+        to.store_meta(16, 2);
+        assert_eq!((from.load_address(16), from.load_meta(16)), (1, 2));
+        assert_eq!(from.load_descriptor(16), [1, 2]);
+        to.store_descriptor(32, [3, 4]);
+        assert_eq!((from.load_address(32), from.load_meta(32)), (3, 4));
+        to.store_used(48, [5, 6]);
+        assert_eq!(from.load_used(48), [5, 6]);
+        assert_eq!((from.load_u32(48), from.load_u32(52)), (5, 6));
+        to.release();
+        to.full();
+        from.acquire();
+    }
+
+    #[test]
+    fn reference_to_cells_reaches_the_cells_themselves() {
+        for turn in 0..2 {
+            let region = Region::anonymous(64).unwrap();
+            let cells = region.bytes();
+            match turn {
+                0 => through(&&cells, &cells),
+                _ => through(&cells, &&cells),
+            }
+        }
+    }
+
+    /// Cells of single words alone, as a model checker has them: the rest is made of those.
+    struct Words<'a>(Bytes<'a>);
+
+    impl RingMem for Words<'_> {
+        fn load_u16(&self, at: u32) -> u16 {
+            self.0.load_u16(at)
+        }
+        fn store_u16(&self, at: u32, value: u16) {
+            self.0.store_u16(at, value);
+        }
+        fn load_u32(&self, at: u32) -> u32 {
+            self.0.load_u32(at)
+        }
+        fn store_u32(&self, at: u32, value: u32) {
+            self.0.store_u32(at, value);
+        }
+        fn load_u64(&self, at: u32) -> u64 {
+            self.0.load_u64(at)
+        }
+        fn store_u64(&self, at: u32, value: u64) {
+            self.0.store_u64(at, value);
+        }
+        fn acquire(&self) {}
+        fn release(&self) {}
+        fn full(&self) {}
+    }
+
+    #[test]
+    fn descriptors_made_of_single_words_are_where_pairs_have_them() {
+        for turn in 0..2 {
+            let region = Region::anonymous(64).unwrap();
+            let (cells, words) = (region.bytes(), Words(region.bytes()));
+            match turn {
+                0 => through(&words, &cells),
+                _ => through(&cells, &words),
+            }
+        }
+    }
+
+    #[test]
+    fn table_beyond_what_an_offset_or_an_address_counts_is_none() {
+        let tables = |entries, base| Tables {
+            memory: (),
+            base: Iova::new(base),
+            entries,
+        };
+        assert_eq!(tables(4, 0x1000).slot(3, 4), Some((192, Iova::new(0x10c0))));
+        assert_eq!(tables(4, 0x1000).slot(0, 5), None, "longer than a slot");
+        assert_eq!(tables(u16::MAX, 0).slot(u16::MAX, 2), None, "past 4 GiB");
+        assert_eq!(tables(4, u64::MAX - 63).slot(1, 2), None, "past 2^64");
+    }
+}

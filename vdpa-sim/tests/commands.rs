@@ -13,6 +13,7 @@ use vdpa_core::bits::{self, net};
 use vdpa_core::config::Mac;
 use vdpa_core::config::net::NetStatus;
 use vdpa_core::{Attr, ErrorKind, Event, Features, LinkState, MgmtDevice, QueueIndex};
+use vdpa_mem::Access;
 use vdpa_sim::offload::RECEIVE;
 
 const TX_SET: [u8; 2] = [6, 0];
@@ -742,4 +743,42 @@ fn statistics_of_checksums_and_segmentation_count_what_was_not_finished() {
         at += size;
     }
     assert_eq!(said.len(), at);
+}
+
+#[test]
+fn a_command_that_is_not_mapped_is_refused_and_an_ack_that_is_not_is_left_out_each_with_a_fault() {
+    let lab = Lab::new();
+    let mut f = open(&lab, "sim:net", |features| features);
+    let events = f.card.rig.device.events().unwrap();
+    let far = REGION + 0x1000;
+    let at = f.card.rig.alloc(64);
+    let memory = f.card.rig.bytes();
+    let fault = || match events.wait(soon()).unwrap() {
+        Some(Event::Fault { at, want, .. }) => (at.get(), want),
+        other => panic!("{other:?}"),
+    };
+    // Promiscuous: off. In whole, then with its end beyond what is mapped; the ack is written.
+    for (from, len, missing) in [(far, 3, far), (REGION - 2, 3, REGION)] {
+        memory.write(REGION as usize - 2, &[0, 0]);
+        memory.write(at as usize + 8, &[0xaa]);
+        f.ctrl.q.add(&[(from, len)], &[(at + 8, 1)]).unwrap();
+        f.ctrl.q.publish();
+        assert_eq!(f.ctrl.q.wait_used(1)[0].len, 1);
+        let mut ack = [0];
+        memory.read(at as usize + 8, &mut ack);
+        assert_eq!(ack, [1], "refused");
+        assert_eq!(fault(), (BASE + missing, Access::DeviceReads));
+    }
+    assert_eq!(f.card.rig.stat("control.faults"), 2);
+    assert_eq!(f.card.rig.stat("control.refused"), 2);
+    // The command is carried out, and there is nowhere to say so.
+    memory.write(at as usize, &[0, 0, 0]);
+    f.ctrl.q.add(&[(at, 3)], &[(far, 1)]).unwrap();
+    f.ctrl.q.publish();
+    assert_eq!(f.ctrl.q.wait_used(1)[0].len, 0);
+    assert_eq!(fault(), (BASE + far, Access::DeviceWrites));
+    assert_eq!(f.card.rig.stat("control.faults"), 3);
+    assert_eq!(f.card.rig.stat("control.refused"), 2);
+    // The queue goes on.
+    assert_eq!(f.ctrl.command(&[0, 0, 1]), 0);
 }

@@ -294,3 +294,71 @@ proptest! {
         let _ = text.parse::<Mac>();
     }
 }
+
+#[test]
+fn zone_models_and_duplexes_have_the_values_of_the_specification() {
+    for (value, model) in [
+        (VIRTIO_BLK_Z_NONE as u8, ZoneModel::None),
+        (VIRTIO_BLK_Z_HM as u8, ZoneModel::HostManaged),
+        (VIRTIO_BLK_Z_HA as u8, ZoneModel::HostAware),
+        (9, ZoneModel::Other(9)),
+    ] {
+        assert_eq!((ZoneModel::from_u8(value), model.to_u8()), (model, value));
+        let config = BlockConfig::default().with_model(model);
+        assert_eq!(config.model(), model);
+    }
+    // Virtio 1.4 §5.1.4: 0x01 full, 0x00 half, anything else unknown.
+    for (value, duplex) in [
+        (0, Duplex::Half),
+        (1, Duplex::Full),
+        (0xff, Duplex::Unknown),
+    ] {
+        assert_eq!((Duplex::from_u8(value), duplex.to_u8()), (duplex, value));
+    }
+    assert_eq!(Duplex::from_u8(2), Duplex::Unknown);
+}
+
+#[test]
+fn block_config_that_can_not_be_is_refused_by_its_field() {
+    let fits = BlockConfig::default().with_num_queues(1);
+    let offered = block::CONFIG_WCE | block::MQ | block::WRITE_ZEROES | block::ZONED;
+    assert_eq!(fits.check(offered), Ok(()));
+    let named = |config: BlockConfig| config.check(offered).unwrap_err().to_string();
+    assert!(named(fits.with_num_queues(0)).contains("num_queues"));
+    let zones = fits.with_model(ZoneModel::Other(3));
+    assert!(named(zones).contains("zoned.model"));
+    assert_eq!(
+        zones.check(offered - block::ZONED),
+        Ok(()),
+        "it does not exist"
+    );
+    let mut bytes = fits.to_bytes();
+    for name in ["writeback", "write_zeroes_may_unmap"] {
+        let at = field(DeviceType::Block, name).offset() as usize;
+        bytes[at] = 2;
+        assert!(
+            named(BlockConfig::from_bytes(&bytes)).contains(name),
+            "{name}"
+        );
+        bytes[at] = 0;
+    }
+    assert!(named(fits.with_capacity(u64::MAX)).contains("capacity"));
+}
+
+#[test]
+fn addresses_and_values_are_printed_as_they_are_written() {
+    let mac = Mac::from([0x52, 0x54, 0, 0, 0, 1]);
+    assert_eq!(format!("{mac:?}"), "Mac(52:54:00:00:00:01)");
+    assert_eq!(mac, "52:54:00:00:00:01".parse().unwrap());
+    assert_eq!(Value::Mac(mac).to_string(), "52:54:00:00:00:01");
+    assert_eq!(Value::Number(1500).to_string(), "1500");
+}
+
+#[test]
+fn a_field_says_which_features_it_needs() {
+    assert_eq!(field(DeviceType::Net, "mtu").any_of(), [net::MTU]);
+    assert!(field(DeviceType::Block, "capacity").any_of().is_empty());
+    let types = TunnelTypes::from_bits_retain(0x3);
+    let config = NetConfig::default().with_supported_tunnel_types(types);
+    assert_eq!(config.supported_tunnel_types(), types);
+}

@@ -101,3 +101,45 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn operators_on_a_set_in_place_are_those_that_make_a_new_one() {
+    let (mac, mtu) = (net::MAC, net::MTU);
+    let mut set = Features::from(mac);
+    set |= mtu;
+    assert_eq!(set, mac | mtu);
+    set ^= mac;
+    assert_eq!(set, Features::from(mtu));
+    set ^= mac | mtu;
+    assert_eq!(set, Features::from(mac));
+    set |= mtu;
+    set &= mtu;
+    assert_eq!(set, Features::from(mtu));
+    set -= mtu;
+    assert_eq!(set, Features::NONE);
+    set.extend([mtu, mac]);
+    let bits: Vec<_> = set.into_iter().collect();
+    assert_eq!(bits, [mtu, mac], "by ascending number: 3, 5");
+}
+
+#[test]
+fn inserting_says_whether_the_bit_is_new() {
+    let mut set = Features::NONE;
+    assert!(set.insert(net::MAC));
+    assert!(!set.insert(net::MAC));
+    assert_eq!(set, Features::from(net::MAC));
+}
+
+#[test]
+fn a_set_and_a_bit_print_what_they_are() {
+    let set = Features::from(net::MAC);
+    assert_eq!(
+        format!("{set:?} {:?}", net::MAC),
+        "Features(0x20) FeatureBit(5)"
+    );
+    assert_eq!(format!("{set:x} {set:#x}"), "20 0x20");
+    let name = net::MAC.display(DeviceType::Net);
+    assert_eq!((name.bit(), name.known()), (net::MAC, Some("MAC")));
+    let nameless = FeatureBit::new(77).unwrap().display(DeviceType::Net);
+    assert_eq!(nameless.known(), None);
+}

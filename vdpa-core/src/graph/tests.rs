@@ -255,3 +255,20 @@ proptest! {
         prop_assert!(reasons.iter().all(|reason| reason.clause().starts_with("virtio 1.4 §")));
     }
 }
+
+#[test]
+fn a_refusal_says_of_which_device_and_set_it_is() {
+    let set = Features::from(net::RSC_EXT);
+    let refusal = check(DeviceType::Net, set).unwrap_err();
+    assert_eq!((refusal.device(), refusal.set()), (DeviceType::Net, set));
+}
+
+#[test]
+fn what_was_not_offered_names_its_clause() {
+    let reason = Reason::NotOffered {
+        device: DeviceType::Net,
+        bit: net::MAC,
+    };
+    assert_eq!(reason.clause(), "virtio 1.4 §2.2.1");
+    assert_eq!(reason.to_string(), "MAC was not offered");
+}

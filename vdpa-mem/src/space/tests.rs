@@ -502,3 +502,102 @@ fn removals_are_counted_and_nothing_else() {
     space.replace(Vec::new(), soon()).unwrap();
     assert_eq!(removals(), 2);
 }
+
+/// A guest's ROM, or a pipe that says it is memory.
+struct Odd {
+    region: Region,
+    writable: bool,
+    file: Option<std::os::fd::OwnedFd>,
+}
+
+// SAFETY: as the region's own promise.
+unsafe impl DmaMemory for Odd {
+    fn hva(&self) -> NonNull<u8> {
+        self.region.hva()
+    }
+    fn len(&self) -> u64 {
+        DmaMemory::len(&self.region)
+    }
+    fn is_writable(&self) -> bool {
+        self.writable
+    }
+    fn file(&self) -> Option<(std::os::fd::BorrowedFd<'_>, u64)> {
+        use std::os::fd::AsFd;
+        self.file.as_ref().map(|file| (file.as_fd(), 1 << 40))
+    }
+}
+
+fn odd(writable: bool, file: Option<std::os::fd::OwnedFd>) -> Arc<dyn DmaMemory> {
+    let region = Region::anonymous(0x1000).unwrap();
+    Arc::new(Odd {
+        region,
+        writable,
+        file,
+    })
+}
+
+#[test]
+fn memory_that_must_not_be_written_is_mapped_for_reads_alone() {
+    let space = AddressSpace::default();
+    let rom = odd(false, None);
+    for access in [Access::Both, Access::DeviceWrites] {
+        let mapping = Mapping {
+            access,
+            ..mapping(&rom, 0x1000, 0, 0x1000)
+        };
+        let range = range(0x1000, 0x1000);
+        let refused = space.map(vec![mapping]);
+        assert!(matches!(refused, Err(MemError::ReadOnly { range: of }) if of == range));
+    }
+    assert_eq!(
+        reach(&space, 0x1000, 1),
+        Err(Fault::Miss),
+        "nothing was mapped"
+    );
+    let reads = Mapping {
+        access: Access::DeviceReads,
+        ..mapping(&rom, 0x1000, 0, 0x1000)
+    };
+    space.map(vec![reads]).unwrap();
+    assert_eq!(reach(&space, 0x1000, 1), Err(Fault::Denied));
+    assert_eq!(Fault::Denied.to_string(), "not mapped for this access");
+    let reader = space.reader();
+    assert!(Arc::ptr_eq(&reader.space().0, &space.0));
+}
+
+#[cfg(not(miri))]
+#[test]
+fn what_is_no_regular_file_has_no_size_that_a_mapping_could_exceed() {
+    let (pipe, _other) = nix::unistd::pipe().unwrap();
+    let space = AddressSpace::new();
+    let far_in = odd(true, Some(pipe));
+    space
+        .map(vec![mapping(&far_in, 0x1000, 0, 0x1000)])
+        .unwrap();
+    assert_eq!(reach(&space, 0x1000, 8), Ok(8));
+}
+
+#[test]
+fn address_space_prints_its_mappings() {
+    let space = AddressSpace::new();
+    assert_eq!(format!("{space:?}"), "[]");
+    space
+        .map(vec![mapping(&memory(0x1000), 0x1000, 0, 0x1000)])
+        .unwrap();
+    assert_eq!(
+        format!("{space:?}"),
+        "[Mapping { iova: 0x1000..=0x1fff, offset: 0x0, access: Both, dirty: Some(Gpa(0x101000)), .. }]"
+    );
+}
+
+#[test]
+fn address_space_that_is_dropped_lets_go_of_its_memory() {
+    let space = AddressSpace::new();
+    let m = memory(0x1000);
+    space.map(vec![mapping(&m, 0x1000, 0, 0x1000)]).unwrap();
+    let reader = space.reader();
+    drop(space);
+    assert!(Arc::strong_count(&m) > 1, "a reader keeps the space");
+    drop(reader);
+    assert_eq!(Arc::strong_count(&m), 1);
+}

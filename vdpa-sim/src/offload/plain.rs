@@ -129,4 +129,24 @@ mod tests {
         });
         assert_eq!((ended, count), (ControlFlow::Break(()), 3));
     }
+
+    #[test]
+    fn a_packet_that_its_header_is_not_true_of_is_left_out_and_the_next_is_not() {
+        use crate::offload::sample::{TCP4, payload};
+        let large = TCP4.packet(&payload(1, 3000), 1000);
+        let header = Header::from_bytes(&large.header);
+        let mut plain = Plain::new();
+        let mut count = 0;
+        let mut each = |_: &[u8]| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        for len in [0, 13, 40] {
+            let short = large.frame.get(..len).unwrap();
+            let end = plain.packet(header, short, &mut each);
+            assert_eq!(end, ControlFlow::Continue(()));
+        }
+        let end = plain.packet(header, &large.frame, &mut each);
+        assert_eq!((end, count), (ControlFlow::Continue(()), 3));
+    }
 }
