@@ -47,5 +47,5 @@ stage() {
 model() { # EXPECTED FORMAT OPTIONS
   local options
   read -ra options <<<"$3"
-  check "$2 ${options[*]}: $1" 300 docs/models/check.sh "$1" "$2" "${options[@]}"
+  check "$2 ${options[*]}: $1" 600 docs/models/check.sh "$1" "$2" "${options[@]}"
 }
