@@ -4,7 +4,7 @@
 # shellcheck shell=bash
 
 # docs/models: both formats, both directions, with EVENT_IDX and with flags. --full: the packed ring's two directions
-# at once also in a ring of three slots, and each fence missing by itself.
+# at once also in a ring of three slots, and without end with events; each fence missing by itself.
 stage() {
   local format event form broken
   if ! command -v spin >/dev/null || ! command -v cc >/dev/null; then
@@ -16,7 +16,10 @@ stage() {
       for form in "" -DCALLS "-DLOOP -DSIZE=2"; do
         model holds "$format" "$event $form"
       done
-      model progresses "$format" "$event -DLOOP -DSIZE=2"
+      # The packed one with events visits ten million states.
+      if [ "$EFFORT" = full ] || [ "$format$event" != packed-DEVENT_IDX ]; then
+        model progresses "$format" "$event -DLOOP -DSIZE=2"
+      fi
       for form in "" -DCALLS; do
         for broken in NO_FENCE NO_FENCE_PRODUCER NO_FENCE_CONSUMER NO_SECOND_LOOK; do
           model lost "$format" "$event $form -D$broken"
