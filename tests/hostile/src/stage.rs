@@ -220,6 +220,11 @@ impl Stage {
             .unwrap_or_else(|why| panic!("{spec}: {why}"))
     }
 
+    /// The registry that it was opened through.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The device's address of buffer `i`.
     pub fn buffer(&self, i: usize) -> u64 {
         self.buffers.at(i * PLACE)

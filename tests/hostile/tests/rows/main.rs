@@ -3,6 +3,7 @@
 mod addresses;
 mod block;
 mod chains;
+mod config;
 mod dma;
 mod fetches;
 mod indirect;
@@ -13,6 +14,7 @@ mod peer;
 mod rates;
 mod setup;
 mod split;
+mod state;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         packed::ROWS,
         fetches::ROWS,
         setup::ROWS,
+        state::ROWS,
+        config::ROWS,
         network::ROWS,
         block::ROWS,
         rates::ROWS,
