@@ -116,10 +116,19 @@ impl Arena {
     /// `len` bytes that the device sees at `iova`.
     pub fn new(iova: u64, len: usize, access: Access) -> Arc<Self> {
         let guarded = Guarded::new(len, access != Access::DeviceReads);
-        let memory: Arc<dyn DmaMemory> = Arc::new(guarded);
-        let window = Window::new(Arc::clone(&memory), 0, len as u64).expect("all of it");
+        Self::over(iova, Arc::new(guarded), access)
+    }
+
+    /// All of `memory`, which is filled as guarded memory is.
+    pub fn over(iova: u64, memory: Arc<dyn DmaMemory>, access: Access) -> Arc<Self> {
+        let len = memory.len();
+        let window = Window::new(Arc::clone(&memory), 0, len).expect("all of it");
+        let shadow = vec![FILL; len as usize];
+        if memory.is_writable() {
+            window.bytes().write(0, &shadow);
+        }
         let book = Book {
-            shadow: vec![FILL; len],
+            shadow,
             open: Vec::new(),
         };
         Arc::new(Self {

@@ -10,6 +10,7 @@ mod indirect;
 mod memory;
 mod network;
 mod packed;
+mod parent;
 mod peer;
 mod rates;
 mod setup;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         block::ROWS,
         rates::ROWS,
         peer::ROWS,
+        parent::ROWS,
         dma::ROWS,
         memory::ROWS,
     ])

@@ -21,7 +21,7 @@ pub(crate) const ROWS: &[Code] = &[
 ];
 
 /// Shows requests until the queue is full, and kicks; nothing is waited for.
-fn fill(s: &mut Stage) {
+pub(crate) fn fill(s: &mut Stage) {
     for i in 0..usize::from(s.q.size) / 2 {
         let request = s.request_at(2 * i, 32 + 2 * i);
         s.q.chain(&request.pieces());
@@ -89,7 +89,7 @@ fn kicks_at_the_wrong_time(s: &mut Stage) -> Expect {
 
 fn reset_in_flight(s: &mut Stage) -> Expect {
     fill(s);
-    for round in 0..30 {
+    for round in 0..10 {
         // Some at once, some while the device is at it.
         for _ in 0..round % 7 {
             std::thread::yield_now();
@@ -104,7 +104,7 @@ fn reset_in_flight(s: &mut Stage) -> Expect {
 }
 
 /// Waits until everything shown is back, or the queue is lost.
-fn all_back(s: &mut Stage) {
+pub(crate) fn all_back(s: &mut Stage) {
     until("all chains, or NEEDS_RESET", || {
         while s.q.used().is_some() {}
         s.stir();
@@ -113,7 +113,7 @@ fn all_back(s: &mut Stage) {
 }
 
 fn unmapped_in_flight(s: &mut Stage) -> Expect {
-    for round in 0..20 {
+    for round in 0..10 {
         fill(s);
         for _ in 0..round % 7 {
             std::thread::yield_now();
@@ -149,7 +149,7 @@ fn unmapped_in_flight(s: &mut Stage) -> Expect {
 
 fn queue_reset_in_flight(s: &mut Stage) -> Expect {
     assert!(s.features().contains(bits::RING_RESET));
-    for round in 0..20 {
+    for round in 0..10 {
         fill(s);
         for _ in 0..round % 7 {
             std::thread::yield_now();
