@@ -129,7 +129,7 @@ fn address(dice: &mut Dice) -> u64 {
         SPARE,
         ROM,
         0,
-        u64::MAX - 4096,
+        u64::MAX - 5000,
     ]);
     base + dice.below(4200)
 }
