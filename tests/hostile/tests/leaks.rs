@@ -71,7 +71,7 @@ impl Bench {
     /// Up to a queue that runs.
     fn begin(&mut self) -> RawQueue {
         self.cycles += 1;
-        if self.cycles % 64 == 0 {
+        if self.cycles.is_multiple_of(64) {
             // What the arena keeps books of.
             self.arena.renew();
         }
