@@ -67,7 +67,8 @@ fn a_storm_on_one_queue_is_no_business_of_its_siblings() {
 fn storm(target: Target, format: Format, dice: &mut Dice) {
     let watch = Watch::begin();
     let mut s = Stage::new(target, format, Setup::PLAIN);
-    s.rings.open(0, 4096);
+    // All that a chain of the storm may have the device write.
+    s.rings.open(0, 64 << 10);
     s.buffers.open(0, 64 << 10);
     s.spare.open(0, 4096);
     let mut lost = 0;
