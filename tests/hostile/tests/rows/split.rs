@@ -147,11 +147,12 @@ fn scribbled(s: &mut Stage) -> Expect {
     for round in 0..20_u16 {
         let request = s.request();
         s.q.chain(&request.pieces());
-        s.q.show();
         let bytes = s.rings.bytes();
         for offset in (0..4 + 8 * 8).step_by(2) {
             bytes.store_u16(s.q.device_at(offset) as u32, 0xbad0 + round);
         }
+        // Not before: a device that polls may be done by now, and what it wrote last would be scribbled over.
+        s.q.show();
         s.kick();
         let right = s.q.avail;
         until("the device's own index", || s.q.used_idx() == right);
