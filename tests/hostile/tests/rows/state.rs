@@ -108,6 +108,8 @@ pub(crate) fn all_back(s: &mut Stage) {
     until("all chains, or NEEDS_RESET", || {
         while s.q.used().is_some() {}
         s.stir();
+        // A sender waits for a receiver that has no buffers left.
+        let _old = s.arrivals();
         s.q.returned >= s.q.shown || s.is_lost()
     });
 }
