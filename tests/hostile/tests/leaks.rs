@@ -1,10 +1,10 @@
 //! Nothing is left behind: descriptors, mappings, threads and memory return to where they were. The only test of its
 //! process.
 //!
-//! 100000 cycles in all: 48000 of set-up, run, request and reset on devices that stay open (half of them split, half
+//! Some 100000 cycles: 48000 of set-up, run, request and reset on devices that stay open (half of them split, half
 //! packed, as many disks as cards), 2000 devices opened and closed with threads of their own, 8000 of each of six ways to be
-//! refused (features, a queue that is misaligned, absent or too large, a map, a device string), 1000 damaged images that are
-//! refused, and 1000 queues lost.
+//! refused (features, a queue that is misaligned, absent or too large, a map, a device string), 2000 damaged images of which
+//! at least 1000 are refused, and 1000 queues lost.
 
 use std::sync::Arc;
 
