@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cost::*;
 use rig::*;
-use vdpa_core::{Attr, Kick, LinkState, MgmtDevice, bits};
+use vdpa_core::{Attr, Kick, LinkState, MgmtDevice, QueueIndex, bits};
 use vdpa_sim::Crew;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -120,7 +120,14 @@ fn a_loopback_that_is_full_and_has_no_buffers_costs_nothing_and_goes_on_with_som
 }
 
 #[test]
-fn buffers_for_a_frame_that_waits_cost_nothing_while_the_link_is_down() {
+fn buffers_for_a_frame_that_waits_cost_nothing_while_it_cannot_be_received() {
+    for off in [false, true] {
+        buffers_of_no_use(off);
+    }
+}
+
+/// While the link is down, or the queue switched off.
+fn buffers_of_no_use(off: bool) {
     let lab = Lab::new();
     let (crew, mut shift) = Crew::by_hand("link").unwrap();
     lab.sim.add_crew("link", &crew);
@@ -138,14 +145,18 @@ fn buffers_for_a_frame_that_waits_cost_nothing_while_the_link_is_down() {
     rest("a frame waits");
     assert_eq!(rig.stat("queue0.waits"), 1);
     let name = rig.device.info().name.clone();
-    let set = |link| lab.sim.dev_set(&name, Attr::Link(link)).unwrap();
-    set(LinkState::Down);
-    rest("the link is down");
+    let set = |up| match (off, up) {
+        (true, up) => rig.device.enable_queue(QueueIndex::new(0), up).unwrap(),
+        (_, true) => lab.sim.dev_set(&name, Attr::Link(LinkState::Up)).unwrap(),
+        (_, false) => lab.sim.dev_set(&name, Attr::Link(LinkState::Down)).unwrap(),
+    };
+    set(false);
+    rest("nothing is received");
     rx.post(1);
     rest("there are buffers");
-    // And they are used once it is back: what waited was lost with the link.
-    set(LinkState::Up);
-    rest("the link is up");
+    // And they are used later: what waited was lost meanwhile.
+    set(true);
+    rest("frames are received");
     let sent = frames(1, 200);
     tx.send(&sent);
     rest("another frame");

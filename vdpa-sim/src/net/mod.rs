@@ -485,10 +485,7 @@ impl Unit for Pair {
         if let Some(queue) = transmit.running() {
             work |= self.transmitter.arm(queue, desk);
         }
-        // Without a link nothing is received, whatever waits: all pairs are rung when it comes back.
-        if let Some(queue) = receive.running()
-            && self.shared.presence.has_link()
-        {
+        if let Some(queue) = receive.running() {
             work |= self.receiver.arm(queue, desk);
         }
         work

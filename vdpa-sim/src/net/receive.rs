@@ -172,13 +172,25 @@ impl Receiver {
     ) -> bool {
         let was_waiting = self.waiting;
         // Without a link nothing comes any more, and a capture waits.
-        let worked = seat.shared.presence.has_link() && {
+        let link = seat.shared.presence.has_link();
+        let worked = link && {
             self.watch.refresh(&seat.shared.settled);
             match seat.shared.exchange.get() {
                 None => self.serve_lane(station, lane, seat, desk),
                 Some(exchange) => self.serve_exchange(station, lane, seat, exchange, desk),
             }
         };
+        let takes = match station {
+            Station::Running(queue) => link && queue.enabled,
+            // What waits goes on waiting.
+            Station::Draining(_) | Station::Paused => true,
+            Station::Stopped => false,
+        };
+        if !takes {
+            // Buffers are of no use now. It is served when they are again: all pairs are rung for the link, and a queue
+            // that is switched on is looked at.
+            self.waiting = false;
+        }
         if self.waiting && !was_waiting {
             seat.counters.add(Rx::Waits as usize, 1);
         }
