@@ -179,7 +179,7 @@ fn control() -> Vec<Seed> {
 
 /// A device of each class, brought up.
 fn setup() -> Vec<Seed> {
-    const UP: &[u8] = &[1, 4 * 3 | 16 | 32 | 2];
+    const UP: &[u8] = &[1, 12 | 16 | 32 | 2];
     let of = |which: u8, rest: &[&[u8]]| cat(&[&[which], UP, &rest.concat()]);
     vec![
         ("net", of(0, &[&[19, 1, 1, 0, 72], &[23]])),
@@ -224,7 +224,7 @@ fn setup() -> Vec<Seed> {
             "a_record",
             cat(&[
                 &[1],
-                &[1, 4 * 3 | 2],
+                &[1, 12 | 2],
                 &[17, 0, 0, 0, 4],
                 &[5, 0, 28, 60],
                 &[0, 15],

@@ -245,6 +245,10 @@ impl Bench {
             assert!(legal.is_ok(), "{legal:?}");
         }
         assert!(!status.contains(Status::DRIVER_OK | Status::SUSPEND));
+        if status.is_empty() {
+            // The driver has reset it.
+            self.told.clear();
+        }
         if !self.told.is_empty() {
             assert!(status.contains(Status::DEVICE_NEEDS_RESET), "{status}");
         }
