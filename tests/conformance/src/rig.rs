@@ -272,8 +272,24 @@ impl<'b> Rig<'b> {
             if wanted(&event) {
                 return Ok(event);
             }
+            // One that reports without end has its wait end too.
+            if by.expired() {
+                break;
+            }
         }
         fail!("no event came that says {what}")
+    }
+
+    /// What was reported until now; of a device that reports without end, the first of it.
+    pub fn told(&self) -> Vec<Event> {
+        const MOST: usize = 1024;
+        let next = std::iter::from_fn(|| self.events.try_next());
+        next.take(MOST).collect()
+    }
+
+    /// Forgets what was reported until now.
+    pub fn forget_events(&self) {
+        let _forgotten = self.told();
     }
 
     /// Waits until the device needs a reset, and has said so by its status and by an event; returns why.
