@@ -46,6 +46,12 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, AlwaysAgrees),
     },
     Mutant {
+        name: "shows FEATURES_OK once it agreed, whatever is chosen after a reset",
+        caught_by: 15,
+        spec: "sim:rng",
+        wrap: |inner| bent(inner, AgreesForGood::default()),
+    },
+    Mutant {
         name: "shows FEATURES_OK without the control queue that others need",
         caught_by: 30,
         spec: "sim:net",
@@ -68,12 +74,6 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: 17,
         spec: "sim:rng",
         wrap: |inner| bent(inner, Lacks(bits::VERSION_1.mask())),
-    },
-    Mutant {
-        name: "offers SR_IOV",
-        caught_by: 18,
-        spec: "sim:net",
-        wrap: |inner| bent(inner, Adds(bits::SR_IOV.mask())),
     },
     Mutant {
         name: "offers more once it is open",
@@ -131,6 +131,23 @@ impl Bend for AlwaysAgrees {
     fn status(&self, inner: &dyn VdpaDevice) -> Result<Status> {
         let status = inner.status()?;
         Ok(match status.contains(Status::DRIVER) {
+            true => status | Status::FEATURES_OK,
+            false => status,
+        })
+    }
+}
+
+#[derive(Default)]
+struct AgreesForGood(AtomicBool);
+
+impl Bend for AgreesForGood {
+    fn status(&self, inner: &dyn VdpaDevice) -> Result<Status> {
+        let status = inner.status()?;
+        if status.contains(Status::FEATURES_OK) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+        let shown = status.contains(Status::DRIVER) && self.0.load(Ordering::SeqCst);
+        Ok(match shown {
             true => status | Status::FEATURES_OK,
             false => status,
         })

@@ -4,7 +4,9 @@ use vdpa_core::bits::{self, net};
 use vdpa_core::{DeviceType, FeatureBit, Features, Status, graph};
 
 use crate::checked::ensure;
+use crate::driven;
 use crate::lane::{Cut, Lane, Traffic};
+use crate::recorder::{Heard, Recorder};
 use crate::{Bench, Checked, Rig, Variant};
 
 /// Bits that virtio 1.4 §2.2 keeps for later, and those of the transport's range that §6 gives no meaning: 25, 26, 31, and
@@ -91,19 +93,13 @@ pub(super) fn version_1(bench: &Bench<'_>) -> Checked {
     Ok(())
 }
 
-/// The contract shows no PCI capability, so that what is offered through it has none.
-pub(super) fn no_sr_iov(bench: &Bench<'_>) -> Checked {
-    let offered = bench.offered()?;
-    ensure!(
-        !offered.contains(bits::SR_IOV),
-        "SR_IOV is offered by a device that shows no PCI capability"
-    );
-    Ok(())
-}
-
 /// Tries to negotiate what no device may be run with, and says so if FEATURES_OK shows.
-fn does_not_stick(rig: &Rig<'_>, features: Features) -> Checked {
+///
+/// Who is judged is the device as its driver finds it, with the framework in front: that one refuses, and a parent is
+/// promised that it hears of legal choices alone. What the parent adds is that it shows no FEATURES_OK by itself.
+fn does_not_stick(rig: &Rig<'_>, recorder: &Recorder, features: Features) -> Checked {
     let device = &rig.device;
+    let from = recorder.len();
     let names = features.display(device.info().device_type).to_string();
     let accepted = device.accept(features);
     let ready = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK;
@@ -113,11 +109,22 @@ fn does_not_stick(rig: &Rig<'_>, features: Features) -> Checked {
         !read.contains(Status::FEATURES_OK),
         "FEATURES_OK stuck with {names}: accepted {accepted:?}, written {written:?}"
     );
+    let told = recorder.since(from);
+    let heard = |h: &Heard| match h {
+        Heard::Accept(_) => true,
+        Heard::AddStatus(bits) => bits.contains(Status::FEATURES_OK),
+        _ => false,
+    };
+    ensure!(
+        !told.iter().any(heard),
+        "the device was told of {names}: {told:?}"
+    );
     Ok(())
 }
 
 pub(super) fn unacceptable_does_not_stick(bench: &Bench<'_>) -> Checked {
-    let rig = bench.open()?;
+    let recorder = driven::recorded(bench)?;
+    let rig = bench.rig(recorder.clone())?;
     let (device_type, offered) = (rig.device.info().device_type, bench.offered()?);
     let plain = rig.plain(Variant::SPLIT);
     let mut sets = Vec::new();
@@ -136,7 +143,7 @@ pub(super) fn unacceptable_does_not_stick(bench: &Bench<'_>) -> Checked {
         rig.reset()?;
         let first = Status::ACKNOWLEDGE | Status::DRIVER;
         rig.device.write_status(first.bits())?;
-        does_not_stick(&rig, set)?;
+        does_not_stick(&rig, &recorder, set)?;
         // Another choice may be tried.
         rig.device.accept(plain)?;
         let ready = first | Status::FEATURES_OK;
@@ -179,7 +186,8 @@ pub(super) fn net_graph(bench: &Bench<'_>) -> Checked {
             "{bit_name} is offered without {needs}"
         );
     }
-    let rig = bench.open()?;
+    let recorder = driven::recorded(bench)?;
+    let rig = bench.rig(recorder.clone())?;
     let known = offered & bits::defined(DeviceType::Net);
     for (bit, any_of) in NET {
         if !offered.contains(*bit) {
@@ -190,7 +198,7 @@ pub(super) fn net_graph(bench: &Bench<'_>) -> Checked {
         rig.device.write_status(first.bits())?;
         // Everything else that does not stand on what is left out, so that this one rule is broken and no other.
         let rest = close_down(known - Features::of(any_of));
-        does_not_stick(&rig, rest.with(*bit))?;
+        does_not_stick(&rig, &recorder, rest.with(*bit))?;
     }
     Ok(())
 }
