@@ -12,7 +12,7 @@ use crate::lane::{Cut, Lane, Traffic};
 use crate::recorder::{Heard, Recorder};
 use crate::statement::Check::{Once, OutOfReach, Rings};
 use crate::statement::{Entry, device, driver, format};
-use crate::{Bench, Checked, Rig, Ring, Variant};
+use crate::{Bench, Checked, Piece, Rig, Ring, Variant};
 
 pub(crate) const STATEMENTS: &[Entry] = &[
     device(
@@ -114,7 +114,11 @@ fn absent_queues_have_no_size(bench: &Bench<'_>) -> Checked {
     let rig = bench.open()?;
     let (device_type, count) = (rig.device.info().device_type, rig.device.info().queues);
     let plain = rig.plain(Variant::SPLIT);
-    for features in [plain, plain & bits::VERSION_1.mask()] {
+    // For all that are absent: there may be tens of thousands.
+    let area = rig.alloc(1 << 16)?;
+    // A device may be unable to work without the features of its platform, virtio 1.4 §6.2.
+    let least = Features::of(&[bits::VERSION_1, bits::ACCESS_PLATFORM, bits::ORDER_PLATFORM]);
+    for features in [plain, plain & least] {
         rig.reset()?;
         rig.negotiate(features)?;
         for q in 0..count {
@@ -128,7 +132,7 @@ fn absent_queues_have_no_size(bench: &Bench<'_>) -> Checked {
             }
             let mut ring = match size {
                 0 => {
-                    absent(&rig, index)?;
+                    absent(&rig, area, index)?;
                     continue;
                 }
                 _ => Ring::new(&rig, q, 16)?,
@@ -147,8 +151,7 @@ fn absent_queues_have_no_size(bench: &Bench<'_>) -> Checked {
 }
 
 /// A queue of size 0 cannot be started.
-fn absent(rig: &Rig<'_>, q: QueueIndex) -> Checked {
-    let area = rig.alloc(1 << 16)?;
+fn absent(rig: &Rig<'_>, area: Piece, q: QueueIndex) -> Checked {
     let at = |offset| Iova::new(area.at.get() + offset);
     let config = QueueConfig::new(16, at(0), at(0x4000), at(0x8000));
     match start(rig, q, config) {
