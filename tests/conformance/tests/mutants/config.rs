@@ -39,10 +39,10 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, OldGeneration),
     },
     Mutant {
-        name: "has another generation at each look",
+        name: "has another generation after each reset, and then the same",
         caught_by: 32,
         spec: "sim:net",
-        wrap: |inner| bent(inner, NewGeneration::default()),
+        wrap: |inner| bent(inner, CountsResets::default()),
     },
     Mutant {
         name: "does not tell that its configuration changed",
@@ -113,13 +113,16 @@ impl Bend for OldGeneration {
     }
 }
 
-/// Once in a while: or no read would come to an end.
 #[derive(Default)]
-struct NewGeneration(AtomicU32);
+struct CountsResets(AtomicU32);
 
-impl Bend for NewGeneration {
+impl Bend for CountsResets {
+    fn begin_reset(&self, inner: &dyn VdpaDevice) -> Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        inner.begin_reset()
+    }
     fn config_generation(&self, _: &dyn VdpaDevice) -> Result<Option<u32>> {
-        Ok(Some(self.0.fetch_add(1, Ordering::SeqCst) / 3))
+        Ok(Some(self.0.load(Ordering::SeqCst)))
     }
 }
 

@@ -18,6 +18,12 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, ShowsEarly),
     },
     Mutant {
+        name: "suspends by itself when it goes live",
+        caught_by: 57,
+        spec: "sim:blk",
+        wrap: |inner| bent(inner, SuspendsItself),
+    },
+    Mutant {
         name: "is never suspended",
         caught_by: 58,
         spec: "sim:rng",
@@ -125,6 +131,19 @@ impl Bend for ShowsEarly {
             true => status | Status::SUSPEND,
             false => status,
         })
+    }
+}
+
+/// As one that kept a SUSPEND which came before it was live.
+struct SuspendsItself;
+
+impl Bend for SuspendsItself {
+    fn add_status(&self, inner: &dyn VdpaDevice, bits: Status) -> Result<()> {
+        inner.add_status(bits)?;
+        match inner.caps().suspend {
+            Some(suspend) if bits.contains(Status::DRIVER_OK) => suspend.begin(),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use vdpa_core::bits::block;
 use vdpa_core::config::block::ZoneModel;
 use vdpa_core::{Attr, DeviceType, Error, Event, Features, Status};
 
+use super::super::config::Undo;
 use super::disk::{self, Disk, model, require_usual, usual};
 use crate::checked::{ensure, skip};
 use crate::{Bench, Checked, Rig, Variant};
@@ -108,8 +109,12 @@ pub(super) fn tells_of_its_capacity(bench: &Bench<'_>) -> Checked {
     let disk = Disk::open(bench, Variant::SPLIT)?;
     let (all, less) = (disk.capacity(), disk.tail(1)?);
     // Less first, and then what it had: of that there is enough in any case.
+    let _undo = Undo {
+        rig: &disk.rig,
+        to: Attr::Capacity(all),
+    };
     for sectors in [less, all] {
-        while disk.rig.events.try_next().is_some() {}
+        disk.rig.forget_events();
         bench.manage(&disk.rig, Attr::Capacity(sectors))?;
         let what = format!("that the configuration changed, to a capacity of {sectors} sectors");
         disk.rig.event(&what, |e| matches!(e, Event::Config))?;
