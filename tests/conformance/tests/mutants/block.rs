@@ -504,12 +504,6 @@ pub const MUTANTS: &[Mutant] = &[
             }
         })
     }),
-    mutant(
-        201,
-        BLOCKS,
-        "the alignment of discards is in blocks",
-        |inner| bent(inner, Shows(&[(44, 1)])),
-    ),
     mutant(201, BLOCKS, "a discard's length is in blocks", |inner| {
         asks(inner, |ask| {
             if ask.kind == DISCARD {
