@@ -10,7 +10,8 @@ use crate::{Bench, Checked, Rig, Variant};
 
 pub(super) fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
     let rig = bench.open()?;
-    let (memory, _) = Region::anonymous(1 << 16)?.into_shared();
+    // Which a device in another process can map.
+    let (memory, _) = Region::memfd(1 << 16)?.into_shared();
     let mapping = |at: u64, len: u64| -> Checked<Mapping> {
         Ok(Mapping {
             iova: IovaRange::new(Iova::new(at), len)?,

@@ -6,7 +6,7 @@ use crate::checked::{ensure, skip};
 use crate::lane::{Cut, Lane, Request, Traffic};
 use crate::{Bench, Checked, Rig, Variant};
 
-/// What a run of a queue came to: what each request wrote, and where the driver stands.
+/// What a run of a queue came to: what each request wrote, and where the device says that it stands.
 #[derive(PartialEq, Debug)]
 struct Outcome {
     lens: Vec<u32>,
@@ -49,7 +49,7 @@ pub(super) fn state_goes_on(bench: &Bench<'_>, variant: Variant) -> Checked {
             );
             ensure!(
                 cut.state == whole.state,
-                "{about}: the driver ends at {:?}, and uninterrupted at {:?}",
+                "{about}: the queue ends at {:?}, and uninterrupted at {:?}",
                 cut.state,
                 whole.state
             );
@@ -129,7 +129,14 @@ fn run(
     for _ in 0..AFTER {
         one(&rig, &mut lane, &mut outcome, true)?;
     }
-    outcome.state = lane.ring.half().state();
+    outcome.state = match bench.has_cap("queue-pause")? {
+        true => rig.device.stop_queue(lane.index(), bench.by())?,
+        false => {
+            rig.device.suspend(bench.by())?;
+            rig.device.queue_state(lane.index())?
+        }
+    };
+    stands_where_the_driver_does(&lane, outcome.state)?;
     Ok(outcome)
 }
 
@@ -152,9 +159,14 @@ fn finish(rig: &Rig<'_>, lane: &mut Lane, request: &Request, outcome: &mut Outco
             Traffic::Entropy => 0,
             _ => done.len,
         });
-    }
-    for piece in &request.writable {
-        outcome.written.push(rig.read(*piece));
+        // What is beyond is nobody's, virtio 1.4 §2.7.8.2.
+        let mut written: Vec<u8> = request
+            .writable
+            .iter()
+            .flat_map(|piece| rig.read(*piece))
+            .collect();
+        written.truncate(done.len as usize);
+        outcome.written.push(written);
     }
     Ok(())
 }
