@@ -160,6 +160,11 @@ impl<'b> Card<'b> {
             let Some(found) = super::packet::dissect(&came.frame) else {
                 fail!("what came is not what was sent: {:02x?}", came.frame);
             };
+            // Or a card that sends such without end would keep us for ever.
+            ensure!(
+                !found.payload.is_empty(),
+                "a part of what was sent came without payload"
+            );
             have += found.payload.len();
             parts.push(came);
         }
@@ -168,6 +173,24 @@ impl<'b> Card<'b> {
             "{payload} bytes of payload were sent, and {have} came"
         );
         Ok(parts)
+    }
+
+    /// Sends a frame, and answers with all packets that come before it.
+    pub(super) fn before(&mut self, last: &[u8]) -> Checked<Vec<Came>> {
+        self.send(Header::default(), last)?;
+        let (by, mut came) = (self.bench().by(), Vec::new());
+        loop {
+            let next = self.receive()?;
+            if next.frame == last {
+                return Ok(came);
+            }
+            came.push(next);
+            ensure!(
+                !by.expired(),
+                "{} packets came, and the frame that was sent after them is not among them",
+                came.len()
+            );
+        }
     }
 
     /// Sends a command, its kind and its data apart, as drivers do, and answers with all that is writable, once it was
@@ -235,11 +258,27 @@ pub(super) fn pairs(rig: &Rig<'_>) -> Checked<u16> {
     }
 }
 
-/// Skips unless what is sent comes back: found out once, with a frame to everybody.
-pub(super) fn require_loop(bench: &Bench<'_>) -> Checked {
+/// Whether what is sent comes back: found out once, with a frame to everybody. Comes before a card is opened, since
+/// there may be only one.
+pub(super) fn loops(bench: &Bench<'_>) -> Checked<bool> {
     bench.require_type(DeviceType::Net)?;
-    if !bench.loops(|| probe(bench))? {
+    bench.loops(|| probe(bench))
+}
+
+/// Skips unless what is sent comes back.
+pub(super) fn require_loop(bench: &Bench<'_>) -> Checked {
+    if !loops(bench)? {
         skip!("what is sent does not come back");
+    }
+    Ok(())
+}
+
+/// The end of a statement of which half was kept, and the other half is seen only in what comes back.
+pub(super) fn other_half(loops: bool) -> Checked {
+    if !loops {
+        skip!(
+            "commands are answered rightly; what they bring about is not seen, since what is sent does not come back"
+        );
     }
     Ok(())
 }

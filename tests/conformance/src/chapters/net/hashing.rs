@@ -6,7 +6,7 @@ use vdpa_core::bits::net;
 use vdpa_core::config::net::HashTypes;
 use vdpa_core::{DeviceType, Features};
 
-use super::card::{config, require_loop};
+use super::card::{config, loops, other_half};
 use super::packet::{Flow, TCP4, TCP6, payload};
 use super::steering::{MQ, Pairs, RSS};
 use crate::checked::ensure;
@@ -189,7 +189,7 @@ pub(super) fn hashing_can_be_set(bench: &Bench<'_>, variant: Variant) -> Checked
     if !offered.contains(net::RSS) {
         bench.require(net::HASH_REPORT)?;
     }
-    let loops = require_loop(bench).is_ok();
+    let loops = loops(bench)?;
     if offered.contains(net::RSS) {
         let mut all = Pairs::open(bench, variant, RSS | REPORT | MQ, Features::NONE)?;
         let pairs = all.len();
@@ -220,13 +220,13 @@ pub(super) fn hashing_can_be_set(bench: &Bench<'_>, variant: Variant) -> Checked
             }
         }
     }
-    Ok(())
+    other_half(loops)
 }
 
 pub(super) fn wrong_tables(bench: &Bench<'_>, variant: Variant) -> Checked {
     bench.require_type(DeviceType::Net)?;
     bench.require(net::RSS)?;
-    let loops = require_loop(bench).is_ok();
+    let loops = loops(bench)?;
     let mut all = Pairs::open(bench, variant, RSS | REPORT, MQ)?;
     let (pairs, most) = (all.len(), all.most);
     let config = config(&all.card.rig)?;
@@ -263,5 +263,5 @@ pub(super) fn wrong_tables(bench: &Bench<'_>, variant: Variant) -> Checked {
             hashed(&mut all, types, Some((&good, 0))).map_err(|e| e.about(what))?;
         }
     }
-    Ok(())
+    other_half(loops)
 }

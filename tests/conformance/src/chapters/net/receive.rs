@@ -13,6 +13,12 @@ use crate::{Bench, Checked, Variant};
 /// Bytes of buffers for packets of an MTU of up to 2000.
 const BUFFER: u32 = 2048;
 
+/// Bytes of the payload of a packet that is to be segmented, at most: its length is a number of 16 bits.
+const LARGEST: usize = 60_000;
+
+/// Bytes of the longest frames here, as far as the card's MTU lets them pass.
+const LONGEST: usize = 1514;
+
 /// Descriptors of the least queue in which buffers are merged here: a packet takes twelve.
 const LEAST: u16 = 16;
 
@@ -35,9 +41,10 @@ pub(super) fn nothing_over_the_mtu(bench: &Bench<'_>, variant: Variant) -> Check
         card.echo(&frame(100 + seed, 60))
             .map_err(|e| e.about(format!("after a packet of {over} bytes over the mtu")))?;
     }
-    if card.has(net::HOST_TSO4) && mtu > 200 {
+    if card.has(net::HOST_TSO4) && mtu > 200 && mtu < LARGEST {
         let flow = TCP4.flow([1, 2]);
-        let data = payload(9, 3 * mtu);
+        // What there is no larger packet for is not segmented.
+        let data = payload(9, (3 * mtu).min(LARGEST));
         // Segments that fit are frames that fit; of those that do not none may come.
         for (size, fits) in [(mtu - 40, true), (mtu, false)] {
             let (header, large) = TCP4.large(&flow, &data, size as u16);
@@ -47,15 +54,8 @@ pub(super) fn nothing_over_the_mtu(bench: &Bench<'_>, variant: Variant) -> Check
                 let parts = card.parts(data.len())?;
                 lens.extend(parts.iter().map(|part| part.frame.len()));
             } else {
-                let last = frame(200, 60);
-                card.send(Header::default(), &last)?;
-                loop {
-                    let came = card.receive()?;
-                    if came.frame == last {
-                        break;
-                    }
-                    lens.push(came.frame.len());
-                }
+                let came = card.before(&frame(200, 60))?;
+                lens.extend(came.iter().map(|came| came.frame.len()));
             }
             let longest = lens.iter().max().copied().unwrap_or(0);
             ensure!(
@@ -79,7 +79,7 @@ pub(super) fn up_to_the_mtu_whole(bench: &Bench<'_>, variant: Variant) -> Checke
 pub(super) fn one_buffer_without_merging(bench: &Bench<'_>, variant: Variant) -> Checked {
     let off = Features::NONE.with(net::MRG_RXBUF);
     let mut card = Card::looping(bench, variant, [Features::NONE, off], 16, BUFFER)?;
-    for (seed, len) in (0..).zip([60, 61, 500, 1514]) {
+    for (seed, len) in (0..).zip(lens(&card, [60, 61, 500, LONGEST])?) {
         let frame = frame(seed, len);
         card.send(Header::default(), &frame)?;
         bench.until("a packet", || {
@@ -97,6 +97,15 @@ pub(super) fn one_buffer_without_merging(bench: &Bench<'_>, variant: Variant) ->
         ensure!(came.frame == frame, "another packet came");
     }
     Ok(())
+}
+
+/// These lengths of frames, none more than the card's MTU lets pass.
+fn lens<const N: usize>(card: &Card<'_>, lens: [usize; N]) -> Checked<[usize; N]> {
+    let most = match card.has(net::MTU) {
+        true => ETHERNET + usize::from(config(&card.rig)?.mtu()),
+        false => LONGEST,
+    };
+    Ok(lens.map(|len| len.min(most)))
 }
 
 /// A card that merges buffers of these lengths.
@@ -118,7 +127,7 @@ fn merging<'b>(bench: &'b Bench<'b>, variant: Variant, lens: &[u32]) -> Checked<
 
 pub(super) fn merged_buffers_are_counted(bench: &Bench<'_>, variant: Variant) -> Checked {
     let mut card = merging(bench, variant, &[256])?;
-    for (seed, len) in (0..).zip([60, 244, 245, 300, 756, 757, 1514]) {
+    for (seed, len) in (0..).zip(lens(&card, [60, 244, 245, 300, 756, 757, LONGEST])?) {
         let sent = frame(seed, len);
         let all = card.header() as usize + len;
         card.send(Header::default(), &sent)?;
@@ -143,7 +152,7 @@ pub(super) fn merged_buffers_are_counted(bench: &Bench<'_>, variant: Variant) ->
 
 pub(super) fn all_but_the_last_are_full(bench: &Bench<'_>, variant: Variant) -> Checked {
     let mut card = merging(bench, variant, &[64, 300, 100, 513, 77, 2048])?;
-    for (seed, len) in (0..).zip([1514, 700, 60, 1000, 1514, 1400]) {
+    for (seed, len) in (0..).zip(lens(&card, [LONGEST, 700, 60, 1000, LONGEST, 1400])?) {
         let sent = frame(seed, len);
         card.send(Header::default(), &sent)?;
         let came = card.receive()?;
@@ -162,10 +171,11 @@ pub(super) fn all_but_the_last_are_full(bench: &Bench<'_>, variant: Variant) -> 
 
 pub(super) fn buffers_of_a_packet_together(bench: &Bench<'_>, variant: Variant) -> Checked {
     let mut card = merging(bench, variant, &[128])?;
+    let [len] = lens(&card, [1400])?;
     for round in 0..bench.times(10, 3) {
         let mut left = 3;
         for seed in 0..left {
-            let packet = card.packet(Header::default(), &frame(round * 8 + seed, 1400));
+            let packet = card.packet(Header::default(), &frame(round * 8 + seed, len));
             let piece = card.rig.place(&packet)?;
             card.tx.add(&[piece], &[])?;
         }
@@ -202,7 +212,7 @@ pub(super) fn a_single_chain_without_merging(bench: &Bench<'_>, variant: Variant
         }
     }
     card.rx.ring.publish();
-    for (seed, len) in (0..).zip([1514, 1513, 401, 1200, 60, 1514]) {
+    for (seed, len) in (0..).zip(lens(&card, [LONGEST, 1513, 401, 1200, 60, LONGEST])?) {
         let sent = frame(seed, len);
         card.send(Header::default(), &sent)?;
         bench.until("a chain", || {

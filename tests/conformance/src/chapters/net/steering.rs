@@ -3,7 +3,7 @@
 use vdpa_core::bits::{self, net};
 use vdpa_core::{DeviceType, Features, QueueIndex};
 
-use super::card::{Card, config, pairs, require_loop};
+use super::card::{Card, config, loops, other_half, pairs, require_loop};
 use super::inlet::{Came, Inlet};
 use super::packet::{Header, TCP4, frame, payload};
 use crate::checked::{ensure, fail, skip};
@@ -105,6 +105,15 @@ impl<'b> Pairs<'b> {
         Ok(None)
     }
 
+    /// Takes what came until now.
+    fn forget(&mut self) -> Checked {
+        let by = self.card.bench().by();
+        while self.look()?.is_some() {
+            ensure!(!by.expired(), "packets come without end");
+        }
+        Ok(())
+    }
+
     /// Waits for a packet, wherever it comes.
     pub(super) fn receive(&mut self) -> Checked<(u16, Came)> {
         let mut found = None;
@@ -204,14 +213,16 @@ pub(super) fn queues_in_reset_stall_nothing(bench: &Bench<'_>, variant: Variant)
             inlet.stopped = true;
         }
         // What came before that.
-        while all.look()?.is_some() {}
+        all.forget()?;
         for flow in 0..40 {
             let ports = [30_000 + flow, 90];
             let sent = TCP4.whole(&TCP4.flow(ports), &payload(flow.into(), 40));
             all.send(flow % pairs, &sent)
                 .map_err(|e| e.about(format!("with {} receive queues reset", pair + 1)))?;
         }
+        let by = bench.by();
         while let Some((into, _)) = all.look()? {
+            ensure!(!by.expired(), "packets come without end");
             ensure!(
                 into > pair,
                 "a packet came in queue {}, which is reset",
@@ -231,14 +242,20 @@ pub(super) fn queues_in_reset_stall_nothing(bench: &Bench<'_>, variant: Variant)
     let last = frame(1, 60);
     all.send(0, &last)?;
     // What came for no queue may have been kept for one.
-    while all.receive()?.1.frame != last {}
+    let by = bench.by();
+    while all.receive()?.1.frame != last {
+        ensure!(
+            !by.expired(),
+            "packets come, and not the one that was sent after a queue reset"
+        );
+    }
     Ok(())
 }
 
 pub(super) fn wrong_numbers_of_pairs(bench: &Bench<'_>, variant: Variant) -> Checked {
     bench.require_type(DeviceType::Net)?;
     bench.require(net::MQ)?;
-    let loops = require_loop(bench).is_ok();
+    let loops = loops(bench)?;
     let mut all = Pairs::open(bench, variant, MQ, RSS)?;
     let (pairs, most) = (all.len(), all.most);
     all.set(pairs)?;
@@ -256,5 +273,5 @@ pub(super) fn wrong_numbers_of_pairs(bench: &Bench<'_>, variant: Variant) -> Che
         all.card.refused("VQ_PAIRS_SET 0", &command)?;
         within(&all.flows(8, 1)?, 1, "after a refusal, with one set")?;
     }
-    Ok(())
+    other_half(loops)
 }

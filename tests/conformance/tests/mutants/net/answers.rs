@@ -275,16 +275,21 @@ pub const MUTANTS: &[Mutant] = &[
             }),
         )
     }),
-    mutant(185, "carries out what was not negotiated", CARD, |inner| {
-        shadow(
-            inner,
-            answered(|said, bytes| {
-                if said[..] == [2, 0, 1, 0] {
-                    ack(bytes, 0)
-                }
-            }),
-        )
-    }),
+    mutant(
+        185,
+        "says nothing of what was not negotiated",
+        CARD,
+        |inner| {
+            shadow(
+                inner,
+                answered(|said, bytes| {
+                    if said[..] == [5, 0, 0, 0, 0, 0, 0, 0, 0, 0] {
+                        ack(bytes, 0xc5)
+                    }
+                }),
+            )
+        },
+    ),
     mutant(
         185,
         "gives back with ERR whatever comes after an error",
