@@ -1,6 +1,6 @@
 //! The simulated devices keep every statement that applies to them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vdpa_conformance::{Effort, Outcome, Report, Selection, Target, run};
 
@@ -77,5 +77,31 @@ fn a_disk_in_a_file() {
     std::fs::remove_file(&path).unwrap();
     if let Err(panic) = ended {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// A device that is there for more than this is left as it was.
+#[test]
+fn what_is_changed_is_changed_back() {
+    for spec in ["sim:net", "sim:blk"] {
+        let mut registry = vdpa_core::Registry::new();
+        registry.add(Arc::new(vdpa_sim::SimMgmt::new()));
+        let parsed = vdpa_core::DeviceSpec::parse(spec).unwrap();
+        let (maker, parent) = (registry.clone(), parsed.parent().to_owned());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let target = Target::new(spec, move || maker.make(&parsed)).managed(move |name, attr| {
+            log.lock().unwrap().push(attr);
+            registry.dev_set(&parent, name, attr)
+        });
+        let report = run(&target, &Selection::only("32,59,60".parse().unwrap()));
+        assert_eq!(report.failed(), 0, "{report}");
+        let asked = asked.lock().unwrap();
+        let changes: Vec<_> = asked.chunks(2).collect();
+        assert!(changes.len() >= 3, "{asked:?}");
+        for change in &changes {
+            assert!(change.len() == 2 && change[1] == changes[0][1], "{asked:?}");
+            assert_ne!(change[0], change[1], "{asked:?}");
+        }
     }
 }

@@ -241,3 +241,15 @@ impl Twist for NeverStops {
         false
     }
 }
+
+/// What is not seen is not kept: statement 4 has nothing to say of a device that sets no NEEDS_RESET.
+#[test]
+fn who_sets_no_needs_reset_has_not_told_of_it() {
+    let selection = vdpa_conformance::Selection {
+        patience: Some(std::time::Duration::from_secs(1)),
+        ..vdpa_conformance::Selection::only(vdpa_conformance::Ids::one(4))
+    };
+    let wrap: crate::Wrap = |inner| shadow(inner, TellsNothing);
+    let report = crate::judge("tells nothing", "sim:rng", wrap, &selection);
+    assert_eq!(report.passed() + report.failed(), 0, "{report}");
+}
