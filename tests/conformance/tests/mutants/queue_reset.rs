@@ -19,6 +19,12 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, NoReset),
     },
     Mutant {
+        name: "goes on with a receive queue that was reset",
+        caught_by: 50,
+        spec: "sim:net",
+        wrap: |inner| bent(inner, NoReceiveReset),
+    },
+    Mutant {
         name: "calls when it is kicked for a queue that was reset",
         caught_by: 50,
         spec: "sim:blk",
@@ -98,6 +104,23 @@ impl Bend for NoReset {
     }
     fn poll_queue_reset(&self, _: &dyn QueueReset, _: QueueIndex) -> Result<Poll<()>> {
         Ok(Poll::Ready(()))
+    }
+}
+
+struct NoReceiveReset;
+
+impl Bend for NoReceiveReset {
+    fn begin_queue_reset(&self, inner: &dyn QueueReset, q: QueueIndex) -> Result<()> {
+        match q.get() {
+            0 => Ok(()),
+            _ => inner.begin(q),
+        }
+    }
+    fn poll_queue_reset(&self, inner: &dyn QueueReset, q: QueueIndex) -> Result<Poll<()>> {
+        match q.get() {
+            0 => Ok(Poll::Ready(())),
+            _ => inner.poll(q),
+        }
     }
 }
 
