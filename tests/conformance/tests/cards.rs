@@ -51,6 +51,8 @@ fn one_with_a_small_mtu() {
     for id in 148..=155 {
         assert_eq!(skipped(&report, id), None, "{report}");
     }
+    // The least that there is.
+    holds("sim:net,mtu=68");
 }
 
 /// Three times as much as a frame holds is more than a length can say.

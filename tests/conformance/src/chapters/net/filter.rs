@@ -68,7 +68,7 @@ fn passes(card: &mut Card<'_>, what: &str, to: [u8; 6], seed: u32) -> Checked {
 
 /// Whether a frame is let through: nobody says that it may not be.
 fn comes(card: &mut Card<'_>, to: [u8; 6], seed: u32) -> Checked<bool> {
-    let (asked, last) = (frame_to(to, seed, 80), frame(seed, 90));
+    let (asked, last) = (frame_to(to, seed, 80), frame(seed, 70));
     card.send(Header::default(), &asked)?;
     card.send(Header::default(), &last)?;
     let came = card.receive()?.frame;

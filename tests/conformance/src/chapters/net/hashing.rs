@@ -8,7 +8,7 @@ use vdpa_core::{DeviceType, Features};
 
 use super::card::{config, loops, other_half};
 use super::packet::{Flow, TCP4, TCP6, payload};
-use super::steering::{MQ, Pairs, RSS};
+use super::steering::{MQ, Pairs, RSS, SMALL};
 use crate::checked::ensure;
 use crate::{Bench, Checked, Stop, Variant};
 
@@ -105,7 +105,7 @@ fn examples() -> Checked<Vec<Example>> {
             false => (TCP4, HashTypes::TCPV4, HashTypes::IPV4),
         };
         all.push(Example {
-            frame: kind.whole(&flow, &payload(seed, 60)),
+            frame: kind.whole(&flow, &payload(seed, SMALL)),
             ports: (with_ports, ports),
             addresses: (without, addresses),
         });

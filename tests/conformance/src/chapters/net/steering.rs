@@ -11,6 +11,8 @@ use crate::{Bench, Checked, Ring, Variant};
 
 /// Pairs that are tried at most.
 const MOST: u16 = 4;
+/// Bytes of a segment's payload: no more than the least MTU that there is has room for.
+pub(super) const SMALL: usize = 8;
 /// Buffers in each receive queue.
 const BUFFERS: usize = 32;
 
@@ -130,7 +132,7 @@ impl<'b> Pairs<'b> {
         let mut came = vec![0; usize::from(self.len())];
         for flow in 0..count {
             let ports = [20_000 + 7 * flow, 80 + flow];
-            let sent = TCP4.whole(&TCP4.flow(ports), &payload(flow.into(), 40));
+            let sent = TCP4.whole(&TCP4.flow(ports), &payload(flow.into(), SMALL));
             self.send(flow % senders, &sent)?;
             let (pair, packet) = self.receive()?;
             ensure!(packet.frame == sent, "another packet came");
@@ -216,7 +218,7 @@ pub(super) fn queues_in_reset_stall_nothing(bench: &Bench<'_>, variant: Variant)
         all.forget()?;
         for flow in 0..40 {
             let ports = [30_000 + flow, 90];
-            let sent = TCP4.whole(&TCP4.flow(ports), &payload(flow.into(), 40));
+            let sent = TCP4.whole(&TCP4.flow(ports), &payload(flow.into(), SMALL));
             all.send(flow % pairs, &sent)
                 .map_err(|e| e.about(format!("with {} receive queues reset", pair + 1)))?;
         }
