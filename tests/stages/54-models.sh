@@ -1,5 +1,5 @@
 # what: SPIN models of event suppression: no notification is lost, and each is lost without what prevents it
-# minutes: 2
+# minutes: 3
 # quick: no
 # shellcheck shell=bash
 
