@@ -8,7 +8,7 @@ use vdpa_core::Area;
 use vdpa_mem::{Bytes, Window};
 use vdpa_ring::{Completion, Pos, QueueState, layout};
 
-use crate::checked::{ensure, fail};
+use crate::checked::{ensure, fail, skip};
 use crate::{Checked, Piece, Rig, Ring, Variant};
 
 /// The chain goes on.
@@ -95,6 +95,8 @@ pub(crate) struct Hand {
     avail_pos: Pos,
     used_pos: Pos,
     flight: VecDeque<Given>,
+    /// Slots that are free.
+    room: u16,
 }
 
 impl Hand {
@@ -119,6 +121,7 @@ impl Hand {
             avail_pos,
             used_pos,
             flight: VecDeque::new(),
+            room: ring.size(),
         }
     }
 
@@ -153,10 +156,25 @@ impl Hand {
         self.avail
     }
 
-    /// Writes a chain with this id where it is packed, and does not show it. `NEXT` comes of itself.
-    pub(crate) fn place_as(&mut self, chain: &[Link], ids: impl Fn(usize) -> u16) -> Placed {
+    /// Descriptors that find room.
+    pub(crate) fn room(&self) -> usize {
+        self.room.into()
+    }
+
+    /// Writes a chain with this id where it is packed, and does not show it. `NEXT` comes of itself. Skips where the queue
+    /// is too small for it.
+    pub(crate) fn place_as(
+        &mut self,
+        chain: &[Link],
+        ids: impl Fn(usize) -> u16,
+    ) -> Checked<Placed> {
         let last = chain.len().saturating_sub(1);
+        if chain.len() > self.room() {
+            let size = self.size;
+            skip!("a queue of {size} descriptors is too small for what is to be given");
+        }
         let slots = chain.len() as u16;
+        self.room -= slots;
         let descriptors = self.area(Area::Descriptor);
         if self.variant.is_packed() {
             let first = self.avail_pos;
@@ -175,11 +193,11 @@ impl Hand {
             }
             self.avail_pos = at;
             let id = ids(last);
-            return Placed {
+            return Ok(Placed {
                 first: first.index,
                 meta: first_meta,
                 given: Given { id, slots },
-            };
+            });
         }
         let head = self.slot;
         let mut at = head;
@@ -192,15 +210,15 @@ impl Hand {
             at = next;
         }
         self.slot = at;
-        Placed {
+        Ok(Placed {
             first: head,
             meta: 0,
             given: Given { id: head, slots },
-        }
+        })
     }
 
     /// Writes a chain, with its first slot as its id.
-    pub(crate) fn place(&mut self, chain: &[Link]) -> Placed {
+    pub(crate) fn place(&mut self, chain: &[Link]) -> Checked<Placed> {
         let id = self.avail_pos.index;
         self.place_as(chain, |_| id)
     }
@@ -236,9 +254,9 @@ impl Hand {
     }
 
     /// Writes and shows.
-    pub(crate) fn give(&mut self, chain: &[Link]) -> u16 {
-        let placed = self.place(chain);
-        self.show(placed)
+    pub(crate) fn give(&mut self, chain: &[Link]) -> Checked<u16> {
+        let placed = self.place(chain)?;
+        Ok(self.show(placed))
     }
 
     /// The meta word of a packed slot: length, id, flags.
@@ -308,6 +326,7 @@ impl Hand {
     }
 
     fn pass(&mut self, chains: u16, slots: u16) {
+        self.room = self.room.saturating_add(slots).min(self.size);
         self.used = self.used.wrapping_add(chains);
         self.used_pos = self.used_pos.advance(slots, self.size);
     }

@@ -312,8 +312,18 @@ impl Lane {
         })
     }
 
-    /// Adds a request to the ring.
+    /// Whether a request that is cut like this is no longer than the queue.
+    pub fn fits(&self, request: &Request, cut: Cut) -> bool {
+        let (readable, writable) = (cut.apply(&request.readable), cut.apply(&request.writable));
+        readable.len() + writable.len() <= usize::from(self.ring.size())
+    }
+
+    /// Adds a request to the ring; uncut where the queue is too small for the pieces.
     pub fn add(&mut self, request: &Request, cut: Cut) -> Checked<u16> {
+        let cut = match self.fits(request, cut) {
+            true => cut,
+            false => Cut::Whole,
+        };
         let (readable, writable) = (cut.apply(&request.readable), cut.apply(&request.writable));
         self.ring.add(&readable, &writable)
     }
@@ -339,12 +349,24 @@ impl Lane {
 
     /// How many more requests with a descriptor a buffer find room in the ring.
     pub fn room(&self) -> u32 {
-        let each = match self.traffic {
-            // Two buffers, which an indirect table makes one descriptor of.
-            Traffic::Disk if !self.ring.variant().indirect => 2,
-            _ => 1,
+        self.room_for(Cut::Whole)
+    }
+
+    /// The same for requests that are cut.
+    fn room_for(&self, cut: Cut) -> u32 {
+        let pieces = |bytes| {
+            let at = vdpa_mem::Iova::new(0);
+            cut.apply(&[Piece { at, len: bytes }]).len()
         };
-        u32::from(self.ring.half().free() / each)
+        let each = match self.traffic {
+            // An indirect table makes one descriptor of all.
+            _ if self.ring.variant().indirect => 1,
+            Traffic::Disk => pieces(16) + pieces(ID_BYTES + 1),
+            Traffic::Transmit => pieces(NET_HEADER + FRAME),
+            Traffic::Receive => pieces(RECEIVE),
+            Traffic::Entropy => pieces(ENTROPY),
+        };
+        u32::try_from(usize::from(self.ring.half().free()) / each.max(1)).unwrap_or(u32::MAX)
     }
 
     /// Adds, publishes, provokes, waits and judges: the whole life of `count` requests that are under way together, as far
@@ -352,7 +374,7 @@ impl Lane {
     pub fn exchange(&mut self, rig: &Rig<'_>, count: u32, cut: Cut) -> Checked {
         let mut left = count;
         while left > 0 {
-            let together = left.min(self.room().max(1));
+            let together = left.min(self.room_for(cut).max(1));
             self.together(rig, together, cut)?;
             left -= together;
         }

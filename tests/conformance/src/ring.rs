@@ -20,6 +20,8 @@ const TABLE_ENTRIES: u16 = 32;
 pub struct Ring {
     index: QueueIndex,
     size: u16,
+    /// What was asked for, which may be more than there is.
+    asked: u16,
     variant: Variant,
     with_data: bool,
     half: DriverRing,
@@ -52,6 +54,7 @@ impl Ring {
         let index = QueueIndex::new(q);
         let limits = rig.device.queue_limits(index)?;
         ensure!(limits.max_size > 0, "queue {q} does not exist");
+        let asked = size;
         let size = match (state, variant.format) {
             (Some(_), _) => size,
             (None, Format::Packed) => size.min(limits.max_size),
@@ -77,6 +80,7 @@ impl Ring {
         Ok(Self {
             index,
             size,
+            asked,
             variant,
             with_data: features.contains(bits::NOTIFICATION_DATA),
             half,
@@ -189,7 +193,13 @@ impl Ring {
         let added = self
             .half
             .add(&mem, &segments(readable), &segments(writable));
-        added.map_err(|e| Stop::failed(format!("queue {}: {e}", self.index)))
+        added.map_err(|e| match self.size < self.asked {
+            true => Stop::skipped(format!(
+                "a queue of {} descriptors is too small for what is to be given",
+                self.size
+            )),
+            false => Stop::failed(format!("queue {}: {e}", self.index)),
+        })
     }
 
     /// Shows what was added, and kicks if the device asks for it. Returns whether it did.

@@ -105,3 +105,22 @@ fn what_is_changed_is_changed_back() {
         }
     }
 }
+
+/// Of queues smaller than statements ask for: what goes through rings, each statement once.
+fn holds_when_small(spec: &str) {
+    judged(
+        spec,
+        &Selection {
+            effort: Effort::Quick,
+            ..Selection::only("66-111".parse().unwrap())
+        },
+    );
+}
+
+#[test]
+fn small_queues() {
+    holds_when_small("sim:rng,queue_size=8");
+    holds_when_small("sim:blk,queue_size=32");
+    holds_when_small("sim:blk,queue_size=64");
+    holds_when_small("sim:net,queue_size=4");
+}

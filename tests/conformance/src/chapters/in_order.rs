@@ -49,6 +49,7 @@ struct Batch {
     places: Vec<(u16, u64)>,
 }
 
+/// At most `count`, as far as a small queue has room for them.
 fn give(rig: &Rig<'_>, lane: &mut Lane, hand: &mut Hand, count: usize) -> Checked<Batch> {
     let mut batch = Batch {
         given: Vec::new(),
@@ -72,7 +73,14 @@ fn give(rig: &Rig<'_>, lane: &mut Lane, hand: &mut Hand, count: usize) -> Checke
                 at
             }
         };
-        let placed = hand.place(&links(&request, cut));
+        let mut chain = links(&request, cut);
+        if chain.len() > hand.room() && batch.given.is_empty() {
+            chain = links(&request, Cut::Whole);
+        }
+        if chain.len() > hand.room() && !batch.given.is_empty() {
+            break;
+        }
+        let placed = hand.place(&chain)?;
         batch.given.push((hand.show(placed), request));
         batch.places.push((at, place(hand, lane, at)));
     }

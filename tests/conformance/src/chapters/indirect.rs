@@ -1,6 +1,6 @@
 //! Indirect descriptors.
 
-use super::peer::{alone, described};
+use super::peer::{alone, described, most};
 use super::ringside::{by_hand, each, links, survives};
 use super::{indirect, split};
 use crate::checked::ensure;
@@ -80,6 +80,9 @@ fn follows_a_chain_into_a_table(bench: &Bench<'_>, variant: Variant) -> Checked 
         ] {
             let request = lane.request(rig)?;
             let mut chain = links(&request, cut);
+            if chain.len() > usize::from(lane.ring.size()) || direct >= hand.room() {
+                continue;
+            }
             let rest = chain.split_off(direct);
             chain.push(Link::table(table(rig, variant, &rest)?));
             by_hand(rig, lane, &mut hand, &request, &chain)
@@ -102,7 +105,7 @@ fn not_without_negotiation(bench: &Bench<'_>, variant: Variant) -> Checked {
     let what = "an indirect descriptor that was not negotiated";
     survives(bench, variant, what, |rig, _, request, hand| {
         let table = table(rig, variant, &links(request, Cut::Whole))?;
-        hand.give(&[Link::table(table)]);
+        hand.give(&[Link::table(table)])?;
         Ok(())
     })
 }
@@ -119,7 +122,7 @@ fn not_nested(bench: &Bench<'_>, variant: Variant) -> Checked {
         let mut outer = links(request, Cut::After(8));
         let inner = outer.split_off(1);
         outer.push(Link::table(table(rig, variant, &inner)?));
-        hand.give(&[Link::table(table(rig, variant, &outer)?)]);
+        hand.give(&[Link::table(table(rig, variant, &outer)?)])?;
         Ok(())
     })?;
     let what = "a table that points to itself";
@@ -128,7 +131,7 @@ fn not_nested(bench: &Bench<'_>, variant: Variant) -> Checked {
         let itself = table(rig, variant, &[Link::table(room)])?;
         let bytes = rig.read(itself);
         rig.write(room, &bytes);
-        hand.give(&[Link::table(room)]);
+        hand.give(&[Link::table(room)])?;
         Ok(())
     })
 }
@@ -136,6 +139,9 @@ fn not_nested(bench: &Bench<'_>, variant: Variant) -> Checked {
 fn not_with_next(bench: &Bench<'_>, variant: Variant) -> Checked {
     // Also where a chain is too long for a table of the driver's.
     for (pieces, size) in [((2, 2), 8), ((20, 20), 64)] {
+        if most(bench, size)? < size {
+            continue;
+        }
         let (seen, _) = described(bench, variant, size, pieces)?;
         let both = NEXT | INDIRECT;
         let bad = seen.iter().find(|seen| seen.flags & both == both);
@@ -149,7 +155,7 @@ fn not_with_next(bench: &Bench<'_>, variant: Variant) -> Checked {
         let mut chain = links(request, Cut::After(8));
         let rest = chain.split_off(1);
         let pointer = Link::table(table(rig, variant, &chain)?);
-        hand.give(&[&[pointer], rest.as_slice()].concat());
+        hand.give(&[&[pointer], rest.as_slice()].concat())?;
         Ok(())
     })
 }
@@ -183,7 +189,7 @@ fn at_most_the_queue_size(bench: &Bench<'_>, variant: Variant) -> Checked {
         while chain.len() <= usize::from(ring.size()) {
             chain.push(empty(rig.alloc(1)?));
         }
-        hand.give(&[Link::table(table(rig, variant, &chain)?)]);
+        hand.give(&[Link::table(table(rig, variant, &chain)?)])?;
         Ok(())
     })
 }

@@ -269,6 +269,15 @@ pub(super) fn shows_what_is_complete(bench: &Bench<'_>, variant: Variant) -> Che
     }
 }
 
+/// The size that a queue has where `size` is asked for.
+pub(super) fn most(bench: &Bench<'_>, size: u16) -> Checked<u16> {
+    let limits = bench
+        .open()?
+        .device
+        .queue_limits(vdpa_core::QueueIndex::new(0))?;
+    Ok(size.min(limits.max_size))
+}
+
 /// What the driver half writes for a chain of these many buffers: its descriptors, and the entries of its table.
 pub(super) fn described(
     bench: &Bench<'_>,

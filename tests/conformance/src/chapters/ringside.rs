@@ -55,7 +55,7 @@ pub(super) fn live_at<'b>(
             .device
             .queue_limits(vdpa_core::QueueIndex::new(q))?
             .max_size;
-        let size = size.min(most);
+        let size = 1 << size.min(most).max(1).ilog2();
         let mut ring = Ring::going_on(&rig, q, size, Some(state))?;
         for area in [Area::Driver, Area::Device] {
             ring.store_u16(area, vdpa_ring::layout::IDX, index);
@@ -112,7 +112,7 @@ pub(super) fn by_hand(
     request: &Request,
     chain: &[Link],
 ) -> Checked {
-    let id = hand.give(chain);
+    let id = hand.give(chain)?;
     lane.ring.kick();
     lane.provoke(rig, std::slice::from_ref(request))?;
     for done in hand.wait(rig, 1, request.room())? {

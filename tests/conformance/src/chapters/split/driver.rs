@@ -29,7 +29,7 @@ pub(super) fn puts_writable_last(bench: &Bench<'_>, variant: Variant) -> Checked
         let readable = Link::readable(rig.place(&[0; 16])?);
         chain.insert(0, Link::writable(rig.alloc(16)?));
         chain.push(readable);
-        hand.give(&chain);
+        hand.give(&chain)?;
         Ok(())
     })
 }
@@ -65,7 +65,7 @@ pub(super) fn has_no_loops(bench: &Bench<'_>, variant: Variant) -> Checked {
         variant,
         "a descriptor that follows itself",
         |_, _, request, hand| {
-            let placed = hand.place(&links(request, Cut::Whole));
+            let placed = hand.place(&links(request, Cut::Whole))?;
             tie(hand, 0, 0);
             hand.show(placed);
             Ok(())
@@ -76,7 +76,7 @@ pub(super) fn has_no_loops(bench: &Bench<'_>, variant: Variant) -> Checked {
         variant,
         "two descriptors that follow each other",
         |_, _, request, hand| {
-            let placed = hand.place(&links(request, Cut::After(8)));
+            let placed = hand.place(&links(request, Cut::After(8)))?;
             tie(hand, 1, 0);
             hand.show(placed);
             Ok(())
@@ -93,7 +93,7 @@ pub(super) fn has_no_loops(bench: &Bench<'_>, variant: Variant) -> Checked {
             };
             let mut chain = links(request, Cut::Whole);
             chain.extend([kind(nowhere(rig, u32::MAX)), kind(nowhere(rig, u32::MAX))]);
-            hand.give(&chain);
+            hand.give(&chain)?;
             Ok(())
         },
     )?;
@@ -109,7 +109,7 @@ pub(super) fn has_no_loops(bench: &Bench<'_>, variant: Variant) -> Checked {
                 let flags = rig.bytes().slice(last, 2).map_or(0, |b| b.load_u16(0));
                 rig.bytes().write(last, &(flags | NEXT).to_le_bytes());
                 rig.bytes().write(last + 2, &[0, 0]);
-                hand.give(&[Link::table(table)]);
+                hand.give(&[Link::table(table)])?;
                 Ok(())
             },
         )?;
@@ -142,7 +142,7 @@ pub(super) fn never_goes_back(bench: &Bench<'_>, variant: Variant) -> Checked {
     })?;
     let what = "an avail.idx that goes back";
     survives(bench, variant, what, |rig, ring, request, hand| {
-        hand.give(&links(request, Cut::Whole));
+        hand.give(&links(request, Cut::Whole))?;
         ring.kick();
         hand.wait(rig, 1, request.room())?;
         let back = hand.avail().wrapping_sub(1);
