@@ -9,6 +9,7 @@ use vdpa_core::{Attr, Device, DeviceInfo, DeviceType, FeatureBit, Features, Rela
 use vdpa_mem::Deadline;
 
 use crate::checked::{ensure, skip};
+use crate::lane::Traffic;
 use crate::{Checked, Effort, Rig, Selection, Stop, Target};
 
 /// How long something that has to happen may take.
@@ -87,6 +88,16 @@ impl<'t> Bench<'t> {
         self.info().map_or(DeviceType::Net, |info| info.device_type)
     }
 
+    /// The requests that statements send: what is received only where a card gives back what is sent.
+    pub(crate) fn traffic(&self) -> Checked<&'static [Traffic]> {
+        let all = Traffic::of(self.device_type())?;
+        let receives = all.contains(&Traffic::Receive);
+        Ok(match receives && !crate::chapters::net::loops(self)? {
+            true => &[Traffic::Transmit],
+            false => all,
+        })
+    }
+
     /// What they offer.
     pub fn offered(&self) -> Checked<Features> {
         self.known().map(|(_, offered, _)| *offered)
@@ -138,6 +149,15 @@ impl<'t> Bench<'t> {
         }
     }
 
+    /// Begins another statement: what was waited for in vain counts for little, and for nothing where the last one `kept`.
+    pub(crate) fn begin(&self, kept: bool) {
+        /// So much of it is remembered.
+        const MOST: u32 = 2;
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        let remembered = if kept { 0 } else { in_vain.min(MOST) };
+        self.in_vain.store(remembered, Ordering::Relaxed);
+    }
+
     /// How long something that has to happen may take. It is less once much was waited for in vain, so that a device
     /// that does nothing is judged in reasonable time.
     pub fn patience(&self) -> Duration {
@@ -145,9 +165,9 @@ impl<'t> Bench<'t> {
         (self.patience / (1 << in_vain)).max(LEAST_PATIENCE)
     }
 
-    /// When that ends.
+    /// When a call to the device has to be done: always as long as the patience was at first.
     pub fn by(&self) -> Deadline {
-        Deadline::after(self.patience())
+        Deadline::after(self.patience)
     }
 
     /// Waits until `done`; a failure that names `what` if it does not come to that.

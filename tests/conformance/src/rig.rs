@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use vdpa_core::bits::{self, net};
+use vdpa_core::bits::{self, block, net};
 use vdpa_core::{Asid, Device, DeviceType, DmaHandle, Event, Events, Features, Status};
-use vdpa_mem::{Access, Bytes, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
+use vdpa_mem::{Access, Bytes, Deadline, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
 
 use crate::checked::{ensure, fail};
 use crate::{Bench, Checked, Ring, Variant};
@@ -267,7 +267,7 @@ impl<'b> Rig<'b> {
 
     /// Waits for an event that `wanted` takes; the others are passed over.
     pub fn event(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Checked<Event> {
-        let by = self.bench.by();
+        let by = Deadline::after(self.bench.patience());
         while let Some(event) = self.events.wait(by)? {
             if wanted(&event) {
                 return Ok(event);
@@ -338,6 +338,10 @@ pub(crate) fn plain(device_type: DeviceType, offered: Features, variant: Variant
             net::CTRL_RX,
             net::CTRL_MAC_ADDR,
         ]),
+        // They bound how a request is cut, which is for the statements to say.
+        DeviceType::Block => {
+            Features::from_u128(0x00ff_ffff) - Features::of(&[block::SIZE_MAX, block::SEG_MAX])
+        }
         // Their features add requests, and change none.
         _ => Features::from_u128(0x00ff_ffff),
     };

@@ -48,6 +48,7 @@ pub fn run_watched(
             true => vec![row(statement, None, || Err(Stop::skipped(OVER)))],
             false => judge(statement, &bench, target, selection),
         });
+        bench.begin(!rows[from..].iter().any(Row::is_failure));
         watch(Progress {
             done: at + 1,
             of: selected.len(),

@@ -124,3 +124,24 @@ fn small_queues() {
     holds_when_small("sim:blk,queue_size=64");
     holds_when_small("sim:net,queue_size=4");
 }
+
+#[test]
+fn a_card_whose_port_gives_nothing_back() {
+    let report = judged(
+        "sim:net,port=null",
+        &Selection {
+            effort: Effort::Quick,
+            ..Selection::only("66-111".parse().unwrap())
+        },
+    );
+    let tried = |row: &vdpa_conformance::Row| row.outcome == Outcome::Passed;
+    assert!(report.rows.iter().filter(|row| tried(row)).count() > 30);
+}
+
+#[test]
+fn a_card_that_waits_for_pages() {
+    judged(
+        "sim:net,page_requests=on",
+        &Selection::only("71-73,80-83,103-107".parse().unwrap()),
+    );
+}

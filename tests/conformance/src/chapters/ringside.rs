@@ -1,5 +1,7 @@
 //! What the chapters on rings have in common.
 
+use std::time::{Duration, Instant};
+
 use vdpa_core::{Area, Status};
 use vdpa_ring::QueueState;
 
@@ -29,7 +31,7 @@ pub(super) fn each(
     size: u16,
     check: impl Fn(&Rig<'_>, &mut Lane) -> Checked,
 ) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let (rig, mut lane) = live(bench, variant, traffic, size)?;
         check(&rig, &mut lane).map_err(|stop| stop.about(format_args!("{traffic:?}")))?;
     }
@@ -74,7 +76,7 @@ pub(super) fn live_at<'b>(
 
 /// What the device's own requests look like that complete by themselves.
 pub(super) fn first_traffic(bench: &Bench<'_>) -> Checked<Traffic> {
-    let all = Traffic::of(bench.device_type())?;
+    let all = bench.traffic()?;
     match all.first() {
         Some(first) => Ok(*first),
         None => fail!("a device without requests"),
@@ -99,7 +101,7 @@ fn echo(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: Cut) -> Checked 
 /// Completes one request, as strictly as its traffic allows.
 pub(super) fn complete(rig: &Rig<'_>, lane: &mut Lane, request: &Request, cut: Cut) -> Checked {
     match lane.traffic {
-        Traffic::Transmit => echo(rig, lane, request, cut),
+        Traffic::Transmit if super::net::loops(rig.bench())? => echo(rig, lane, request, cut),
         _ => lane.complete(rig, std::slice::from_ref(request), cut),
     }
 }
@@ -136,7 +138,7 @@ pub(super) fn works_with_the_kicks_asked_for(bench: &Bench<'_>, variant: Variant
 }
 
 /// Gives a live device what no driver may, and holds it to surviving that: something comes back as used, or the device
-/// needs a reset and says why; nothing is written beside the request's buffers; and after a reset it works.
+/// needs a reset and says why, or it stops; nothing is written beside the request's buffers; and after a reset it works.
 ///
 /// * `give`: writes to the ring, of which the driver half knows nothing
 pub(super) fn survives(
@@ -161,14 +163,17 @@ pub(super) fn survives(
     revive(&rig, variant, traffic).map_err(about)
 }
 
-/// Waits until something was used, or the device needs a reset and has said why.
+/// Waits until something was used, or the device needs a reset and has said why. One that merely stops has not said so,
+/// which it only SHOULD (virtio 1.4 §2.1.2): that it works after a reset is for the caller to see.
 pub(super) fn ended(rig: &Rig<'_>, hand: &Hand) -> Checked {
+    /// How long a device may take to say so.
+    const MOST: Duration = Duration::from_millis(500);
+    let (begun, most) = (Instant::now(), rig.bench().patience().min(MOST));
     let mut halted = false;
-    let what = "the return of what was given, or NEEDS_RESET,";
-    rig.bench().until(what, || {
+    while !halted && hand.entry().is_none() && begun.elapsed() < most {
+        std::thread::sleep(Duration::from_micros(50));
         halted = rig.status()?.contains(Status::DEVICE_NEEDS_RESET);
-        Ok(halted || hand.entry().is_some())
-    })?;
+    }
     if halted {
         let why = rig.needs_reset()?;
         ensure!(!why.is_empty(), "the event of NEEDS_RESET does not say why");
@@ -182,8 +187,11 @@ pub(super) fn revive(rig: &Rig<'_>, variant: Variant, traffic: Traffic) -> Check
     rig.negotiate(rig.plain(variant))?;
     let mut lane = Lane::start(rig, traffic, 16)?;
     rig.run()?;
-    lane.exchange(rig, 1, Cut::Whole)
-        .map_err(|stop| stop.about("after a reset"))
+    let after = |stop: crate::Stop| stop.about("after a reset");
+    lane.exchange(rig, 1, Cut::Whole).map_err(after)?;
+    // Once it sleeps, so that it has to hear the kick.
+    rig.bench().quiet();
+    lane.exchange(rig, 1, Cut::Whole).map_err(after)
 }
 
 /// A request's buffers as descriptors.

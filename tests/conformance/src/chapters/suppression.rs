@@ -7,7 +7,7 @@ use super::peer::alone;
 use super::ringside::{each, live_at, works_with_the_kicks_asked_for};
 use super::{any, split};
 use crate::checked::ensure;
-use crate::lane::{Cut, Lane, Traffic};
+use crate::lane::{Cut, Lane};
 use crate::statement::Check::Rings;
 use crate::statement::{Entry, device, driver, should};
 use crate::{Bench, Checked, Rig, Variant};
@@ -146,7 +146,7 @@ fn notifies_by_event(bench: &Bench<'_>, variant: Variant) -> Checked {
         Ok(())
     };
     each(bench, variant, 16, asked)?;
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         // 65528 to 65536 + 7: an event on each side of the wrap, and batches that lie across it.
         let (rig, mut lane) = live_at(bench, variant, traffic, 16, 65528)?;
         asked(&rig, &mut lane).map_err(|stop| stop.about(format_args!("{traffic:?}")))?;

@@ -9,7 +9,7 @@ use vdpa_mem::Iova;
 
 use crate::bend::Bend;
 
-/// Needs a reset for this reason, and does not say so.
+/// Needs a reset for this reason, does not say so, and is of no use any more after one.
 pub struct Hushes {
     reason: &'static str,
     hidden: AtomicBool,
@@ -42,6 +42,20 @@ impl Bend for Hushes {
         match self.hidden.load(Ordering::SeqCst) {
             true => Ok(status - Status::DEVICE_NEEDS_RESET),
             false => Ok(status),
+        }
+    }
+    fn start_queue(
+        &self,
+        inner: &dyn VdpaDevice,
+        q: QueueIndex,
+        c: &QueueConfig,
+        kick: Kick,
+        call: Call,
+    ) -> Result<Doorbell> {
+        let bell = inner.start_queue(q, c, kick, call)?;
+        match self.hidden.load(Ordering::SeqCst) {
+            true => Ok(Doorbell::from_fn(|_| {})),
+            false => Ok(bell),
         }
     }
 }

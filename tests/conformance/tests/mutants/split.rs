@@ -129,7 +129,7 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, StaysBroken::default()),
     },
     Mutant {
-        name: "does not see an avail.idx that goes back",
+        name: "does not get over an avail.idx that went back",
         caught_by: 73,
         spec: "sim:rng",
         wrap: |inner| shadow(inner, OnlyForward::default()),
@@ -348,13 +348,24 @@ impl Twist for LeavesTheFirst {
 }
 
 /// The largest index that was seen.
+/// Once the index went back.
+const STUCK: u64 = 1 << 32;
+
 #[derive(Default)]
 struct OnlyForward(AtomicU64);
 
 impl Twist for OnlyForward {
     fn load(&self, cell: Cell, value: u64) -> u64 {
         match (cell.area, cell.at, cell.queue) {
-            (Area::Driver, 2, 0) => self.0.fetch_max(value, Ordering::SeqCst).max(value),
+            (Area::Driver, 2, 0) => {
+                let before = self.0.load(Ordering::SeqCst);
+                let now = match before & STUCK != 0 || value < before {
+                    true => before | STUCK,
+                    false => value,
+                };
+                self.0.store(now, Ordering::SeqCst);
+                now & 0xffff
+            }
             _ => value,
         }
     }

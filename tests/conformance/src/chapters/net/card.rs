@@ -260,7 +260,7 @@ pub(super) fn pairs(rig: &Rig<'_>) -> Checked<u16> {
 
 /// Whether what is sent comes back: found out once, with a frame to everybody. Comes before a card is opened, since
 /// there may be only one.
-pub(super) fn loops(bench: &Bench<'_>) -> Checked<bool> {
+pub(crate) fn loops(bench: &Bench<'_>) -> Checked<bool> {
     bench.require_type(DeviceType::Net)?;
     bench.loops(|| probe(bench))
 }

@@ -119,6 +119,9 @@ fn in_order_of_giving(rig: &Rig<'_>, lane: &mut Lane, hand: &mut Hand) -> Checke
     }
     // What was sent before is no longer on its way, or comes first.
     finish(rig, lane, hand, &given)?;
+    if !super::super::net::loops(rig.bench())? {
+        return Ok(());
+    }
     let wanted: Vec<Vec<u8>> = given
         .iter()
         .flat_map(|(_, request)| request.readable.iter().map(|piece| rig.read(*piece)))
@@ -160,22 +163,13 @@ pub(super) fn uses_in_completion_order(bench: &Bench<'_>, variant: Variant) -> C
             }
             let count = given.len();
             // One used descriptor after the other without a gap, each naming what is in flight, until all are back.
-            let all = finish(rig, lane, &mut hand, &given)?;
+            finish(rig, lane, &mut hand, &given)?;
             ensure!(
                 hand.used_pos() == hand.avail_pos(),
                 "{count} chains came back up to {:?}, and were given up to {:?}",
                 hand.used_pos(),
                 hand.avail_pos()
             );
-            if lane.traffic == Traffic::Receive {
-                // Frames complete in the order they are sent in, and buffer `n` got the frame of request `n`.
-                let back: Vec<u16> = all.iter().map(|done| done.id).collect();
-                let sent: Vec<u16> = given.iter().map(|(id, _)| *id).collect();
-                ensure!(
-                    back == sent,
-                    "frames filled {sent:?}, and {back:?} came back"
-                );
-            }
         }
         Ok(())
     })
@@ -344,6 +338,9 @@ pub(super) fn marks_the_first_of_a_packet_last(bench: &Bench<'_>, variant: Varia
         skip!("its requests are of one buffer each");
     }
     bench.require(net::MRG_RXBUF)?;
+    if !super::super::net::loops(bench)? {
+        skip!("what is sent does not come back");
+    }
     let rig = bench.open()?;
     rig.negotiate(rig.plain(variant).with(net::MRG_RXBUF))?;
     let mut transmit = rig.queue(1, 16)?;
@@ -470,7 +467,7 @@ pub(super) fn obeys_event_modes(bench: &Bench<'_>, variant: Variant) -> Checked 
 }
 
 pub(super) fn wraps_at_an_odd_size(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let about = |stop: crate::Stop| stop.about(format_args!("{traffic:?}"));
         let (rig, mut lane) = live(bench, variant, traffic, 7)?;
         let size = lane.ring.size();

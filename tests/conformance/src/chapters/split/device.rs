@@ -6,7 +6,7 @@ use vdpa_ring::{Completion, layout};
 use super::super::ringside::{complete, each, first_traffic, links, live, live_at, spot};
 use crate::checked::{ensure, skip};
 use crate::hand::Hand;
-use crate::lane::{Cut, Lane, Request, Traffic};
+use crate::lane::{Cut, Lane, Request};
 use crate::rig::CANARY;
 use crate::{Bench, Checked, Rig, Variant};
 
@@ -78,9 +78,7 @@ pub(super) fn leaves_readable_buffers(bench: &Bench<'_>, variant: Variant) -> Ch
 
 /// For either format: readable buffers, and indirect tables, which the device reads too.
 pub(crate) fn leaves_readable(bench: &Bench<'_>, variant: Variant) -> Checked {
-    let reads = Traffic::of(bench.device_type())?
-        .iter()
-        .any(|traffic| traffic.reads());
+    let reads = bench.traffic()?.iter().any(|traffic| traffic.reads());
     if !reads && !variant.indirect {
         skip!("its requests have nothing that a device reads");
     }
@@ -210,10 +208,7 @@ pub(super) fn sets_len_before_idx(bench: &Bench<'_>, variant: Variant) -> Checke
 }
 
 pub(super) fn writes_before_idx(bench: &Bench<'_>, variant: Variant) -> Checked {
-    if !Traffic::of(bench.device_type())?
-        .iter()
-        .any(|traffic| traffic.writes())
-    {
+    if !bench.traffic()?.iter().any(|traffic| traffic.writes()) {
         skip!("its requests have nothing that a device writes");
     }
     let times = bench.times(4, 1);
@@ -257,7 +252,7 @@ fn written(rig: &Rig<'_>, request: &Request, len: u32) -> Checked {
 }
 
 pub(super) fn wraps(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let about = |stop: crate::Stop| stop.about(format_args!("{traffic:?}"));
         // One by one across the wrap, each with a call.
         let (rig, mut lane) = live_at(bench, variant, traffic, 16, 65533)?;

@@ -154,12 +154,6 @@ pub const MUTANTS: &[Mutant] = &[
         wrap: |inner| bent(inner, Spills::default()),
     },
     Mutant {
-        name: "uses a list of which half is available",
-        caught_by: 104,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, TakesHalf::default()),
-    },
-    Mutant {
         name: "dies silently of a list of which half is available",
         caught_by: 104,
         spec: "sim:blk",
@@ -188,12 +182,6 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: 106,
         spec: "sim:blk",
         wrap: |inner| bent(inner, Wordless("is indirect and goes on")),
-    },
-    Mutant {
-        name: "keeps a chain whose buffer is nowhere",
-        caught_by: 107,
-        spec: "sim:rng",
-        wrap: |inner| shadow(inner, KeepsEmpty),
     },
     Mutant {
         name: "is of no use any more after a descriptor that changed",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use vdpa_core::*;
@@ -387,23 +387,6 @@ impl Twist for WrongLap {
 }
 
 /// The meta word that was loaded last.
-#[derive(Default)]
-pub struct TakesHalf(AtomicU64);
-
-impl Twist for TakesHalf {
-    fn load(&self, cell: Cell, value: u64) -> u64 {
-        if !is_meta(cell) {
-            return value;
-        }
-        let before = self.0.swap(value, Ordering::SeqCst);
-        match value == 0 && before & NEXT != 0 {
-            // Available, writable, and empty.
-            true => AVAIL | 2 << 48,
-            false => value,
-        }
-    }
-}
-
 pub struct HeedsReserved;
 
 impl Twist for HeedsReserved {
@@ -416,14 +399,6 @@ impl Twist for HeedsReserved {
                 *len = 0;
             }
         }
-    }
-}
-
-pub struct KeepsEmpty;
-
-impl Twist for KeepsEmpty {
-    fn used(&self, _: u16, used: &mut Vec<Used>) {
-        used.retain(|used| used.len > 0);
     }
 }
 
