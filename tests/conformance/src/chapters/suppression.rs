@@ -159,6 +159,7 @@ fn stays_silent(bench: &Bench<'_>, variant: Variant) -> Checked {
         if variant.event_idx {
             // Five that do not pass used_event, and the sixth, which does: what has to come after it shows that it was
             // silent before.
+            rig.bench().quiet();
             let before = lane.ring.calls();
             let event = used_idx(lane).wrapping_add(5);
             ask(lane, 0, event);
@@ -167,6 +168,7 @@ fn stays_silent(bench: &Bench<'_>, variant: Variant) -> Checked {
             }
             called_once(rig, lane, before)?;
             // And one more, with the event passed.
+            rig.bench().quiet();
             let before = lane.ring.calls();
             lane.exchange(rig, 2, Cut::Whole)?;
             rig.bench().quiet();

@@ -1,7 +1,7 @@
 //! Wrong about order of use.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vdpa_core::Area;
 use vdpa_ring::Used;
@@ -73,17 +73,18 @@ impl Twist for LastPlace {
     }
 }
 
-/// Holds a chain of the first queue back until there are two, and has one entry stand for both.
+/// Gives the first chain of the first queue back, holds the next one back until there are two, and has one entry stand for both.
 #[derive(Default)]
 struct NotFull {
     held: Mutex<Vec<Used>>,
+    begun: AtomicBool,
     left: AtomicU32,
     first: Mutex<Option<u32>>,
 }
 
 impl Twist for NotFull {
     fn used(&self, queue: u16, used: &mut Vec<Used>) {
-        if queue == 0 {
+        if queue == 0 && self.begun.swap(true, Ordering::SeqCst) {
             let mut held = self.held.lock().unwrap();
             used.splice(..0, held.drain(..));
             if used.len() == 1 {
