@@ -79,7 +79,7 @@ fn worked<'b>(
 }
 
 fn rests_after_queue_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let (rig, mut lane) = worked(bench, variant, traffic)?;
         lane.ring.arm();
         // One is under way when the reset comes, or waits for what never comes.
@@ -150,7 +150,7 @@ fn renew(rig: &Rig<'_>, lane: Lane, size: u16) -> Checked<Lane> {
 }
 
 fn begins_anew(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let (rig, mut lane) = worked(bench, variant, traffic)?;
         // Where it stands differs from a fresh ring in every number: 3 requests of 8 slots, then around the end.
         for round in 0..3 {
@@ -167,7 +167,7 @@ fn begins_anew(bench: &Bench<'_>, variant: Variant) -> Checked {
 }
 
 fn honours_what_changed(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let (rig, mut lane) = worked(bench, variant, traffic)?;
         for size in [4, 16, 8] {
             let old = Area::ALL.map(|area| lane.ring.area(area));
@@ -238,7 +238,7 @@ fn verifies(bench: &Bench<'_>) -> Checked {
     let recorder = driven::recorded(bench)?;
     let rig = bench.rig(recorder.clone())?;
     rig.negotiate(rig.plain(Variant::SPLIT))?;
-    let traffic = Traffic::of(bench.device_type())?;
+    let traffic = bench.traffic()?;
     let lane = Lane::start(&rig, traffic[0], 8)?;
     rig.run()?;
     let q = lane.index();

@@ -169,7 +169,7 @@ fn start(rig: &Rig<'_>, q: QueueIndex, config: QueueConfig) -> vdpa_core::Result
 
 /// The queue that requests go through, and what feeds it.
 fn traffic(bench: &Bench<'_>) -> Checked<Traffic> {
-    match Traffic::of(bench.device_type())? {
+    match bench.traffic()? {
         [first, ..] => Ok(*first),
         [] => skip!("no traffic"),
     }

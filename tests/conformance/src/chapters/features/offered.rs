@@ -5,7 +5,7 @@ use vdpa_core::{DeviceType, FeatureBit, Features, Status, graph};
 
 use crate::checked::ensure;
 use crate::driven;
-use crate::lane::{Cut, Lane, Traffic};
+use crate::lane::{Cut, Lane};
 use crate::recorder::{Heard, Recorder};
 use crate::{Bench, Checked, Rig, Variant};
 
@@ -159,7 +159,7 @@ pub(super) fn unacceptable_does_not_stick(bench: &Bench<'_>) -> Checked {
 
 pub(super) fn accepted_again(bench: &Bench<'_>, variant: Variant) -> Checked {
     let rig = bench.open()?;
-    let traffic = Traffic::of(bench.device_type())?;
+    let traffic = bench.traffic()?;
     let features = rig.plain(variant);
     for round in 0..3 {
         let negotiated = rig.negotiate(features);

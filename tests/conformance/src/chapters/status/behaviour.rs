@@ -19,7 +19,7 @@ pub(super) fn reads_zero_after_reset(bench: &Bench<'_>) -> Checked {
 }
 
 pub(super) fn consumes_nothing_before_driver_ok(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let rig = bench.open()?;
         rig.negotiate(rig.plain(variant))?;
         let mut lane = Lane::start(&rig, traffic, 16)?;
@@ -72,7 +72,7 @@ pub(super) fn consumes_nothing_before_driver_ok(bench: &Bench<'_>, variant: Vari
 }
 
 pub(super) fn calls_nobody_before_driver_ok(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let rig = bench.open()?;
         rig.negotiate(rig.plain(variant))?;
         let mut lane = Lane::start(&rig, traffic, 16)?;
@@ -195,7 +195,7 @@ pub(super) fn resets_from_every_state(bench: &Bench<'_>) -> Checked {
 }
 
 pub(super) fn rests_after_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let rig = bench.open()?;
         rig.negotiate(rig.plain(variant))?;
         let mut lane = Lane::start(&rig, traffic, 16)?;

@@ -7,7 +7,7 @@ use vdpa_mem::Deadline;
 
 use crate::checked::{ensure, fail};
 use crate::driven;
-use crate::lane::{Cut, Lane, Traffic};
+use crate::lane::{Cut, Lane};
 use crate::puppet::Script;
 use crate::recorder::{Heard, Recorder};
 use crate::{Bench, Checked, Stop, Variant};
@@ -28,7 +28,7 @@ pub(super) fn bits_stay_until_reset(bench: &Bench<'_>) -> Checked {
             rig.device.accept(rig.plain(Variant::SPLIT))?;
         }
         if step == Status::DRIVER_OK {
-            let traffic = Traffic::of(bench.device_type())?;
+            let traffic = bench.traffic()?;
             lane = Some(Lane::start(&rig, traffic[0], 16)?);
         }
         set |= step;

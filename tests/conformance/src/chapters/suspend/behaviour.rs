@@ -71,7 +71,7 @@ fn live_around<'b>(
 }
 
 fn first(bench: &Bench<'_>) -> Checked<Traffic> {
-    match Traffic::of(bench.device_type())? {
+    match bench.traffic()? {
         [first, ..] => Ok(*first),
         [] => skip!("no traffic"),
     }
@@ -145,7 +145,7 @@ pub(super) fn suspends_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Ch
 }
 
 pub(super) fn rests_while_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let recorder = driven::recorded(bench)?;
         let (rig, mut lane) = live_around(bench, recorder.clone(), variant, traffic)?;
         lane.exchange(&rig, 2, Cut::Whole)?;
@@ -284,7 +284,7 @@ pub(super) fn config_is_told_on_resume(bench: &Bench<'_>) -> Checked {
 }
 
 pub(super) fn resumes_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let (rig, mut lane) = live(bench, variant, traffic)?;
         for round in 0..2 {
             turn(&rig, LIVE | Status::SUSPEND, SUSPENDED)?;
@@ -304,7 +304,7 @@ pub(super) fn resumes_or_needs_reset(bench: &Bench<'_>, variant: Variant) -> Che
 }
 
 pub(super) fn drained_before_suspended(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let (rig, mut lane) = live(bench, variant, traffic)?;
         lane.ring.arm();
         let mut requests = Vec::new();

@@ -64,7 +64,7 @@ pub(super) fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
         before.len()
     );
     // The device finds its memory as before.
-    let traffic = Traffic::of(bench.device_type())?;
+    let traffic = bench.traffic()?;
     rig.negotiate(rig.plain(Variant::SPLIT))?;
     let mut lane = Lane::start(&rig, traffic[0], 8)?;
     rig.run()?;
@@ -79,7 +79,7 @@ enum Taken {
 }
 
 pub(super) fn unmapped_is_untouched(bench: &Bench<'_>, variant: Variant) -> Checked {
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         for taken in [Taken::Everything, Taken::Buffers] {
             unmapped(bench, variant, traffic, taken)
                 .map_err(|stop| stop.about(format!("{traffic:?}, {taken:?}")))?;
@@ -159,7 +159,7 @@ fn faulted(rig: &Rig<'_>) -> Checked {
 /// Nothing is declared of it so far but that address spaces stay, which is the contract of a reset.
 pub(super) fn reset_keeps_maps(bench: &Bench<'_>) -> Checked {
     let rig = bench.open()?;
-    let traffic = Traffic::of(bench.device_type())?;
+    let traffic = bench.traffic()?;
     let before: Vec<_> = rig.dma.mappings().iter().map(|m| m.iova).collect();
     for round in 0..2 {
         rig.negotiate(rig.plain(Variant::SPLIT))?;

@@ -54,7 +54,7 @@ pub(crate) const STATEMENTS: &[Entry] = &[
 ];
 
 fn opened_once(bench: &Bench<'_>) -> Checked {
-    let traffic = Traffic::of(bench.device_type())?;
+    let traffic = bench.traffic()?;
     refuses_a_second(bench, traffic[0])?;
     for _ in 0..bench.times(8, 2) {
         let parent: Arc<dyn VdpaDevice> = bench.make()?;

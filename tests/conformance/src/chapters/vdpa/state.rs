@@ -32,7 +32,7 @@ pub(super) fn state_goes_on(bench: &Bench<'_>, variant: Variant) -> Checked {
     if !pause && !suspend {
         skip!("neither queue-pause nor suspend is declared: the device has no state to be taken");
     }
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let whole = run(bench, variant, traffic, Cutting::Not)?;
         for (cutting, declared) in [(Cutting::Pause, pause), (Cutting::Move, suspend)] {
             if !declared {
@@ -189,7 +189,7 @@ fn stands_where_the_driver_does(lane: &Lane, state: QueueState) -> Checked {
 
 pub(super) fn suspend_twice(bench: &Bench<'_>, variant: Variant) -> Checked {
     bench.require_cap("suspend")?;
-    for &traffic in Traffic::of(bench.device_type())? {
+    for &traffic in bench.traffic()? {
         let rig = bench.open()?;
         rig.negotiate(rig.plain(variant))?;
         let mut lane = Lane::start(&rig, traffic, 8)?;
