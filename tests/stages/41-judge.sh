@@ -1,0 +1,8 @@
+# what: the conformance suite, the mutants that it has to catch, and every hostile input, with what is left behind
+# minutes: 6
+# quick: no
+# shellcheck shell=bash
+
+stage() {
+  cargo_tests "judge" 1500 cargo test --locked -p vdpa-conformance -p vdpa-hostile --no-fail-fast --
+}
