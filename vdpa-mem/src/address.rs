@@ -124,6 +124,9 @@ impl fmt::Display for IovaRange {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]

@@ -417,6 +417,8 @@ impl core::fmt::Debug for Bytes<'_> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use crate::Region;
     use alloc::vec;
     use alloc::vec::Vec;

@@ -1,5 +1,5 @@
 //! Files that are cut while they are mapped. A process of its own: the handler stays for good.
-#![cfg(all(not(miri), not(loom)))]
+#![cfg(all(feature = "std", not(miri), not(loom)))]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
