@@ -239,6 +239,20 @@ impl Ring {
         }
     }
 
+    /// Fails if one of these chains has come back: those that were shown to a device that is to rest.
+    pub(crate) fn rests(&mut self, shown: &[u16]) -> Checked {
+        let back = self.poll()?;
+        let came = back.iter().find(|done| shown.contains(&done.id));
+        match came {
+            None => Ok(()),
+            Some(done) => fail!(
+                "queue {}: chain {} came back, and was shown to a device that is to rest",
+                self.index,
+                done.id
+            ),
+        }
+    }
+
     /// Waits for `count` chains to come back.
     pub fn wait(&mut self, rig: &Rig<'_>, count: usize) -> Checked<Vec<Completion>> {
         let mut all = Vec::new();

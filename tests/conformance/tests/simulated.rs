@@ -73,6 +73,8 @@ fn a_disk_in_a_file() {
     let ended = std::panic::catch_unwind(|| {
         holds_as_a_disk(&spec, &tried);
         holds_as_a_disk(&format!("{spec},io=threads,ro=on"), &[189, 198, 199, 202]);
+        // It exists once: no statement opens a second one beside the first.
+        judged(&spec, &Selection::all(Effort::Quick));
     });
     std::fs::remove_file(&path).unwrap();
     if let Err(panic) = ended {

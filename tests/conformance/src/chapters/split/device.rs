@@ -6,7 +6,7 @@ use vdpa_ring::{Completion, layout};
 use super::super::ringside::{complete, each, first_traffic, links, live, live_at, spot};
 use crate::checked::{ensure, skip};
 use crate::hand::Hand;
-use crate::lane::{Cut, Lane, Request};
+use crate::lane::{Cut, Lane, Request, Traffic};
 use crate::rig::CANARY;
 use crate::{Bench, Checked, Rig, Variant};
 
@@ -183,28 +183,39 @@ fn watch_used(
 pub(super) fn sets_len_before_idx(bench: &Bench<'_>, variant: Variant) -> Checked {
     let times = bench.times(4, 1);
     let unset = u32::from_le_bytes([CANARY; 4]);
-    each(bench, variant, 64, |rig, lane| {
-        let mut fresh = |rig: &Rig<'_>, request: &Request, len: u32| {
-            ensure!(
-                len != unset,
-                "used.idx went on, and used.len is not yet set"
-            );
-            let room = request.room();
-            ensure!(
-                len <= room,
-                "used.len is {len} where {room} bytes are writable, as soon as used.idx went on"
-            );
-            let _ = rig;
-            Ok(())
-        };
-        watch_used(rig, lane, 6, &mut fresh)?;
+    let mut fresh = |_: &Rig<'_>, request: &Request, len: u32| {
+        ensure!(
+            len != unset,
+            "used.idx went on, and used.len is not yet set"
+        );
+        let room = request.room();
+        ensure!(
+            len <= room,
+            "used.len is {len} where {room} bytes are writable, as soon as used.idx went on"
+        );
+        Ok(())
+    };
+    for &traffic in bench.traffic()? {
+        watch_anew(bench, variant, traffic, (6, 64), &mut fresh)?;
         // And in a queue of its own each, so that the first entry is looked at every time.
         for _ in 0..times {
-            let (rig, mut lane) = live(bench, variant, lane.traffic, 64)?;
-            watch_used(&rig, &mut lane, 1, &mut fresh)?;
+            watch_anew(bench, variant, traffic, (1, 64), &mut fresh)?;
         }
-        Ok(())
-    })
+    }
+    Ok(())
+}
+
+/// Watches `count` chains on a live device of their own, with a queue of this size.
+fn watch_anew(
+    bench: &Bench<'_>,
+    variant: Variant,
+    traffic: Traffic,
+    (count, size): (usize, u16),
+    look: &mut impl FnMut(&Rig<'_>, &Request, u32) -> Checked,
+) -> Checked {
+    let (rig, mut lane) = live(bench, variant, traffic, size)?;
+    let watched = watch_used(&rig, &mut lane, count, look);
+    watched.map_err(|stop| stop.about(format_args!("{traffic:?}")))
 }
 
 pub(super) fn writes_before_idx(bench: &Bench<'_>, variant: Variant) -> Checked {
@@ -213,22 +224,16 @@ pub(super) fn writes_before_idx(bench: &Bench<'_>, variant: Variant) -> Checked 
     }
     let times = bench.times(4, 1);
     let mut look = |rig: &Rig<'_>, request: &Request, len: u32| written(rig, request, len);
-    each(bench, variant, 64, |rig, lane| {
-        if !lane.traffic.writes() {
-            return Ok(());
-        }
-        watch_used(rig, lane, 6, &mut look.clone())?;
+    for &traffic in bench.traffic()?.iter().filter(|traffic| traffic.writes()) {
+        watch_anew(bench, variant, traffic, (6, 64), &mut look)?;
         for _ in 0..times {
-            let (rig, mut lane) = live(bench, variant, lane.traffic, 64)?;
-            watch_used(&rig, &mut lane, 1, &mut look.clone())?;
+            watch_anew(bench, variant, traffic, (1, 64), &mut look)?;
         }
-        Ok(())
-    })?;
+    }
     // For one that is full: used.idx is moved once for what may be many.
     let traffic = first_traffic(bench)?;
     if traffic.writes() {
-        let (rig, mut lane) = live(bench, variant, traffic, 128)?;
-        watch_used(&rig, &mut lane, 12, &mut look)?;
+        watch_anew(bench, variant, traffic, (12, 128), &mut look)?;
     }
     Ok(())
 }
@@ -263,6 +268,8 @@ pub(super) fn wraps(bench: &Bench<'_>, variant: Variant) -> Checked {
             lane.exchange(&rig, 1, Cut::Whole).map_err(about)?;
             lane.ring.called(&rig, calls).map_err(about)?;
         }
+        // There may be one device at a time.
+        drop((rig, lane));
         // And batches that lie across it.
         let (rig, mut lane) = live_at(bench, variant, traffic, 16, 65530)?;
         for count in [4, 4, 4] {
