@@ -3,6 +3,8 @@
 # quick: no
 # shellcheck shell=bash
 
+# The runs are those of some 10 s, and counted: the same seed then tries the same inputs, and who changes nothing about them
+# finds nothing new. --full goes by time.
 # The package is none of the workspace, and has a lock file and a target directory of its own.
 stage() {
   local seconds=10 dir=${CARGO_TARGET_DIR:-target}/fuzz target first=
@@ -12,7 +14,7 @@ stage() {
     missing "fuzz targets" "cargo-fuzz $CARGO_FUZZ, a nightly compiler, a C++ compiler"
     return
   fi
-  [ "$EFFORT" != full ] || seconds=60
+  [ "$EFFORT" != full ] || seconds=30
   check "clippy of fuzz/" 600 env CARGO_TARGET_DIR="$dir" \
     cargo +nightly clippy --manifest-path fuzz/Cargo.toml --locked --all-targets -- -D warnings
   check "build" 900 env CARGO_TARGET_DIR="$dir" cargo +nightly fuzz build || return
@@ -38,13 +40,20 @@ fuzz_pair() { # SECONDS DIR OUT TARGET...
   shift 3
   for target in "$@"; do rm -f "$dir/found/$target.code"; done
   # shellcheck disable=SC2016
-  bounded $((seconds + 120)) bash -c '
+  bounded $((seconds * 6 + 120)) bash -c '
     seconds=$1 dir=$2 out=$3
     shift 3
     for target in "$@"; do
       mkdir -p "$dir/found/$target" "$dir/artifacts/$target"
       (
-        ASAN_OPTIONS=detect_leaks=0 "$out/$target" -max_total_time="$seconds" -seed=1 -max_len=256 -timeout=30 \
+        case $target in
+          driver_* | device_split | device_packed) runs=150000 ;;
+          block_request | restore) runs=60000 ;;
+          device_string) runs=30000 ;;
+          *) runs=15000 ;;
+        esac
+        [ "$seconds" = 10 ] || runs=-1
+        ASAN_OPTIONS=detect_leaks=0 "$out/$target" -runs="$runs" -max_total_time="$((seconds * 6))" -seed=1 -max_len=256 -timeout=30 \
           -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$dir/artifacts/$target/" \
           "$dir/found/$target" "fuzz/corpus/$target" >"$dir/found/$target.log" 2>&1
         echo $? >"$dir/found/$target.code"
