@@ -18,6 +18,8 @@ stage() {
   check "clippy of fuzz/" 600 env CARGO_TARGET_DIR="$dir" \
     cargo +nightly clippy --manifest-path fuzz/Cargo.toml --locked --all-targets -- -D warnings
   check "build" 900 env CARGO_TARGET_DIR="$dir" cargo +nightly fuzz build || return
+  # What was found before is gone on from with --full alone.
+  [ "$EFFORT" = full ] || rm -rf "$dir/found"
   mkdir -p "$dir/artifacts" "$dir/found"
   # Two at a time: a target is one thread.
   while IFS= read -r target; do
