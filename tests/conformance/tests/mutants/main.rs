@@ -85,6 +85,9 @@ fn judge(name: &str, spec: &str, wrap: Wrap, selection: &Selection) -> Report {
     run(&target, selection)
 }
 
+/// What some mutants do wrong depends on who is first. A statement that finds it out sometimes can find it out.
+const TRIES: usize = 5;
+
 /// The mutants of a chapter, all of them caught.
 fn caught(chapter: &str) {
     let (_, mutants) = CHAPTERS.iter().find(|(name, _)| *name == chapter).unwrap();
@@ -96,9 +99,9 @@ fn caught(chapter: &str) {
             fail_fast: true,
             ..Selection::only(Ids::one(mutant.caught_by))
         };
-        let report = judge(mutant.name, mutant.spec, mutant.wrap, &selection);
-        if report.failed() == 0 {
-            free.push(report.to_string());
+        let try_it = |_| judge(mutant.name, mutant.spec, mutant.wrap, &selection);
+        if !(0..TRIES).map(try_it).any(|report| report.failed() > 0) {
+            free.push(mutant.name);
         }
     }
     assert!(free.is_empty(), "not caught: {free:#?}");
