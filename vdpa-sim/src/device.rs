@@ -1,9 +1,10 @@
 //! The core of a simulated device: the contract's calls, turned into commands for the workers.
 
+mod attrs;
 mod caps;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use vdpa_core::{
 use vdpa_mem::{AddressSpace, Reader};
 use vdpa_ring::QueueState;
 
-use crate::class::{Class, QueueChange, Role, SetError};
+use crate::class::{Class, QueueChange, Role};
 use crate::crew::{Crew, Left};
 use crate::error::SimError;
 use crate::kicks::Kicks;
@@ -156,60 +157,6 @@ impl SimDevice {
     pub fn with_faults(mut self, faults: Option<Plan>) -> Self {
         self.faults = faults;
         self
-    }
-
-    /// Changes an attribute. The driver is told, if that changes what it sees. A suspended device changes when it goes
-    /// on; what turns out to be impossible then is logged, and stays as it was.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for a device without such an attribute, [`Error::Attr`] for a value that it cannot have.
-    pub fn set(&self, attr: Attr) -> Result<()> {
-        self.shared.class.check(attr).map_err(|e| self.unset(e))?;
-        let mut suspension = lock(&self.suspension);
-        if suspension.joint.is_some() {
-            let kind = std::mem::discriminant(&attr);
-            let other = |waiting: &Attr| std::mem::discriminant(waiting) != kind;
-            suspension.attrs.retain(other);
-            suspension.attrs.push(attr);
-            return Ok(());
-        }
-        self.change(&[attr], suspension)
-    }
-
-    /// Changes attributes of a device that is not suspended, and is not before this is done: the lock says so.
-    fn change(&self, attrs: &[Attr], suspension: MutexGuard<'_, Suspension>) -> Result<()> {
-        let (mut seen, mut outcome) = (false, Ok(()));
-        for attr in attrs {
-            match self.shared.class.set(*attr) {
-                Ok(changed) => seen |= changed,
-                Err(e) => outcome = outcome.and(Err(self.unset(e))),
-            }
-        }
-        // The owner may do anything when it is told.
-        drop(suspension);
-        if seen {
-            self.shared.raise(Event::Config);
-        }
-        outcome
-    }
-
-    /// Makes the changes that came while the device was suspended. One that cannot be made any more is no failure of what
-    /// ends the suspend.
-    fn catch_up(&self, attrs: &[Attr], suspension: MutexGuard<'_, Suspension>) {
-        if let Err(e) = self.change(attrs, suspension) {
-            tracing::warn!("not changed, as was asked for while it was suspended: {e}");
-        }
-    }
-
-    fn unset(&self, error: SetError) -> Error {
-        let device = self.info.name.clone();
-        match error {
-            SetError::Unsupported => Error::Unsupported {
-                device,
-                what: "such attribute",
-            },
-            SetError::Illegal(why) => Error::Attr { device, why },
-        }
     }
 
     /// Takes the device away from its user, who is told that it is gone once its workers have let go of it. Waits for them
