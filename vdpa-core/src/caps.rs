@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use vdpa_mem::Window;
+use vdpa_mem::{Iova, Mapping, Window};
 use vdpa_ring::QueueState;
 
 use crate::{Asid, GroupIndex, QueueIndex, Result};
@@ -15,7 +15,7 @@ use crate::{Asid, GroupIndex, QueueIndex, Result};
 #[derive(Clone, Copy)]
 pub struct Caps<'a> {
     /// How the device reaches memory.
-    pub dma: Dma,
+    pub dma: Dma<'a>,
     /// Its queue groups can be put into its address spaces one by one.
     pub spaces: Option<&'a dyn GroupSpaces>,
     /// One queue can be reset alone.
@@ -61,10 +61,10 @@ impl Caps<'_> {
             class_state,
             stats,
         } = self;
-        let Dma::Software { misses } = dma;
         let named = [
-            ("dma-software", true),
-            ("page-requests", *misses),
+            ("dma-software", matches!(dma, Dma::Software { .. })),
+            ("page-requests", matches!(dma, Dma::Software { misses: true })),
+            ("dma-map", matches!(dma, Dma::Map(_))),
             ("group-spaces", spaces.is_some()),
             ("queue-reset", queue_reset.is_some()),
             ("queue-pause", queue_pause.is_some()),
@@ -82,10 +82,10 @@ impl Caps<'_> {
     }
 }
 
-/// How a device reaches memory. Parents that must be told of mappings become further kinds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How a device reaches memory.
+#[derive(Clone, Copy)]
 #[non_exhaustive]
-pub enum Dma {
+pub enum Dma<'a> {
     /// It reads [`Host::spaces`](crate::Host::spaces) itself.
     Software {
         /// Whether it waits for an address that is not mapped: it reports [`Event::Miss`](crate::Event::Miss), and the
@@ -93,6 +93,47 @@ pub enum Dma {
         /// be there, before it is used. Where it does not wait, such an address is a fault.
         misses: bool,
     },
+    /// It has to be told of each mapping, since something else translates for it: an IOMMU.
+    Map(&'a dyn DmaMap),
+}
+
+/// What can be mapped for a device that has to be told of mappings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DmaLimits {
+    /// The legal device addresses, ascending and apart: first and last of each range. Not empty.
+    pub ranges: Vec<(Iova, Iova)>,
+    /// What addresses and lengths are multiples of, in bytes; a power of two.
+    pub granule: u64,
+    /// How many mappings there can be; `None`: no limit is known.
+    pub max_entries: Option<u32>,
+}
+
+/// Mappings of a device that does not read [`Host::spaces`](crate::Host::spaces) itself.
+pub trait DmaMap: Send + Sync {
+    /// What can be mapped.
+    ///
+    /// # For parents
+    /// The same answer while the device is open.
+    fn limits(&self) -> DmaLimits;
+
+    /// Has the device reach a mapping.
+    ///
+    /// * `a`: in range
+    /// * `m`: within the [limits](Self::limits), and apart from what is mapped
+    ///
+    /// # Errors
+    /// When the system refuses, with the numbers and the cure; nothing is mapped then.
+    ///
+    /// # For parents
+    /// Runs beside control calls, though no two maps and unmaps of one address space at once. The memory stays mapped in
+    /// this process until [`unmap`](Self::unmap) has returned well, or the parent is dropped.
+    fn map(&self, a: Asid, m: &Mapping) -> Result<()>;
+
+    /// Takes a mapping back, whole. On return the device cannot reach it any more.
+    ///
+    /// # Errors
+    /// When that is not certain: the memory is kept, and the device is broken.
+    fn unmap(&self, a: Asid, m: &Mapping) -> Result<()>;
 }
 
 /// Queue groups in different address spaces: a control queue that the owner serves itself, say, while the data queues

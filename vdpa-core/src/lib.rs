@@ -127,7 +127,7 @@ pub mod spec;
 
 pub use call::{Call, CallCell};
 pub use caps::{
-    Caps, ClassState, Dma, GroupSpaces, InFlight, QueueEnable, QueuePause, QueueReset, Stats,
+    Caps, ClassState, Dma, DmaLimits, DmaMap, GroupSpaces, InFlight, QueueEnable, QueuePause, QueueReset, Stats,
     Suspend,
 };
 pub use device::Device;

@@ -351,7 +351,7 @@ impl Device {
         let asid = control.groups.get(limits.group.place());
         let space = asid.and_then(|asid| self.inner.spaces.get(asid.place()));
         let mappings = space.map(|space| space.mappings()).unwrap_or_default();
-        let Dma::Software { misses } = caps.dma;
+        let misses = matches!(caps.dma, Dma::Software { misses: true });
         let facts = checks::Facts {
             limits,
             format: control.format(),
