@@ -96,6 +96,18 @@ pub enum MemError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A register that is not all inside what is mapped, or not at a multiple of its width.
+    #[error(
+        "no register of {width} bytes at {at:#x}: {len:#x} bytes are mapped, and offsets are multiples of the width"
+    )]
+    Register {
+        /// Its offset in bytes.
+        at: u64,
+        /// Its width in bytes.
+        width: u64,
+        /// Bytes of registers there are.
+        len: u64,
+    },
     /// A memory region of another crate has no host address.
     #[error("guest memory region at {at:#x} has no host address: only mapped memory can be used")]
     NoHostAddress {

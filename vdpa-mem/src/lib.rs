@@ -20,6 +20,8 @@
 //! * A [`Section`] costs a store and a fence for a batch. Unmapping publishes, then waits for sections and for
 //!   [`Hold`]s; memory safety does not depend on that wait, since the table holds `Arc`s.
 //!
+//! [`Registers`] are the other kind of memory here: those of a device, mapped from its file and taken away in place.
+//!
 //! Without the feature `std` the crate is `no_std` (with `alloc`): addresses, memory, mappings and [`Bytes`] stay; address
 //! spaces, which wait, do not.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -28,6 +30,8 @@
 extern crate alloc;
 
 mod address;
+#[cfg(feature = "std")]
+mod barrier;
 mod bytes;
 mod copy;
 mod dirty;
@@ -46,6 +50,8 @@ mod grace;
 mod guest;
 #[cfg(feature = "std")]
 mod index;
+#[cfg(feature = "std")]
+mod registers;
 #[cfg(feature = "std")]
 mod shrink;
 #[cfg(feature = "std")]
@@ -71,6 +77,8 @@ pub use cursor::Cursor;
 pub use deadline::Deadline;
 #[cfg(feature = "vm-memory")]
 pub use guest::{GuestRegion, MappedGuestMemory};
+#[cfg(feature = "std")]
+pub use registers::{Register, Registers};
 #[cfg(feature = "std")]
 pub use shrink::{survive_shrinking, watch_losses};
 #[cfg(feature = "std")]
