@@ -63,7 +63,10 @@ impl Caps<'_> {
         } = self;
         let named = [
             ("dma-software", matches!(dma, Dma::Software { .. })),
-            ("page-requests", matches!(dma, Dma::Software { misses: true })),
+            (
+                "page-requests",
+                matches!(dma, Dma::Software { misses: true }),
+            ),
             ("dma-map", matches!(dma, Dma::Map(_))),
             ("group-spaces", spaces.is_some()),
             ("queue-reset", queue_reset.is_some()),

@@ -127,13 +127,13 @@ pub mod spec;
 
 pub use call::{Call, CallCell};
 pub use caps::{
-    Caps, ClassState, Dma, DmaLimits, DmaMap, GroupSpaces, InFlight, QueueEnable, QueuePause, QueueReset, Stats,
-    Suspend,
+    Caps, ClassState, Dma, DmaLimits, DmaMap, GroupSpaces, InFlight, QueueEnable, QueuePause,
+    QueueReset, Stats, Suspend,
 };
 pub use device::Device;
 pub use device_type::{DeviceType, UnassignedId, UnknownDeviceType};
 pub use dma::DmaHandle;
-pub use doorbell::{Doorbell, Page};
+pub use doorbell::{Doorbell, Page, Rung};
 pub use error::{Error, ErrorKind, ParentError, ParentFailure, Result};
 pub use event::{Event, EventSink, Events};
 pub use features::{Bits, FeatureBit, FeatureList, FeatureName, Features};
