@@ -20,7 +20,7 @@ pub(crate) mod wait;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vdpa_mem::{AddressSpace, Deadline};
+use vdpa_mem::{AddressSpace, Deadline, Mapping};
 use vdpa_ring::Format;
 
 use crate::event::{Channel, Event, EventSink};
@@ -36,17 +36,20 @@ use crate::{
 /// [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
 ///
 /// Dropping it begins a reset and does not wait for it; [`close`](Self::close) does. Either way memory stays mapped as
-/// long as the device may touch it.
+/// long as the device may touch it; a parent that was told of mappings has them taken back after that.
 pub struct Device {
     inner: Box<Inner>,
 }
 
-/// Dropped in this order: relays into the device, its memory, the device, and what it relays with.
+/// Dropped in this order: relays into the device, the device, what it may still write to, and what it relays with.
 struct Inner {
     control: Mutex<Control>,
     channel: Arc<Channel>,
-    spaces: Arc<[AddressSpace]>,
+    /// By address space.
+    dma: Vec<DmaHandle>,
     parent: Arc<dyn VdpaDevice>,
+    /// What the parent did not let go of.
+    kept: Vec<Mapping>,
     info: DeviceInfo,
     relay: Relay,
     _losses: Arc<dyn Fn() + Send + Sync>,
@@ -137,6 +140,10 @@ impl Device {
             spaces: Arc::clone(&spaces),
             relay: relay.clone(),
         })?;
+        let dma = spaces.iter().zip(0..).map(|(space, number)| {
+            DmaHandle::new(Asid::new(number), space.clone(), &channel, &parent)
+        });
+        let dma = dma.collect();
         let losses = Arc::new(broken_by_losses(&channel, &spaces));
         vdpa_mem::watch_losses(&losses);
         let control = Control {
@@ -154,8 +161,9 @@ impl Device {
             inner: Box::new(Inner {
                 control: Mutex::new(control),
                 channel,
-                spaces,
+                dma,
                 parent,
+                kept: Vec::new(),
                 info,
                 relay,
                 _losses: losses,
@@ -192,16 +200,11 @@ impl Device {
     /// # Errors
     /// When the device has no such address space.
     pub fn dma(&self, a: Asid) -> Result<DmaHandle> {
-        let space = self.inner.spaces.get(a.place());
-        let space = space.ok_or_else(|| Error::AsidOutOfRange {
+        let handle = self.inner.dma.get(a.place()).cloned();
+        handle.ok_or(Error::AsidOutOfRange {
             asid: a,
             count: self.inner.info.asids,
-        })?;
-        Ok(DmaHandle::new(
-            a,
-            space.clone(),
-            Arc::clone(&self.inner.channel),
-        ))
+        })
     }
 
     /// The events of the device. They are taken once.
@@ -409,6 +412,13 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Nobody is left to tell. A parent that cannot even begin keeps its memory alive by itself.
         let _refused = self.parent.begin_reset();
+        // After it: a device that stops by itself meets no fault. One that does not is kept out by what translates for it.
+        self.kept = self.dma.iter().flat_map(DmaHandle::take_back).collect();
+        // Handles know the parent no more. If nobody else does, it lets go of what is left when it is dropped, which comes
+        // next; otherwise nobody can say when it will.
+        if !self.kept.is_empty() && Arc::get_mut(&mut self.parent).is_none() {
+            std::mem::forget(std::mem::take(&mut self.kept));
+        }
     }
 }
 

@@ -1,44 +1,77 @@
 //! The owner's handle to one address space of a device.
 
+mod told;
+
 use std::fmt;
 use std::sync::Arc;
 
 use vdpa_mem::{AddressSpace, Deadline, DirtyLog, IovaRange, Mapping, MemError};
 
+use self::told::Told;
 use crate::event::Channel;
-use crate::{Asid, Error, Event, EventSink, Result, call};
+use crate::{Asid, DmaLimits, Error, Event, EventSink, Result, VdpaDevice, call};
 
 /// Maps and unmaps memory for a device, beside its control calls: it has no lock in common with them.
 ///
-/// Mappings keep their memory alive and outlive a reset.
+/// Mappings keep their memory alive and outlive a reset. Where something else translates for the device (an IOMMU), its
+/// parent is told of each; it has what was mapped until that is unmapped, or the device is closed or dropped.
 #[derive(Clone)]
-pub struct DmaHandle {
+pub struct DmaHandle(Arc<Shared>);
+
+struct Shared {
     asid: Asid,
+    device: String,
     space: AddressSpace,
     channel: Arc<Channel>,
+    /// `None`: the device reads the space itself.
+    told: Option<Told>,
 }
 
 impl DmaHandle {
-    pub(crate) fn new(asid: Asid, space: AddressSpace, channel: Arc<Channel>) -> Self {
-        Self {
+    /// * `parent`: attached
+    pub(crate) fn new(
+        asid: Asid,
+        space: AddressSpace,
+        channel: &Arc<Channel>,
+        parent: &Arc<dyn VdpaDevice>,
+    ) -> Self {
+        Self(Arc::new(Shared {
             asid,
+            device: parent.info().name.clone(),
             space,
-            channel,
-        }
+            channel: Arc::clone(channel),
+            told: Told::new(asid, parent, channel),
+        }))
+    }
+
+    /// The device is let go of: takes back from its parent what that was told of. Returns what the parent did not let go
+    /// of.
+    pub(crate) fn take_back(&self) -> Vec<Mapping> {
+        let told = self.0.told.as_ref();
+        told.map(Told::take_back).unwrap_or_default()
+    }
+
+    /// What can be mapped, where something else translates for the device. `None`: anything.
+    pub fn limits(&self) -> Option<&DmaLimits> {
+        self.0.told.as_ref().map(Told::limits)
     }
 
     /// Which address space it is.
     pub fn asid(&self) -> Asid {
-        self.asid
+        self.0.asid
     }
 
     /// Maps all of `batch`, or none.
     ///
     /// # Errors
-    /// When a mapping overlaps another, or its memory is not all there.
+    /// When a mapping overlaps another, or its memory is not all there. Where the parent is told: when a mapping is not
+    /// within the [limits](Self::limits), or the parent refuses one.
     pub fn map(&self, batch: Vec<Mapping>) -> Result<()> {
-        self.channel.check()?;
-        Ok(self.space.map(batch)?)
+        self.0.channel.check()?;
+        match &self.0.told {
+            Some(told) => told.map(&self.0.space, batch),
+            None => Ok(self.0.space.map(batch)?),
+        }
     }
 
     /// Maps all of a guest's memory, at IOVAs equal to its guest-physical addresses: what a VMM without a vIOMMU does.
@@ -52,45 +85,60 @@ impl DmaHandle {
     where
         M: vdpa_mem::MappedGuestMemory + Send + Sync + 'static,
     {
-        self.channel.check()?;
-        Ok(self.space.map_guest(memory, access)?)
+        self.map(vdpa_mem::GuestRegion::mappings(memory, access)?)
     }
 
     /// Unmaps the mappings in `range`, which has to hold them whole. On return the device does not touch them any more.
     /// Legal also once the device is gone, so that its memory can be had back.
     ///
     /// # Errors
-    /// When nothing is mapped there, or a mapping is cut. When the device still uses one at the deadline the memory is
-    /// kept and the device is broken.
+    /// When nothing is mapped there, or a mapping is cut. When the device still uses one at the deadline, or its parent
+    /// does not let go of it, the memory is kept and the device is broken.
     pub fn unmap(&self, range: IovaRange, by: Deadline) -> Result<()> {
         match self.check_waiting("unmap") {
             // A device that is gone may still have its last batch to end; the unmap waits for that.
-            Ok(()) | Err(Error::Gone) => self.settle(self.space.unmap(range, by)),
+            Ok(()) | Err(Error::Gone) => self.settle(match &self.0.told {
+                Some(told) => told.unmap(&self.0.space, range, by),
+                None => self.0.space.unmap(range, by).map_err(Error::from),
+            }),
             Err(e) => Err(e),
         }
     }
 
-    /// Replaces all mappings in one step. On return the device does not touch the old ones any more.
+    /// Replaces all mappings in one step. On return the device does not touch the old ones any more. What is the same in
+    /// both is not interrupted.
+    ///
+    /// A parent that is told of mappings cannot do it in one step: the old ones go, then the new ones come, and a device
+    /// that uses either meanwhile is at fault. When a new one is refused, the old ones are mapped again.
     ///
     /// # Errors
     /// As for [`map`](Self::map) and [`unmap`](Self::unmap).
     pub fn replace(&self, table: Vec<Mapping>, by: Deadline) -> Result<()> {
         self.check_waiting("replace")?;
-        self.settle(self.space.replace(table, by))
+        self.settle(match &self.0.told {
+            Some(told) => told.replace(&self.0.space, table, by),
+            None => self.0.space.replace(table, by).map_err(Error::from),
+        })
     }
 
     /// Sets where writes of the device are logged. On return every later write is.
     ///
     /// # Errors
-    /// As for [`unmap`](Self::unmap).
+    /// As for [`unmap`](Self::unmap). When something else translates for the device: nobody sees what it writes.
     pub fn set_dirty_log(&self, log: Option<Arc<dyn DirtyLog>>, by: Deadline) -> Result<()> {
         self.check_waiting("set_dirty_log")?;
-        self.settle(self.space.set_dirty_log(log, by))
+        if log.is_some() && self.0.told.is_some() {
+            return Err(Error::Unsupported {
+                device: self.0.device.clone(),
+                what: "dirty log, since its writes go past this process",
+            });
+        }
+        self.settle(self.0.space.set_dirty_log(log, by).map_err(Error::from))
     }
 
     /// What is mapped.
     pub fn mappings(&self) -> Vec<Mapping> {
-        self.space.mappings()
+        self.0.space.mappings()
     }
 
     /// What waits for the device cannot be called from one of its own threads.
@@ -98,24 +146,24 @@ impl DmaHandle {
         if call::is_inside() {
             return Err(Error::InsideCall { call });
         }
-        self.channel.check()
+        self.0.channel.check()
     }
 
     /// A device that does not let go of memory is broken: nobody can say what it will write.
-    fn settle(&self, done: Result<(), MemError>) -> Result<()> {
-        if let Err(MemError::Busy { what }) = &done {
-            self.channel.raise(Event::Broken {
-                why: format!("address space {}: {what} still in use", self.asid),
+    fn settle(&self, done: Result<()>) -> Result<()> {
+        if let Err(Error::Memory(MemError::Busy { what })) = &done {
+            self.0.channel.raise(Event::Broken {
+                why: format!("address space {}: {what} still in use", self.0.asid),
             });
         }
-        Ok(done?)
+        done
     }
 }
 
 impl fmt::Debug for DmaHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaHandle")
-            .field("asid", &self.asid)
+            .field("asid", &self.0.asid)
             .finish_non_exhaustive()
     }
 }

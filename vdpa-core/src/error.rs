@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vdpa_mem::{Iova, MemError};
+use vdpa_mem::{Iova, IovaRange, MemError};
 use vdpa_ring::{AddError, QueueState, RingError};
 
 use crate::graph::Refusal;
@@ -221,6 +221,50 @@ pub enum Error {
         /// How many there are.
         count: u32,
     },
+    /// A mapping where the device cannot be given memory.
+    #[error("mapping {range} is outside of what the device can address: {}", ranges(.legal))]
+    DmaRange {
+        /// Where it was to be mapped.
+        range: IovaRange,
+        /// What is legal: first and last address of each range.
+        legal: Vec<(Iova, Iova)>,
+    },
+    /// A mapping that begins or ends within what can only be mapped whole.
+    #[error("mapping {range}: its {what} {value:#x} is not a multiple of {granule:#x}")]
+    DmaGranule {
+        /// Where it was to be mapped.
+        range: IovaRange,
+        /// Which of its numbers.
+        what: &'static str,
+        /// The number.
+        value: u64,
+        /// What it has to be a multiple of.
+        granule: u64,
+    },
+    /// More mappings than the system has entries for.
+    #[error(
+        "address space {asid} has {there} mappings, and {more} more are too many: {max} are possible; map larger pieces, or unmap some"
+    )]
+    DmaEntries {
+        /// The address space.
+        asid: Asid,
+        /// Mappings there are.
+        there: usize,
+        /// Mappings wanted beside them.
+        more: usize,
+        /// Mappings possible.
+        max: u32,
+    },
+    /// No room is left in what a device can address.
+    #[error(
+        "no room for {len:#x} bytes in what the device can address: {}", ranges(.legal)
+    )]
+    DmaExhausted {
+        /// Bytes wanted.
+        len: u64,
+        /// What is legal: first and last address of each range.
+        legal: Vec<(Iova, Iova)>,
+    },
     /// A queue group that the device does not have.
     #[error("queue group {group} does not exist: the device has {count}")]
     GroupOutOfRange {
@@ -413,6 +457,9 @@ impl Error {
             | Error::Features(_)
             | Error::NotNegotiated { .. }
             | Error::AsidOutOfRange { .. }
+            | Error::DmaRange { .. }
+            | Error::DmaGranule { .. }
+            | Error::DmaExhausted { .. }
             | Error::GroupOutOfRange { .. }
             | Error::Record { .. }
             | Error::Image(_)
@@ -428,6 +475,7 @@ impl Error {
             Error::QueueBusy { .. }
             | Error::GroupBusy { .. }
             | Error::RingFull { .. }
+            | Error::DmaEntries { .. }
             | Error::Timeout { .. }
             | Error::Interrupted { .. }
             | Error::Busy { .. } => ErrorKind::Busy,
@@ -449,6 +497,12 @@ impl Error {
             source: io::Error::from(errno),
         }
     }
+}
+
+/// Ranges of addresses for a message.
+fn ranges(legal: &[(Iova, Iova)]) -> String {
+    let one = |(first, last): &(Iova, Iova)| format!("{first} to {last}");
+    list(&legal.iter().map(one).collect::<Vec<_>>())
 }
 
 /// A list for a message.

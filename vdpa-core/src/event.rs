@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vdpa_mem::{Access, Deadline, Iova};
 
-use crate::{Asid, Error, QueueIndex, Result, fd};
+use crate::{Asid, Error, ErrorKind, QueueIndex, Result, fd};
 
 /// Something that happened to a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,6 +135,23 @@ impl Channel {
         Ok(())
     }
 
+    /// Takes note of an error of the parent's that says that the device is lost, and gives the one that every call answers
+    /// from then on.
+    pub(crate) fn heard(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Gone {
+            return error;
+        }
+        if self.check().is_ok() {
+            self.raise(match error {
+                Error::Broken => Event::Broken {
+                    why: "its parent says so".to_owned(),
+                },
+                _ => Event::Gone,
+            });
+        }
+        self.check().err().unwrap_or(error)
+    }
+
     /// Whether the device reported that it needs a reset, since the last one.
     pub(crate) fn needs_reset(&self) -> bool {
         self.needs_reset.load(Ordering::Acquire)
@@ -151,7 +168,8 @@ impl EventSink for Channel {
         match &event {
             Event::NeedsReset { .. } => self.needs_reset.store(true, Ordering::Release),
             Event::Broken { .. } => self.broken.store(true, Ordering::Release),
-            Event::Gone => self.gone.store(true, Ordering::Release),
+            // Told once: it does not come back.
+            Event::Gone if self.gone.swap(true, Ordering::AcqRel) => return,
             _ => {}
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

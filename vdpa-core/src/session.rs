@@ -131,9 +131,9 @@ impl Session<Negotiating> {
             Ok(dma) => Ok(Self::new(Box::new(Core {
                 queues: Vec::new(),
                 device,
-                dma,
                 features: Features::NONE,
-                iovas: setup::Iovas::new(),
+                iovas: setup::Iovas::new(dma.limits()),
+                dma,
                 mapped: Vec::new(),
             }))),
             Err(e) => Err((device, e)),

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 #[cfg(feature = "std")]
 use crate::MemError;
-use crate::{Gpa, IovaRange};
+use crate::{Gpa, Hva, IovaRange};
 
 /// What a device may do with memory, or wants to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -151,8 +151,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Whether the two are one and the same to a device.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    /// Whether the two are one and the same to a device: address, memory, access and log.
+    pub fn is_same(&self, other: &Self) -> bool {
         self.iova == other.iova
             && Arc::ptr_eq(&self.memory, &other.memory)
             && self.offset == other.offset
@@ -160,7 +160,12 @@ impl Mapping {
             && self.dirty == other.dirty
     }
 
-    /// The host address of the first byte.
+    /// The host address of the byte at `iova.first()`, for whoever tells a kernel of it.
+    pub fn hva(&self) -> Hva {
+        Hva::new(self.host() as u64)
+    }
+
+    /// The same, as a pointer.
     pub(crate) fn host(&self) -> *mut u8 {
         self.memory
             .hva()

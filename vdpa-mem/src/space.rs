@@ -82,6 +82,25 @@ impl AddressSpace {
         })
     }
 
+    /// Whether [`map`](Self::map) would take `batch` now: for whoever has to tell somebody else first.
+    ///
+    /// # Errors
+    /// As for [`map`](Self::map).
+    pub fn check_map(&self, batch: &[Mapping]) -> Result<(), MemError> {
+        let all = self.mappings().into_iter().chain(batch.iter().cloned());
+        batch.iter().try_for_each(Mapping::check)?;
+        table_of(all.collect())
+    }
+
+    /// Whether [`replace`](Self::replace) would take `table`.
+    ///
+    /// # Errors
+    /// As for [`map`](Self::map).
+    pub fn check_replace(&self, table: &[Mapping]) -> Result<(), MemError> {
+        table.iter().try_for_each(Mapping::check)?;
+        table_of(table.to_vec())
+    }
+
     /// Removes the mappings in `range`, which must not cut one. When it returns, no access to them happens now or
     /// later, and every [`Hold`] on them is gone.
     ///
@@ -253,12 +272,20 @@ impl From<Table> for Publication {
     }
 }
 
+/// Whether the mappings make a table.
+fn table_of(mappings: Vec<Mapping>) -> Result<(), MemError> {
+    let entries = mappings.into_iter().map(entry).collect();
+    Table::new(entries, Log::new(None)).map(drop)
+}
+
 fn entries_of(batch: Vec<Mapping>) -> Result<impl Iterator<Item = Arc<Entry>>, MemError> {
     batch.iter().try_for_each(Mapping::check)?;
-    Ok(batch.into_iter().map(|mapping| {
-        let holds = Holds::default();
-        Arc::new(Entry { mapping, holds })
-    }))
+    Ok(batch.into_iter().map(entry))
+}
+
+fn entry(mapping: Mapping) -> Arc<Entry> {
+    let holds = Holds::default();
+    Arc::new(Entry { mapping, holds })
 }
 
 impl Drop for Inner {

@@ -9,7 +9,7 @@ use vdpa_ring::QueueState;
 
 use super::{Begun, Control, Device, Held, Run, checks, wait};
 use crate::{
-    Asid, Call, CallKind, Dma, Doorbell, Error, GroupIndex, Kick, KickKind, QueueConfig,
+    Asid, Call, CallKind, Dma, DmaHandle, Doorbell, Error, GroupIndex, Kick, KickKind, QueueConfig,
     QueueIndex, QueueLimits, QueuePause, QueueReset, Relayed, Result, bits,
 };
 
@@ -31,7 +31,7 @@ impl Device {
     pub fn assign_group(&self, g: GroupIndex, a: Asid) -> Result<()> {
         let mut held = self.enter_settled("assign_group")?;
         let count = self.inner.info.asids;
-        if a.place() >= self.inner.spaces.len() {
+        if a.place() >= self.inner.dma.len() {
             return Err(Error::AsidOutOfRange { asid: a, count });
         }
         let groups = self.inner.info.groups;
@@ -349,8 +349,8 @@ impl Device {
         }
         let limits = self.inner.parent.queue_limits(q)?;
         let asid = control.groups.get(limits.group.place());
-        let space = asid.and_then(|asid| self.inner.spaces.get(asid.place()));
-        let mappings = space.map(|space| space.mappings()).unwrap_or_default();
+        let space = asid.and_then(|asid| self.inner.dma.get(asid.place()));
+        let mappings = space.map(DmaHandle::mappings).unwrap_or_default();
         let misses = matches!(caps.dma, Dma::Software { misses: true });
         let facts = checks::Facts {
             limits,

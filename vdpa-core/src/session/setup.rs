@@ -15,7 +15,7 @@ use vdpa_ring::{
 use super::cells::Cells;
 use super::pool::{MOST, Pool};
 use super::queue::{Notice, Queue};
-use crate::{Error, Features, QueueConfig, QueueIndex, QueueLimits, Result, bits};
+use crate::{DmaLimits, Error, Features, QueueConfig, QueueIndex, QueueLimits, Result, bits};
 
 /// Which memory a queue's ring and buffers are in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,28 +58,63 @@ impl Default for QueueSetup {
     }
 }
 
-/// Hands out device addresses, upwards, with a gap after each range.
+/// Hands out device addresses, upwards within each range that the device has, with a gap after each.
 pub(super) struct Iovas {
-    next: u64,
+    /// The next address and the last one of each range.
+    left: Vec<(u64, u64)>,
+    /// What addresses and lengths are multiples of.
+    granule: u64,
+    legal: Vec<(Iova, Iova)>,
 }
 
-/// The first address handed out. Not 0, so that an address that was forgotten is not a legal one.
+/// The first address handed out, where there is a choice. Not 0, so that an address that was forgotten is not a legal one.
 const FIRST: u64 = 0x10_0000;
 const PAGE: u64 = 4096;
 /// Distance of two buffers, in multiples of: a cache line.
 const LINE: u32 = 64;
 
 impl Iovas {
-    pub(super) const fn new() -> Self {
-        Self { next: FIRST }
+    /// * `limits`: of a device that something else translates for; `None`: any address will do
+    pub(super) fn new(limits: Option<&DmaLimits>) -> Self {
+        let (legal, granule) = match limits {
+            Some(limits) => (limits.ranges.clone(), limits.granule),
+            None => (vec![(Iova::new(0), Iova::new(u64::MAX))], PAGE),
+        };
+        let left = legal.iter().map(|(first, last)| {
+            let (first, last) = (first.get(), last.get());
+            match first {
+                0..FIRST if last > FIRST => (FIRST, last),
+                0 => (PAGE, last),
+                _ => (first, last),
+            }
+        });
+        Self {
+            left: left.collect(),
+            granule: granule.max(PAGE),
+            legal,
+        }
     }
 
+    /// * `len`: a multiple of the granule
     fn take(&mut self, len: u64, align: u64) -> Result<IovaRange> {
-        let first = self.next.checked_next_multiple_of(align);
-        let range = IovaRange::new(Iova::new(first.unwrap_or(u64::MAX)), len)?;
-        // A page that is never mapped shows whoever runs past the end.
-        self.next = range.last().get().saturating_add(PAGE);
-        Ok(range)
+        let align = align.max(self.granule);
+        for (next, last) in &mut self.left {
+            let Some(first) = next.checked_next_multiple_of(align) else {
+                continue;
+            };
+            let Ok(range) = IovaRange::new(Iova::new(first), len) else {
+                continue;
+            };
+            if range.last().get() <= *last {
+                // A page that is never mapped shows whoever runs past the end.
+                *next = range.last().get().saturating_add(PAGE);
+                return Ok(range);
+            }
+        }
+        Err(Error::DmaExhausted {
+            len,
+            legal: self.legal.clone(),
+        })
     }
 }
 
@@ -137,16 +172,25 @@ pub(super) fn prepare(
         return Err(too_large);
     };
 
+    // Memory is aligned to pages: where the granule is larger, to have it aligned takes more.
+    let slack = iovas.granule - PAGE;
+    let room = bytes.checked_next_multiple_of(iovas.granule);
+    let Some(room) = room.and_then(|room| room.checked_add(slack)) else {
+        return Err(too_large);
+    };
     let (region, align) = match setup.backing {
-        Backing::Memfd => (Region::memfd(bytes)?, PAGE),
-        Backing::Anonymous => (Region::anonymous(bytes)?, PAGE),
-        Backing::Huge(page) => (Region::huge(bytes, page)?, align_of(page)),
+        Backing::Memfd => (Region::memfd(room)?, PAGE),
+        Backing::Anonymous => (Region::anonymous(room)?, PAGE),
+        Backing::Huge(page) => (Region::huge(room, page)?, align_of(page)),
     };
     let (memory, _) = region.into_shared();
-    let range = iovas.take(memory.len(), align)?;
+    let host = memory.hva().as_ptr() as u64;
+    let lead = host.next_multiple_of(iovas.granule) - host;
+    let whole = memory.len() - slack;
+    let range = iovas.take(whole - whole % iovas.granule, align)?;
     let base = range.first();
     let at = |offset: u64| Iova::new(base.get().saturating_add(offset));
-    let window = |offset: u64, len: u64| Window::new(Arc::clone(&memory), offset, len);
+    let window = |offset: u64, len: u64| Window::new(Arc::clone(&memory), lead + offset, len);
     let area = |offset: u32, area: vdpa_ring::Area| {
         window(u64::from(offset), u64::from(area.bytes)).map(Cells)
     };
@@ -182,7 +226,7 @@ pub(super) fn prepare(
         mapping: Mapping {
             iova: range,
             memory,
-            offset: 0,
+            offset: lead,
             access: Access::Both,
             dirty: None,
         },

@@ -33,6 +33,8 @@ pub struct Tiny {
     pub restless: AtomicU32,
     /// Whether it refuses to start queues.
     pub refuses: AtomicBool,
+    /// What has to be told of its mappings, if anything.
+    pub maps: Option<Arc<dyn DmaMap>>,
     /// Its kicks: queue, and what came with it.
     pub kicks: Arc<Mutex<Vec<(u16, u32)>>>,
 }
@@ -73,6 +75,7 @@ impl Default for Tiny {
             left: AtomicU32::new(0),
             restless: AtomicU32::new(0),
             refuses: AtomicBool::new(false),
+            maps: None,
             kicks: Arc::default(),
         }
     }
@@ -124,7 +127,10 @@ impl VdpaDevice for Tiny {
             return Caps::NONE;
         }
         Caps {
-            dma: Dma::Software { misses: false },
+            dma: match &self.maps {
+                Some(maps) => Dma::Map(&**maps),
+                None => Dma::Software { misses: false },
+            },
             spaces: None,
             queue_reset: Some(self),
             queue_pause: Some(self),

@@ -1,0 +1,553 @@
+//! A parent that is told of mappings: what it has, and what becomes of memory, also where it refuses.
+#![cfg(not(loom))]
+
+mod tiny;
+
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use tiny::*;
+use vdpa_core::session::QueueSetup;
+use vdpa_core::*;
+use vdpa_mem::{Access, DirtyLog, DmaMemory, Gpa, Iova, IovaRange, Mapping, MemError, Region};
+
+const PAGE: u64 = 4096;
+
+/// What translates for the device, and what it was told.
+struct Iommu {
+    limits: DmaLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By device address, with the memory that has to be alive as long as it is here.
+    mapped: BTreeMap<u64, std::sync::Weak<dyn DmaMemory>>,
+    log: Vec<String>,
+    maps: usize,
+    /// Which map, counted from 1, is refused.
+    refuse: Option<usize>,
+    /// Whether the refusal says that the device is gone.
+    gone: bool,
+    /// Where no mapping is let go of.
+    sticks: Option<u64>,
+    /// Waits here in the next map: what it has come to, and to go on.
+    stop: Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
+}
+
+impl Default for Iommu {
+    fn default() -> Self {
+        let limits = DmaLimits {
+            ranges: vec![
+                (Iova::new(0x1_0000), Iova::new(0xfedf_ffff)),
+                (Iova::new(0xfef0_0000), Iova::new(0xff_ffff_ffff)),
+            ],
+            granule: PAGE,
+            max_entries: Some(8),
+        };
+        Self {
+            limits,
+            state: Mutex::default(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no entry is left")]
+struct NoEntry(ErrorKind);
+
+impl ParentError for NoEntry {
+    fn kind(&self) -> ErrorKind {
+        self.0
+    }
+}
+
+impl DmaMap for Iommu {
+    fn limits(&self) -> DmaLimits {
+        self.limits.clone()
+    }
+
+    fn map(&self, a: Asid, m: &Mapping) -> Result<()> {
+        let stop = self.state.lock().unwrap().stop.take();
+        if let Some((here, go_on)) = stop {
+            here.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        let mut state = self.state.lock().unwrap();
+        state.maps += 1;
+        if state.refuse == Some(state.maps) {
+            let kind = match state.gone {
+                true => ErrorKind::Gone,
+                false => ErrorKind::Io,
+            };
+            return Err(NoEntry(kind).into());
+        }
+        state.log.push(format!("map {a} {}", m.iova.first()));
+        let first = m.iova.first().get();
+        let old = state.mapped.insert(first, Arc::downgrade(&m.memory));
+        assert!(old.is_none(), "mapped twice");
+        Ok(())
+    }
+
+    fn unmap(&self, a: Asid, m: &Mapping) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let first = m.iova.first().get();
+        if state.sticks == Some(first) {
+            return Err(NoEntry(ErrorKind::Io).into());
+        }
+        state.log.push(format!("unmap {a} {}", m.iova.first()));
+        let memory = state.mapped.remove(&first).expect("not mapped");
+        assert!(memory.upgrade().is_some(), "its memory is gone already");
+        Ok(())
+    }
+}
+
+impl Iommu {
+    fn with(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+
+    /// Where something is mapped; all of it is alive.
+    fn mapped(&self) -> Vec<u64> {
+        let state = self.state.lock().unwrap();
+        let alive = |memory: &std::sync::Weak<dyn DmaMemory>| memory.strong_count() > 0;
+        assert!(
+            state.mapped.values().all(alive),
+            "memory is gone while mapped"
+        );
+        state.mapped.keys().copied().collect()
+    }
+
+    fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().log)
+    }
+}
+
+/// How many of a test's memories live.
+#[derive(Clone, Default)]
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// A mapping of memory that is counted.
+    fn at(&self, at: u64, len: u64) -> Mapping {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Mapping {
+            iova: range(at, len),
+            memory: Arc::new(Counted(Region::memfd(len).unwrap(), self.clone())),
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        }
+    }
+}
+
+struct Counted(Region, Alive);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[allow(unsafe_code, reason = "memory whose end a test sees")]
+// SAFETY: what the region promises.
+unsafe impl DmaMemory for Counted {
+    fn hva(&self) -> NonNull<u8> {
+        self.0.hva()
+    }
+    fn len(&self) -> u64 {
+        DmaMemory::len(&self.0)
+    }
+}
+
+fn range(at: u64, len: u64) -> IovaRange {
+    IovaRange::new(Iova::new(at), len).unwrap()
+}
+
+fn with(iommu: &Arc<Iommu>) -> Tiny {
+    Tiny {
+        maps: Some(iommu.clone() as _),
+        ..Tiny::default()
+    }
+}
+
+/// A device behind an IOMMU, its only address space, and the counter of its memories.
+fn device() -> (Arc<Iommu>, Device, DmaHandle, Alive) {
+    let (iommu, _, device, dma, alive) = device_with_parent();
+    (iommu, device, dma, alive)
+}
+
+/// With the parent's own handle, which keeps it.
+fn device_with_parent() -> (Arc<Iommu>, Arc<Tiny>, Device, DmaHandle, Alive) {
+    let iommu = Arc::new(Iommu::default());
+    let tiny = Arc::new(with(&iommu));
+    let device = Device::new(tiny.clone(), Relay::new()).unwrap();
+    let dma = device.dma(Asid::new(0)).unwrap();
+    (iommu, tiny, device, dma, Alive::default())
+}
+
+fn firsts(dma: &DmaHandle) -> Vec<u64> {
+    let first = |mapping: &Mapping| mapping.iova.first().get();
+    dma.mappings().iter().map(first).collect()
+}
+
+#[test]
+fn the_parent_is_told_of_each_mapping_and_of_its_end() {
+    let (iommu, device, dma, alive) = device();
+    assert!(device.cap_names().contains(&"dma-map"));
+    assert_eq!(dma.limits().unwrap().max_entries, Some(8));
+    let (a, b) = (alive.at(0x1_0000, PAGE), alive.at(0x4_0000, 2 * PAGE));
+    dma.map(vec![a, b]).unwrap();
+    assert_eq!(iommu.log(), ["map 0 0x10000", "map 0 0x40000"]);
+    assert_eq!(firsts(&dma), [0x1_0000, 0x4_0000]);
+    dma.unmap(range(0x4_0000, 2 * PAGE), now()).unwrap();
+    assert_eq!(iommu.log(), ["unmap 0 0x40000"]);
+    assert_eq!((firsts(&dma), alive.count()), (vec![0x1_0000], 1));
+    // A range that holds several, and one that holds none or half of one.
+    dma.map(vec![alive.at(0x2_0000, PAGE)]).unwrap();
+    let partial = dma.unmap(range(0x1_0000, 0x1_0800), now()).unwrap_err();
+    assert!(matches!(partial, Error::Memory(MemError::Partial { .. })));
+    let nothing = dma.unmap(range(0x9_0000, PAGE), now()).unwrap_err();
+    assert!(matches!(nothing, Error::Memory(MemError::NotMapped { .. })));
+    assert_eq!(iommu.mapped(), [0x1_0000, 0x2_0000]);
+    dma.unmap(range(0, 1 << 20), now()).unwrap();
+    assert_eq!((iommu.mapped().len(), alive.count()), (0, 0));
+}
+
+#[test]
+fn a_batch_of_which_one_is_refused_leaves_nothing_whichever_it_is() {
+    const MANY: usize = 5;
+    for refused in 1..=MANY {
+        let (iommu, device, dma, alive) = device();
+        dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+        iommu.with(|state| state.refuse = Some(1 + refused));
+        let batch = (0..MANY as u64).map(|n| alive.at(0x10_0000 + n * PAGE, PAGE));
+        let error = dma.map(batch.collect()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.to_string(), "no entry is left");
+        assert_eq!(
+            (iommu.mapped(), firsts(&dma)),
+            (vec![0x1_0000], vec![0x1_0000])
+        );
+        assert_eq!(alive.count(), 1);
+        // Nothing is broken: the same can be mapped once there is room.
+        assert_eq!(device.events().unwrap().try_next(), None);
+        dma.map(vec![alive.at(0x10_0000, PAGE)]).unwrap();
+        assert_eq!(iommu.mapped().len(), 2);
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_taken_back_keeps_its_memory_and_breaks_the_device() {
+    let (iommu, _parent, device, dma, alive) = device_with_parent();
+    let events = device.events().unwrap();
+    iommu.with(|state| {
+        state.refuse = Some(3);
+        state.sticks = Some(0x2_0000);
+    });
+    let batch = [0x1_0000, 0x2_0000, 0x3_0000].map(|at| alive.at(at, PAGE));
+    let error = dma.map(batch.to_vec()).unwrap_err();
+    drop(batch);
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!((iommu.mapped(), alive.count()), (vec![0x2_0000], 1));
+    let Some(Event::Broken { why }) = events.try_next() else {
+        panic!("nobody was told");
+    };
+    assert!(why.contains("does not let go of"), "{why}");
+    assert!(matches!(dma.map(Vec::new()), Err(Error::Broken)));
+    // The parent lives on, and so does the memory.
+    drop((dma, device));
+    assert_eq!((iommu.mapped(), alive.count()), (vec![0x2_0000], 1));
+}
+
+#[test]
+fn what_the_device_cannot_be_given_is_refused_with_the_numbers_before_the_parent_is_asked() {
+    let (iommu, _device, dma, alive) = device();
+    let refused = |mapping| dma.map(vec![mapping]).unwrap_err();
+    // The window of interrupts, and what reaches into it.
+    for (at, len) in [(0xfee0_0000, PAGE), (0xfedf_f000, 2 * PAGE), (0x1000, PAGE)] {
+        let error = refused(alive.at(at, len));
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        let text = error.to_string();
+        assert!(text.contains(&range(at, len).to_string()), "{text}");
+        assert!(
+            text.contains("0x10000 to 0xfedfffff, 0xfef00000 to"),
+            "{text}"
+        );
+    }
+    let beyond = refused(alive.at(0x100_0000_0000, PAGE));
+    assert!(matches!(beyond, Error::DmaRange { .. }));
+    let text = refused(alive.at(0x1_0800, PAGE)).to_string();
+    assert!(
+        text.contains("device address 0x10800 is not a multiple of 0x1000"),
+        "{text}"
+    );
+    let mut short = alive.at(0x1_0000, PAGE);
+    short.iova = range(0x1_0000, 0x800);
+    let text = refused(short.clone()).to_string();
+    assert!(text.contains("length 0x800"), "{text}");
+    short.iova = range(0x1_0000, PAGE);
+    short.memory = Arc::new(Region::memfd(2 * PAGE).unwrap());
+    short.offset = 0x10;
+    let text = refused(short).to_string();
+    assert!(text.contains("host address"), "{text}");
+    let many = (0..9)
+        .map(|n| alive.at(0x10_0000 + n * PAGE, PAGE))
+        .collect();
+    let error = dma.map(many).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(
+        error
+            .to_string()
+            .contains("9 more are too many: 8 are possible"),
+        "{error}"
+    );
+    let twice = vec![alive.at(0x1_0000, PAGE), alive.at(0x1_0000, PAGE)];
+    let error = dma.map(twice).unwrap_err();
+    assert!(matches!(error, Error::Memory(MemError::Overlap { .. })));
+    assert_eq!((iommu.log().len(), alive.count()), (0, 0));
+    // All that there may be, and then no more.
+    let all = (0..8)
+        .map(|n| alive.at(0x10_0000 + n * PAGE, PAGE))
+        .collect();
+    dma.map(all).unwrap();
+    let one = dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap_err();
+    assert!(
+        one.to_string().contains("has 8 mappings, and 1 more"),
+        "{one}"
+    );
+}
+
+#[test]
+fn what_the_parent_does_not_let_go_of_stays_mapped_and_the_rest_does_not() {
+    let (iommu, _parent, device, dma, alive) = device_with_parent();
+    let events = device.events().unwrap();
+    let batch = [0x1_0000, 0x2_0000, 0x3_0000].map(|at| alive.at(at, PAGE));
+    dma.map(batch.to_vec()).unwrap();
+    drop(batch);
+    iommu.with(|state| state.sticks = Some(0x2_0000));
+    let error = dma.unmap(range(0, 1 << 20), now()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(
+        (iommu.mapped(), firsts(&dma)),
+        (vec![0x2_0000], vec![0x2_0000])
+    );
+    assert_eq!(alive.count(), 1);
+    assert!(matches!(events.try_next(), Some(Event::Broken { .. })));
+    assert!(matches!(device.status(), Err(Error::Broken)));
+    // A broken device is let go of. What it may still write to is not.
+    device.close(now()).map_err(|(_, e)| e).unwrap();
+    drop(dma);
+    assert_eq!((iommu.mapped(), alive.count()), (vec![0x2_0000], 1));
+}
+
+#[test]
+fn what_is_kept_of_a_device_that_nobody_else_has_goes_with_it() {
+    let iommu = Arc::new(Iommu::default());
+    let alive = Alive::default();
+    let device = Device::new(Arc::new(with(&iommu)), Relay::new()).unwrap();
+    let dma = device.dma(Asid::new(0)).unwrap();
+    dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+    iommu.with(|state| state.sticks = Some(0x1_0000));
+    drop(device);
+    assert_eq!(alive.count(), 1, "the address space has it");
+    drop(dma);
+    assert_eq!(alive.count(), 0, "the parent was dropped, and has let go");
+}
+
+#[test]
+fn memory_lives_until_the_parent_let_go_of_it_in_whatever_order_things_are_dropped() {
+    for order in 0..3 {
+        let (iommu, device, dma, alive) = device();
+        dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+        // The parent itself looks whether the memory lives when it is taken back.
+        match order {
+            0 => drop((device, dma)),
+            1 => drop((dma, device)),
+            _ => {
+                device.close(soon()).map_err(|(_, e)| e).unwrap();
+                assert_eq!(iommu.log(), ["map 0 0x10000", "unmap 0 0x10000"]);
+                // The handle is of no use any more, and does no harm.
+                let error = dma.map(vec![alive.at(0x2_0000, PAGE)]).unwrap_err();
+                assert!(matches!(error, Error::Gone));
+                dma.unmap(range(0x1_0000, PAGE), now()).unwrap();
+            }
+        }
+        assert_eq!((iommu.mapped().len(), alive.count()), (0, 0), "{order}");
+    }
+}
+
+#[test]
+fn mappings_are_taken_back_after_the_reset() {
+    let iommu = Arc::new(Iommu::default());
+    let tiny = Arc::new(with(&iommu));
+    let device = Device::new(tiny.clone(), Relay::new()).unwrap();
+    let dma = device.dma(Asid::new(0)).unwrap();
+    dma.map(vec![Alive::default().at(0x1_0000, PAGE)]).unwrap();
+    device.reset(soon()).unwrap();
+    assert_eq!(iommu.mapped(), [0x1_0000], "mappings outlive a reset");
+    device.write_status(1).unwrap();
+    tiny.slow.store(3, Ordering::SeqCst);
+    // Not complete at its deadline: the device comes back with all that it has.
+    let (device, _) = device.close(now()).unwrap_err();
+    assert_eq!(iommu.mapped(), [0x1_0000]);
+    device.close(soon()).map_err(|(_, e)| e).unwrap();
+    assert_eq!(iommu.mapped(), [0u64; 0]);
+}
+
+#[test]
+fn a_replacement_touches_only_what_differs() {
+    let (iommu, _device, dma, alive) = device();
+    let (a, b) = (alive.at(0x1_0000, PAGE), alive.at(0x2_0000, PAGE));
+    dma.map(vec![a.clone(), b]).unwrap();
+    iommu.log();
+    // The second one's place is taken by another.
+    dma.replace(vec![a, alive.at(0x2_0000, 2 * PAGE)], now())
+        .unwrap();
+    assert_eq!(iommu.log(), ["unmap 0 0x20000", "map 0 0x20000"]);
+    assert_eq!((iommu.mapped().len(), alive.count()), (2, 2));
+    dma.replace(Vec::new(), now()).unwrap();
+    assert_eq!((iommu.mapped().len(), alive.count()), (0, 0));
+}
+
+#[test]
+fn a_replacement_of_which_one_is_refused_is_taken_back_whichever_it_is() {
+    for refused in 1..=3 {
+        let (iommu, device, dma, alive) = device();
+        let old = [0x1_0000, 0x2_0000].map(|at| alive.at(at, PAGE));
+        dma.map(old.to_vec()).unwrap();
+        let kept = old[0].clone();
+        drop(old);
+        iommu.with(|state| state.refuse = Some(2 + refused));
+        let new = [0x2_0000, 0x3_0000, 0x4_0000].map(|at| alive.at(at, PAGE));
+        let table = std::iter::once(kept).chain(new).collect();
+        let error = dma.replace(table, now()).unwrap_err();
+        assert_eq!(error.to_string(), "no entry is left");
+        assert_eq!(iommu.mapped(), [0x1_0000, 0x2_0000]);
+        assert_eq!((firsts(&dma), alive.count()), (vec![0x1_0000, 0x2_0000], 2));
+        assert_eq!(device.events().unwrap().try_next(), None);
+    }
+    let (iommu, _device, dma, alive) = device();
+    dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+    let error = dma
+        .replace(vec![alive.at(0x1000, PAGE)], now())
+        .unwrap_err();
+    assert!(matches!(error, Error::DmaRange { .. }));
+    assert_eq!(iommu.log(), ["map 0 0x10000"], "nothing was touched");
+}
+
+#[test]
+fn writes_that_nobody_sees_cannot_be_logged() {
+    struct Nowhere;
+    impl DirtyLog for Nowhere {
+        fn mark(&self, _: Gpa, _: u64) {}
+    }
+    let (_iommu, _device, dma, _) = device();
+    let error = dma
+        .set_dirty_log(Some(Arc::new(Nowhere)), now())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(
+        error
+            .to_string()
+            .starts_with("device tiny0 has no dirty log"),
+        "{error}"
+    );
+    dma.set_dirty_log(None, now()).unwrap();
+}
+
+#[test]
+fn a_map_that_takes_long_holds_no_control_call_up_but_another_map() {
+    let (iommu, device, dma, alive) = device();
+    let (here, came) = mpsc::channel();
+    let (go, wait) = mpsc::channel();
+    iommu.with(|state| state.stop = Some((here, wait)));
+    let (first, second) = (alive.at(0x1_0000, PAGE), alive.at(0x2_0000, PAGE));
+    std::thread::scope(|scope| {
+        let (dma, again) = (&dma, dma.clone());
+        scope.spawn(move || dma.map(vec![first]).unwrap());
+        came.recv().unwrap();
+        device.reset(soon()).unwrap();
+        device.write_status(1).unwrap();
+        let (done, is_done) = mpsc::channel();
+        scope.spawn(move || {
+            again.map(vec![second]).unwrap();
+            done.send(()).unwrap();
+        });
+        assert!(is_done.try_recv().is_err());
+        assert!(iommu.mapped().is_empty());
+        go.send(()).unwrap();
+        is_done.recv().unwrap();
+    });
+    assert_eq!(iommu.log(), ["map 0 0x10000", "map 0 0x20000"]);
+}
+
+#[test]
+fn a_parent_that_finds_the_device_gone_while_it_maps_says_so_once() {
+    let (iommu, device, dma, alive) = device();
+    let events = device.events().unwrap();
+    dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+    iommu.with(|state| {
+        state.refuse = Some(3);
+        state.gone = true;
+    });
+    let error = dma.map([0x2_0000, 0x3_0000].map(|at| alive.at(at, PAGE)).to_vec());
+    assert!(matches!(error, Err(Error::Gone)));
+    assert_eq!(events.try_next(), Some(Event::Gone));
+    assert_eq!(events.try_next(), None);
+    assert!(matches!(device.status(), Err(Error::Gone)));
+    // Memory can be had back.
+    dma.unmap(range(0x1_0000, PAGE), now()).unwrap();
+    device.close(now()).map_err(|(_, e)| e).unwrap();
+    assert_eq!((iommu.mapped().len(), alive.count()), (0, 0));
+    assert_eq!(events.try_next(), None);
+}
+
+#[test]
+fn a_session_takes_addresses_that_the_device_has() {
+    let iommu = Arc::new(Iommu {
+        limits: DmaLimits {
+            // Room for one queue, then a window of interrupts, then for the other.
+            ranges: vec![
+                (Iova::new(0xfed0_0000), Iova::new(0xfedf_ffff)),
+                (Iova::new(0xfef0_0000), Iova::new(0xffff_ffff)),
+            ],
+            granule: 0x1_0000,
+            max_entries: None,
+        },
+        state: Mutex::default(),
+    });
+    let device = Device::new(Arc::new(with(&iommu)), Relay::new()).unwrap();
+    let session = Session::open(device, soon()).map_err(|(_, e)| e).unwrap();
+    let mut session = session.negotiate(SPLIT).map_err(|(_, e)| e).unwrap();
+    for (queue, backing) in [
+        (0, session::Backing::Anonymous),
+        (1, session::Backing::Memfd),
+    ] {
+        let setup = QueueSetup {
+            backing,
+            ..QueueSetup::default()
+        };
+        session.queue(q(queue), setup).unwrap();
+    }
+    assert_eq!(iommu.mapped(), [0xfed0_0000, 0xfef0_0000]);
+    let large = QueueSetup {
+        buffers: 9 << 10,
+        ..QueueSetup::default()
+    };
+    let error = session.queue(q(2), large).unwrap_err();
+    assert!(matches!(error, Error::DmaExhausted { .. }));
+    assert!(
+        error.to_string().contains("0xfed00000 to 0xfedfffff"),
+        "{error}"
+    );
+    let session = session.run().map_err(|(_, e)| e).unwrap();
+    session.close(soon()).map_err(|(_, e)| e).unwrap();
+    assert_eq!(iommu.mapped(), [0u64; 0]);
+}
