@@ -129,7 +129,9 @@ fn survive(kind: &str, rate: &str, ring: Ring) -> u64 {
 #[test]
 fn every_kind_can_be_survived_by_a_driver_that_looks_kicks_and_resets() {
     for ring in [Ring::Split, Ring::Packed] {
-        for kind in kinds() {
+        // A card in this process reads its address spaces itself: it is told of no mapping.
+        let kinds = kinds().into_iter();
+        for kind in kinds.filter(|kind| !kind.starts_with("map.")) {
             let rate = match kind {
                 "device.gone" => "@20",
                 // A configuration that never rests cannot be read.

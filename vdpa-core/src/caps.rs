@@ -103,12 +103,21 @@ pub enum Dma<'a> {
 /// What can be mapped for a device that has to be told of mappings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DmaLimits {
-    /// The legal device addresses, ascending and apart: first and last of each range. Not empty.
+    /// The legal device addresses, ascending and apart: first and last of each range. Empty where nothing can be mapped.
     pub ranges: Vec<(Iova, Iova)>,
-    /// What addresses and lengths are multiples of, in bytes; a power of two.
+    /// What device addresses, host addresses and lengths are multiples of, in bytes; a power of two.
     pub granule: u64,
     /// How many mappings there can be; `None`: no limit is known.
     pub max_entries: Option<u32>,
+}
+
+impl DmaLimits {
+    /// Nothing can be mapped.
+    pub const NOTHING: Self = Self {
+        ranges: Vec::new(),
+        granule: 1,
+        max_entries: Some(0),
+    };
 }
 
 /// Mappings of a device that does not read [`Host::spaces`](crate::Host::spaces) itself.
@@ -128,14 +137,21 @@ pub trait DmaMap: Send + Sync {
     /// When the system refuses, with the numbers and the cure; nothing is mapped then.
     ///
     /// # For parents
-    /// Runs beside control calls, though no two maps and unmaps of one address space at once. The memory stays mapped in
-    /// this process until [`unmap`](Self::unmap) has returned well, or the parent is dropped.
+    /// Runs beside control calls, though no two maps and unmaps of one address space at once; may take as long as the
+    /// system does. The memory stays mapped in this process until [`unmap`](Self::unmap) has returned well, or the parent
+    /// is dropped.
     fn map(&self, a: Asid, m: &Mapping) -> Result<()>;
 
     /// Takes a mapping back, whole. On return the device cannot reach it any more.
     ///
+    /// * `m`: as it was mapped
+    ///
     /// # Errors
     /// When that is not certain: the memory is kept, and the device is broken.
+    ///
+    /// # For parents
+    /// Comes also once the device is gone, or a reset is under way. A device that is not there any more reaches nothing:
+    /// that is no error.
     fn unmap(&self, a: Asid, m: &Mapping) -> Result<()>;
 }
 

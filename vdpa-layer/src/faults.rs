@@ -10,7 +10,7 @@
 //! each was made is a counter of the device, `fault.KIND`.
 //!
 //! Where occasions are counted: `control.error` on each contract call that may fail and be tried again;
-//! `control.slow` when a reset, a stop or a suspend begins; `kick.*` and `call.*` on each kick and call of a queue, each
+//! `control.slow` when a reset, a stop or a suspend begins; `map.*` on each mapping that a device has to be told of; `kick.*` and `call.*` on each kick and call of a queue, each
 //! queue apart; `device.*` and `config.storm` on each kick of the device, the latter also when the generation of the
 //! configuration is read. How often a driver kicks, and a device calls, is a matter of timing, since both may ask for
 //! silence: a count of kicks is then as repeatable as the driver and the device are.
@@ -24,17 +24,17 @@ pub mod kinds;
 mod layer;
 mod timer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use vdpa_core::faults::Plan;
 use vdpa_core::{
-    Call, CallCell, Caps, DeviceInfo, Doorbell, Error, ErrorKind, Features, Host, Kick,
+    Call, CallCell, Caps, DeviceInfo, Doorbell, Error, ErrorKind, Features, Host, IovaRange, Kick,
     ParentError, QueueConfig, QueueIndex, QueueLimits, Relayed, Result, Status, VdpaDevice,
 };
 
-use self::control::{Control, Resetting, Run, is_before};
+use self::control::{Control, Maps, Resetting, Run, is_before};
 use self::core::{Calls, Core, Kicks};
 use self::timer::{Lane, Timer};
 use crate::line::{self, Relays, lock};
@@ -56,11 +56,27 @@ impl ParentError for InjectedError {
     }
 }
 
+/// A mapping that was refused on purpose. The same may be taken when it comes again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("mapping {range} is refused on purpose, by fault=map.refused")]
+pub struct RefusedMapError {
+    /// Where it was to be mapped.
+    pub range: IovaRange,
+}
+
+impl ParentError for RefusedMapError {
+    /// As of a system that has no entry left.
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Io
+    }
+}
+
 /// A device with faults.
 pub struct Faults {
     below: Arc<dyn VdpaDevice>,
     plan: Plan,
     core: Arc<Core>,
+    maps: Mutex<Maps>,
 }
 
 impl Faults {
@@ -68,6 +84,7 @@ impl Faults {
     pub fn new(below: Arc<dyn VdpaDevice>, plan: Plan) -> Self {
         Self {
             core: Arc::new(Core::new(&below, &plan)),
+            maps: Mutex::new(Maps::new(&plan)),
             plan,
             below,
         }

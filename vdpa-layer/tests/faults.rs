@@ -57,6 +57,89 @@ fn with(faults: &[(Kind, Rate)]) -> (Arc<Tiny>, Device, Plan) {
     (tiny, device, plan)
 }
 
+/// What translates for a device that is told of mappings: takes everything, and counts what it has.
+#[derive(Default)]
+struct Iommu(AtomicU32);
+
+impl DmaMap for Iommu {
+    fn limits(&self) -> DmaLimits {
+        DmaLimits {
+            ranges: vec![(vdpa_mem::Iova::new(0), vdpa_mem::Iova::new(u64::MAX))],
+            granule: 4096,
+            max_entries: None,
+        }
+    }
+    fn map(&self, _: Asid, _: &Mapping) -> Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    fn unmap(&self, _: Asid, _: &Mapping) -> Result<()> {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Pages to map, at these numbers.
+fn pages(numbers: std::ops::Range<u64>) -> Vec<Mapping> {
+    let page = |number| Mapping {
+        iova: IovaRange::new(vdpa_mem::Iova::new(number << 12), 4096).unwrap(),
+        memory: vdpa_mem::Region::anonymous(4096).unwrap().into_shared().0,
+        offset: 0,
+        access: vdpa_mem::Access::Both,
+        dirty: None,
+    };
+    numbers.map(page).collect()
+}
+
+#[test]
+fn a_mapping_that_is_refused_takes_its_batch_with_it_and_comes_when_it_is_asked_for_again() {
+    for n in 1..=3 {
+        let iommu = Arc::new(Iommu::default());
+        let tiny = Tiny {
+            maps: Some(iommu.clone()),
+            ..Tiny::default()
+        };
+        let (_, device, plan) = faulty(
+            tiny,
+            &[
+                (kinds::MAP_REFUSED, Rate::once(n)),
+                (kinds::MAP_LATE, Rate::once(1)),
+            ],
+        );
+        assert!(device.cap_names().contains(&"dma-map"));
+        let dma = device.dma(Asid::new(0)).unwrap();
+        assert_eq!(dma.limits().unwrap().granule, 4096);
+        let error = dma.map(pages(0..3)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("map.refused"), "{error}");
+        assert_eq!(iommu.0.load(Ordering::SeqCst), 0);
+        dma.map(pages(0..3)).unwrap();
+        assert_eq!(iommu.0.load(Ordering::SeqCst), 3);
+        assert_eq!(plan.count(kinds::MAP_REFUSED), 1);
+        assert_eq!(plan.count(kinds::MAP_LATE), 1);
+        drop(device);
+        assert_eq!(iommu.0.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn a_device_that_is_gone_on_purpose_gives_its_mappings_back_and_takes_none() {
+    let iommu = Arc::new(Iommu::default());
+    let tiny = Tiny {
+        maps: Some(iommu.clone()),
+        ..Tiny::default()
+    };
+    let (_, device, _) = faulty(tiny, &[(kinds::GONE, Rate::once(1))]);
+    configured(&device);
+    let dma = device.dma(Asid::new(0)).unwrap();
+    let (doorbell, _) = started(&device, 0);
+    doorbell.ring(0);
+    assert!(matches!(dma.map(pages(0..1)), Err(Error::Gone)));
+    let range = IovaRange::new(vdpa_mem::Iova::new(0x1_0000), 0x1_0000).unwrap();
+    dma.unmap(range, soon()).unwrap();
+    assert_eq!(iommu.0.load(Ordering::SeqCst), 0);
+}
+
 fn kicks(tiny: &Tiny) -> usize {
     tiny.kicks.lock().unwrap().len()
 }

@@ -227,6 +227,62 @@ fn every_capability_is_still_there() {
     }
 }
 
+/// Takes the first mapping, and no other.
+struct One;
+
+impl DmaMap for One {
+    fn limits(&self) -> DmaLimits {
+        DmaLimits {
+            ranges: vec![(vdpa_mem::Iova::new(0), vdpa_mem::Iova::new(u64::MAX))],
+            granule: 4096,
+            max_entries: None,
+        }
+    }
+    fn map(&self, _: Asid, m: &Mapping) -> Result<()> {
+        match m.iova.first().get() {
+            0x1_0000 => Ok(()),
+            _ => Err(Error::Busy { what: "the system" }),
+        }
+    }
+    fn unmap(&self, _: Asid, _: &Mapping) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn mappings_are_told_of_where_the_device_has_to_be() {
+    let told = listening(Level::DEBUG, |told| {
+        let tiny = Tiny {
+            maps: Some(Arc::new(One)),
+            ..Tiny::default()
+        };
+        let layer = Arc::new(Trace::new(Arc::new(tiny), LevelFilter::DEBUG));
+        let device = Device::new(layer, Relay::new()).unwrap();
+        assert!(device.cap_names().contains(&"dma-map"));
+        map(&device, 0x1_0000, 0x1000, vdpa_mem::Access::DeviceReads);
+        let dma = device.dma(Asid::new(0)).unwrap();
+        let mut refused = dma.mappings();
+        for mapping in &mut refused {
+            mapping.iova = IovaRange::new(vdpa_mem::Iova::new(0x2_0000), 0x1000).unwrap();
+        }
+        assert!(dma.map(refused).is_err());
+        drop(device);
+        told.clone()
+    });
+    let maps = told.lines("call=\"dma.map\"");
+    assert_eq!(maps.len(), 2, "{maps:?}");
+    assert!(
+        maps[0].contains("DEBUG") && maps[0].contains("0x10000"),
+        "{maps:?}"
+    );
+    assert!(maps[0].contains("DeviceReads"), "{maps:?}");
+    assert!(
+        maps[1].contains("INFO") && maps[1].contains("the system is under way"),
+        "{maps:?}"
+    );
+    assert_eq!(told.lines("call=\"dma.unmap\"").len(), 1);
+}
+
 #[test]
 fn the_layer_wraps_who_is_asked_for_or_listened_to() {
     let wraps = |spec: &str| {

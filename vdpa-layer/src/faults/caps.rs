@@ -3,11 +3,12 @@
 use std::task::Poll;
 
 use vdpa_core::{
-    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
-    QueuePause, QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice, Window,
+    Asid, Caps, ClassState, Dma, DmaLimits, DmaMap, Error, GroupIndex, GroupSpaces, InFlight,
+    Mapping, QueueEnable, QueueIndex, QueuePause, QueueReset, QueueState, Result, Stats, Suspend,
+    VdpaDevice, Window,
 };
 
-use super::{Faults, slot};
+use super::{Faults, RefusedMapError, slot};
 use crate::line::lock;
 
 /// The capabilities of the device below, led through the layer.
@@ -25,7 +26,10 @@ pub(super) fn around(faults: &Faults) -> Caps<'_> {
         stats: _,
     } = faults.below.caps();
     Caps {
-        dma,
+        dma: match dma {
+            Dma::Map(_) => Dma::Map(faults),
+            own => own,
+        },
         spaces: spaces.map(|_| faults as _),
         queue_reset: queue_reset.map(|_| faults as _),
         queue_pause: queue_pause.map(|_| faults as _),
@@ -73,6 +77,43 @@ impl Faults {
             self.end(q);
         }
         Ok(polled)
+    }
+}
+
+/// Maps run beside control calls, and have dice of their own.
+impl DmaMap for Faults {
+    fn limits(&self) -> DmaLimits {
+        match self.below.caps().dma {
+            Dma::Map(dma) => dma.limits(),
+            // Not asked of a device that is not told of mappings.
+            _ => DmaLimits::NOTHING,
+        }
+    }
+
+    fn map(&self, a: Asid, m: &Mapping) -> Result<()> {
+        self.check()?;
+        let (refused, late) = lock(&self.maps).strike();
+        if let Some(late) = late {
+            std::thread::sleep(late);
+        }
+        if refused {
+            return Err(RefusedMapError { range: m.iova }.into());
+        }
+        self.dma_below()?.map(a, m)
+    }
+
+    /// Also of a device that is gone: its owner wants the memory back.
+    fn unmap(&self, a: Asid, m: &Mapping) -> Result<()> {
+        self.dma_below()?.unmap(a, m)
+    }
+}
+
+impl Faults {
+    fn dma_below(&self) -> Result<&dyn DmaMap> {
+        match self.below.caps().dma {
+            Dma::Map(dma) => Ok(dma),
+            _ => Err(self.missing("mappings to be told of")),
+        }
     }
 }
 

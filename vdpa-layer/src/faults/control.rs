@@ -117,6 +117,31 @@ impl Control {
     }
 }
 
+/// What can happen to a mapping.
+pub(super) struct Maps {
+    refused: Option<Dice>,
+    late: Option<Dice>,
+}
+
+impl Maps {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            refused: plan.dice(kinds::MAP_REFUSED, DEVICE),
+            late: plan.dice(kinds::MAP_LATE, DEVICE),
+        }
+    }
+
+    /// Whether the mapping that comes is refused, and how much longer it takes.
+    pub(super) fn strike(&mut self) -> (bool, Option<Duration>) {
+        let refused = self.refused.as_mut().is_some_and(Dice::strikes);
+        let late = self.late.as_mut().and_then(|dice| {
+            let strikes = dice.strikes();
+            strikes.then(|| Duration::from_micros(dice.draw(SLOW)))
+        });
+        (refused, late)
+    }
+}
+
 /// Whether something is still said to be under way.
 pub(super) fn is_before(until: Option<Instant>) -> bool {
     until.is_some_and(|until| Instant::now() < until)

@@ -18,6 +18,16 @@ pub const CONTROL_SLOW: Kind = kind(
 );
 /// FEATURES_OK is left unset.
 pub const CONTROL_REFUSED: Kind = kind("control.refused", "the device leaves FEATURES_OK unset");
+/// A mapping is refused.
+pub const MAP_REFUSED: Kind = kind(
+    "map.refused",
+    "a mapping that the device has to be told of is refused, as by a system without an entry left",
+);
+/// A mapping takes long.
+pub const MAP_LATE: Kind = kind(
+    "map.late",
+    "a mapping that the device has to be told of takes 1 to 50 ms longer",
+);
 /// A kick does not arrive.
 pub const KICK_LOST: Kind = kind("kick.lost", "a kick does not arrive");
 /// A kick arrives twice.
@@ -54,6 +64,8 @@ pub const KINDS: &[Kind] = &[
     CONTROL_ERROR,
     CONTROL_SLOW,
     CONTROL_REFUSED,
+    MAP_REFUSED,
+    MAP_LATE,
     KICK_LOST,
     KICK_DOUBLED,
     KICK_LATE,

@@ -4,8 +4,9 @@ use std::task::Poll;
 
 use tracing::Level;
 use vdpa_core::{
-    Asid, Caps, ClassState, Error, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
-    QueuePause, QueueReset, QueueState, Result, Stats, Suspend, VdpaDevice, Window,
+    Asid, Caps, ClassState, Dma, DmaLimits, DmaMap, Error, GroupIndex, GroupSpaces, InFlight,
+    Mapping, QueueEnable, QueueIndex, QueuePause, QueueReset, QueueState, Result, Stats, Suspend,
+    VdpaDevice, Window,
 };
 
 use super::{Trace, debug, done};
@@ -25,7 +26,10 @@ pub(super) fn around(trace: &Trace) -> Caps<'_> {
         stats,
     } = trace.below.caps();
     Caps {
-        dma,
+        dma: match dma {
+            Dma::Map(_) => Dma::Map(trace),
+            own => own,
+        },
         spaces: spaces.map(|_| trace as _),
         queue_reset: queue_reset.map(|_| trace as _),
         queue_pause: queue_pause.map(|_| trace as _),
@@ -56,6 +60,35 @@ impl Trace {
                 .said(Level::DEBUG, call, format_args!("{arguments}: {value:?}"));
         }
         Ok(polled)
+    }
+}
+
+impl DmaMap for Trace {
+    fn limits(&self) -> DmaLimits {
+        let limits = match self.below.caps().dma {
+            Dma::Map(dma) => dma.limits(),
+            // Not asked of a device that is not told of mappings.
+            _ => DmaLimits::NOTHING,
+        };
+        self.log
+            .said(Level::TRACE, "dma.limits", format_args!("{limits:?}"));
+        limits
+    }
+
+    fn map(&self, a: Asid, m: &Mapping) -> Result<()> {
+        let (range, access) = (m.iova, m.access);
+        let arguments = format_args!("address space {a}, {range}, {access:?}");
+        self.log.call(Level::DEBUG, "dma.map", arguments, done, || {
+            self.dma_below()?.map(a, m)
+        })
+    }
+
+    fn unmap(&self, a: Asid, m: &Mapping) -> Result<()> {
+        let arguments = format_args!("address space {a}, {}", m.iova);
+        self.log
+            .call(Level::DEBUG, "dma.unmap", arguments, done, || {
+                self.dma_below()?.unmap(a, m)
+            })
     }
 }
 
@@ -168,6 +201,13 @@ impl Trace {
     fn suspend_below(&self) -> Result<&dyn Suspend> {
         let cap = self.below.caps().suspend;
         cap.ok_or_else(|| self.missing("suspend"))
+    }
+
+    fn dma_below(&self) -> Result<&dyn DmaMap> {
+        match self.below.caps().dma {
+            Dma::Map(dma) => Ok(dma),
+            _ => Err(self.missing("mappings to be told of")),
+        }
     }
 
     fn class_state_below(&self) -> Result<&dyn ClassState> {
