@@ -45,6 +45,7 @@ impl Default for Setup {
 const KNOWN: Features = Features::of(&[
     bits::VERSION_1,
     bits::ACCESS_PLATFORM,
+    bits::ORDER_PLATFORM,
     bits::INDIRECT_DESC,
     bits::EVENT_IDX,
     bits::RING_RESET,

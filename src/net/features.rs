@@ -43,6 +43,7 @@ pub const OPTIONAL: Features = OFFLOADS.union(Features::of(&[
 const ALWAYS: Features = Features::of(&[
     bits::VERSION_1,
     bits::ACCESS_PLATFORM,
+    bits::ORDER_PLATFORM,
     bits::INDIRECT_DESC,
     bits::EVENT_IDX,
     bits::RING_RESET,

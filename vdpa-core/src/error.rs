@@ -197,6 +197,14 @@ pub enum Error {
         /// The features, by name.
         features: String,
     },
+    /// A device that would take what it is told of memory for physical addresses.
+    #[error(
+        "device {device} takes addresses for physical ones without ACCESS_PLATFORM, which are not given out: accept it, or have it offered (iommu_platform=on, in QEMU)"
+    )]
+    Untranslated {
+        /// The device.
+        device: String,
+    },
     /// Something was used whose feature was not negotiated.
     #[error("{what} needs the feature {feature}, which was not negotiated")]
     NotNegotiated {
@@ -471,7 +479,9 @@ impl Error {
             | Error::Spec(_)
             | Error::DeviceUnknown { .. } => ErrorKind::Misuse,
             Error::ConfigUnstable { .. } | Error::Ring { .. } => ErrorKind::PeerMisbehaved,
-            Error::Unsupported { .. } | Error::FeaturesRefused { .. } => ErrorKind::Unsupported,
+            Error::Unsupported { .. }
+            | Error::Untranslated { .. }
+            | Error::FeaturesRefused { .. } => ErrorKind::Unsupported,
             Error::QueueBusy { .. }
             | Error::GroupBusy { .. }
             | Error::RingFull { .. }

@@ -510,6 +510,26 @@ fn a_parent_that_finds_the_device_gone_while_it_maps_says_so_once() {
 }
 
 #[test]
+fn a_device_that_would_take_addresses_for_physical_ones_is_refused_by_name() {
+    let (_iommu, device, _, _) = device();
+    let error = device
+        .accept(SPLIT.without(bits::ACCESS_PLATFORM))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(
+        text.contains("tiny0") && text.contains("ACCESS_PLATFORM"),
+        "{text}"
+    );
+    device.accept(SPLIT).unwrap();
+    // One that reads its space itself needs no translation.
+    let (_, software) = open(Tiny::default());
+    software
+        .accept(SPLIT.without(bits::ACCESS_PLATFORM))
+        .unwrap();
+}
+
+#[test]
 fn a_session_takes_addresses_that_the_device_has() {
     let iommu = Arc::new(Iommu {
         limits: DmaLimits {

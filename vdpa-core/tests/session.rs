@@ -36,6 +36,7 @@ fn formats() -> Vec<Features> {
         bits::EVENT_IDX.mask(),
         bits::INDIRECT_DESC.mask() | bits::NOTIFICATION_DATA.mask(),
         bits::EVENT_IDX.mask() | bits::IN_ORDER.mask(),
+        bits::EVENT_IDX.mask() | bits::ORDER_PLATFORM.mask(),
     ];
     let split = extras.map(|extra| BASE | extra);
     let packed = split.map(|f| f | bits::RING_PACKED.mask());

@@ -1,9 +1,14 @@
-//! Barriers towards a device, which may be no part of what a processor's own barriers reach.
+//! Barriers, towards processors and towards devices.
 //!
-//! What std's fences give is good for other processors. On x86 that is all there is: a device that shares memory is
-//! coherent with them, loads and stores keep their order but for a store before a load, and stores to uncached registers
-//! come after earlier stores to memory. On arm64 std's fences cover the inner shareable domain; a device is in the outer
-//! one. Elsewhere the strongest fence there is has to do. The arm64 arm is not tested on hardware.
+//! What std's fences give holds against other processors, which is enough for a device that is one. A device on a bus may
+//! be no part of what those reach (virtio 1.4 §6, ORDER_PLATFORM):
+//!
+//! * On x86 that makes no difference. A device that shares memory is coherent with the processors, loads and stores keep
+//!   their order but for a store before a load, a full fence orders that too, and a store to an uncached register comes
+//!   after earlier stores to memory.
+//! * On arm64 std's fences cover the inner shareable domain, and a device is in the outer one, which includes that. These
+//!   arms were compiled and read, and not run.
+//! * Elsewhere the strongest fence there is has to do.
 #![cfg_attr(
     target_arch = "aarch64",
     allow(
@@ -14,28 +19,112 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-/// Nothing later moves before an earlier load, as a device sees it.
-#[inline(always)]
-pub(crate) fn acquire() {
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a barrier changes nothing but order.
-    unsafe {
-        core::arch::asm!("dmb oshld", options(nostack, preserves_flags));
-    }
-    // Beside the instruction this is free, and tells the memory model.
-    fence(Ordering::Acquire);
+/// Whom the fences of a ring have to hold against. Chosen when a queue is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Barriers {
+    /// Other processors: a device in software, in this process or another.
+    #[default]
+    Processors,
+    /// A device on a bus, and processors.
+    Devices,
 }
 
-/// Who sees a later store to a register of a device finds what was stored to memory before.
+/// Whether the two differ here. Where they do not, the choice costs nothing.
+const DIFFER: bool = !cfg!(any(target_arch = "x86_64", target_arch = "x86"));
+
+impl Barriers {
+    /// No later access moves before an earlier load.
+    #[inline(always)]
+    pub fn acquire(self) {
+        if DIFFER && self == Self::Devices {
+            outer::acquire();
+        } else {
+            fence(Ordering::Acquire);
+        }
+    }
+
+    /// No earlier access moves after a later store.
+    #[inline(always)]
+    pub fn release(self) {
+        if DIFFER && self == Self::Devices {
+            outer::full();
+        } else {
+            fence(Ordering::Release);
+        }
+    }
+
+    /// No access moves across, a later load before an earlier store included.
+    #[inline(always)]
+    pub fn full(self) {
+        if DIFFER && self == Self::Devices {
+            outer::full();
+        } else {
+            // On x86 mfence or a locked instruction, which are the same to memory that a device shares.
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+/// Comes between stores to memory and a store to a register: a device that sees the latter finds the former.
+#[cfg(feature = "std")]
 #[inline(always)]
 pub(crate) fn before_register() {
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        core::arch::asm!("dmb oshst", options(nostack, preserves_flags));
+    if DIFFER {
+        outer::stores();
+    } else {
+        fence(Ordering::Release);
     }
-    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64", target_arch = "x86"))]
-    fence(Ordering::Release);
-    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64", target_arch = "x86")))]
-    fence(Ordering::SeqCst);
+}
+
+/// Comes after a load of a register: what follows is not moved before it.
+#[cfg(feature = "std")]
+#[inline(always)]
+pub(crate) fn after_register() {
+    Barriers::Devices.acquire();
+}
+
+/// What reaches devices where std's fences do not.
+#[cfg(target_arch = "aarch64")]
+mod outer {
+    use core::arch::asm;
+
+    #[inline(always)]
+    pub(super) fn acquire() {
+        // SAFETY: a barrier changes nothing but order. Loads before, everything after.
+        unsafe { asm!("dmb oshld", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    pub(super) fn full() {
+        // SAFETY: as above. Everything before, everything after; there is none for loads and stores before stores alone.
+        unsafe { asm!("dmb osh", options(nostack, preserves_flags)) };
+    }
+
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    pub(super) fn stores() {
+        // SAFETY: as above. Stores before, stores after.
+        unsafe { asm!("dmb oshst", options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+mod outer {
+    use super::{Ordering, fence};
+
+    #[inline(always)]
+    pub(super) fn acquire() {
+        full();
+    }
+
+    #[inline(always)]
+    pub(super) fn full() {
+        fence(Ordering::SeqCst);
+    }
+
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    pub(super) fn stores() {
+        full();
+    }
 }

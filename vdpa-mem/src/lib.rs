@@ -30,7 +30,6 @@
 extern crate alloc;
 
 mod address;
-#[cfg(feature = "std")]
 mod barrier;
 mod bytes;
 mod copy;
@@ -64,6 +63,7 @@ mod sync;
 mod table;
 
 pub use address::{Gpa, Hva, Iova, IovaRange};
+pub use barrier::Barriers;
 pub use bytes::Bytes;
 pub use dirty::{DirtyLog, DirtyPages, VhostLog};
 pub use error::MemError;

@@ -280,7 +280,7 @@ impl Registers {
         let cell = self.cell::<W>(at)?;
         // SAFETY: `cell` checked bounds and alignment; the mapping lives as long as `self`.
         let value = unsafe { cell.as_ptr().read_volatile() };
-        barrier::acquire();
+        barrier::after_register();
         // What took the place of the device is no answer. The look comes after the read: see `revoke`.
         Ok(match self.is_lost() {
             true => W::ALL_ONES,

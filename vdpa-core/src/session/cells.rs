@@ -1,10 +1,11 @@
 //! Ring cells in memory of our own.
 
-use vdpa_mem::Window;
+use vdpa_mem::{Barriers, Window};
 use vdpa_ring::RingMem;
 
-/// A window as a ring sees it. It owns its memory, so that a ring in it needs no lifetime.
-pub(super) struct Cells(pub(super) Window);
+/// A window as a ring sees it, with the fences that its device needs. It owns its memory, so that a ring in it needs no
+/// lifetime.
+pub(super) struct Cells(pub(super) Window, pub(super) Barriers);
 
 macro_rules! forward {
     ($($load:ident $store:ident $int:ty),*) => {
@@ -42,14 +43,14 @@ impl RingMem for Cells {
     }
     #[inline(always)]
     fn acquire(&self) {
-        self.0.bytes().acquire();
+        self.1.acquire();
     }
     #[inline(always)]
     fn release(&self) {
-        self.0.bytes().release();
+        self.1.release();
     }
     #[inline(always)]
     fn full(&self) {
-        self.0.bytes().full();
+        self.1.full();
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use vdpa_mem::{Access, HugePage, Iova, IovaRange, Mapping, Region, Window};
+use vdpa_mem::{Access, Barriers, HugePage, Iova, IovaRange, Mapping, Region, Window};
 use vdpa_ring::{
     Areas, DriverMem, DriverRing, Format, RingFeatures, SetupError, Tables, area_sizes,
 };
@@ -65,6 +65,8 @@ pub(super) struct Iovas {
     /// What addresses and lengths are multiples of.
     granule: u64,
     legal: Vec<(Iova, Iova)>,
+    /// Whether something else translates for the device.
+    told: bool,
 }
 
 /// The first address handed out, where there is a choice. Not 0, so that an address that was forgotten is not a legal one.
@@ -92,6 +94,18 @@ impl Iovas {
             left: left.collect(),
             granule: granule.max(PAGE),
             legal,
+            told: limits.is_some(),
+        }
+    }
+
+    /// The fences of a ring. What something translates for is a device on a bus, whether it says so or not.
+    ///
+    /// # Spec
+    /// virtio 1.4 §6, ORDER_PLATFORM.
+    fn barriers(&self, features: Features) -> Barriers {
+        match self.told || features.contains(bits::ORDER_PLATFORM) {
+            true => Barriers::Devices,
+            false => Barriers::Processors,
         }
     }
 
@@ -191,13 +205,14 @@ pub(super) fn prepare(
     let base = range.first();
     let at = |offset: u64| Iova::new(base.get().saturating_add(offset));
     let window = |offset: u64, len: u64| Window::new(Arc::clone(&memory), lead + offset, len);
+    let barriers = iovas.barriers(features);
     let area = |offset: u32, area: vdpa_ring::Area| {
-        window(u64::from(offset), u64::from(area.bytes)).map(Cells)
+        window(u64::from(offset), u64::from(area.bytes)).map(|window| Cells(window, barriers))
     };
     let tables = match table_bytes {
         0 => None,
         _ => Some(Tables {
-            memory: Cells(window(table_at, table_bytes)?),
+            memory: Cells(window(table_at, table_bytes)?, barriers),
             base: at(table_at),
             entries,
         }),
@@ -274,5 +289,60 @@ fn align_of(page: HugePage) -> u64 {
     match page {
         HugePage::Size2M => 2 << 20,
         HugePage::Size1G => 1 << 30,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn limits(ranges: &[(u64, u64)], granule: u64) -> DmaLimits {
+        let range = |(first, last): &(u64, u64)| (Iova::new(*first), Iova::new(*last));
+        DmaLimits {
+            ranges: ranges.iter().map(range).collect(),
+            granule,
+            max_entries: None,
+        }
+    }
+
+    #[test]
+    fn fences_are_those_of_devices_where_the_device_is_one() {
+        let order = bits::ORDER_PLATFORM.mask();
+        let software = Iovas::new(None);
+        assert_eq!(software.barriers(Features::NONE), Barriers::Processors);
+        assert_eq!(software.barriers(order), Barriers::Devices);
+        let told = Iovas::new(Some(&limits(&[(0, u64::MAX)], 4096)));
+        assert_eq!(told.barriers(Features::NONE), Barriers::Devices);
+        for barriers in [Barriers::Processors, Barriers::Devices] {
+            barriers.acquire();
+            barriers.release();
+            barriers.full();
+        }
+    }
+
+    #[test]
+    fn addresses_are_taken_within_the_ranges_and_never_twice_to_their_last_byte() {
+        let ranges = [
+            (0, 0x3fff),
+            (0x10_0000, 0x10_5fff),
+            (u64::MAX - 0xfff, u64::MAX),
+        ];
+        let mut iovas = Iovas::new(Some(&limits(&ranges, 1)));
+        let mut take = |len, align| iovas.take(len, align).map(|range| range.first().get());
+        // A window follows each, where there is room for one; address 0 is not handed out.
+        assert_eq!(take(0x1000, 1).unwrap(), 0x1000);
+        assert_eq!(take(0x1000, 1).unwrap(), 0x3000);
+        assert_eq!(take(0x2000, 0x2000).unwrap(), 0x10_0000);
+        assert_eq!(take(0x3000, 1).unwrap(), 0x10_3000);
+        assert_eq!(take(0x1000, 1).unwrap(), u64::MAX - 0xfff);
+        assert!(matches!(
+            take(0x1000, 1),
+            Err(Error::DmaExhausted { len: 0x1000, .. })
+        ));
+        let mut none = Iovas::new(Some(&DmaLimits::NOTHING));
+        assert!(none.take(0x1000, 1).is_err());
+        let mut coarse = Iovas::new(Some(&limits(&[(0x1000, 0x4_ffff)], 0x1_0000)));
+        assert_eq!(coarse.take(0x1_0000, 1).unwrap().first().get(), 0x1_0000);
+        assert_eq!(coarse.take(0x1_0000, 1).unwrap().first().get(), 0x3_0000);
     }
 }

@@ -16,6 +16,7 @@ use vdpa_ring::{
 pub const OFFERED: Features = Features::of(&[
     bits::VERSION_1,
     bits::ACCESS_PLATFORM,
+    bits::ORDER_PLATFORM,
     bits::INDIRECT_DESC,
     bits::EVENT_IDX,
     bits::RING_PACKED,

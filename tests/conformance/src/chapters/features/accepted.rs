@@ -212,7 +212,7 @@ pub(super) fn mapped_addresses_only(bench: &Bench<'_>) -> Checked {
     let session = driven::open(bench, recorder)?;
     match session.negotiate(wanted) {
         Ok(session) => drop(session),
-        Err((_, Error::FeaturesRefused { .. })) => {
+        Err((_, Error::FeaturesRefused { .. } | Error::Untranslated { .. })) => {
             skip!("the device works with ACCESS_PLATFORM only")
         }
         Err(other) => return Err(driven::lost(other)),
