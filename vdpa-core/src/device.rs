@@ -32,7 +32,7 @@ use crate::{
 /// A device, opened. The one handle to it: not `Clone`, shared by reference.
 ///
 /// All calls take `&self` and may come from any thread but from inside a call closure. None waits unless it takes a
-/// [`Deadline`]. Once the device is broken or gone every call answers an error of kind
+/// [`Deadline`]. Once the device is broken or gone, by an event or because its parent answered so, every call answers an error of kind
 /// [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
 ///
 /// Dropping it begins a reset and does not wait for it; [`close`](Self::close) does. Either way memory stays mapped as
@@ -222,9 +222,8 @@ impl Device {
     pub fn stats(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()> {
         self.inner.channel.check()?;
         let stats = self.inner.parent.caps().stats;
-        stats
-            .ok_or_else(|| self.unsupported("statistics"))?
-            .read(to)
+        let stats = stats.ok_or_else(|| self.unsupported("statistics"))?;
+        self.heard(stats.read(to))
     }
 
     /// Resets the device, waits for it, and lets go.
@@ -278,6 +277,11 @@ impl Device {
             dead: Vec::new(),
             calls: Vec::new(),
         }
+    }
+
+    /// What a parent answered. One that finds its device gone has said so for every call from then on, and as an event.
+    fn heard<T>(&self, answer: Result<T>) -> Result<T> {
+        answer.map_err(|e| self.inner.channel.heard(e))
     }
 
     fn unsupported(&self, what: &'static str) -> Error {

@@ -129,7 +129,8 @@ pub trait VdpaDevice: Send + Sync {
     /// The device's own status byte.
     ///
     /// # Errors
-    /// When the device is gone.
+    /// When the device is gone: an error of kind [`Gone`](crate::ErrorKind::Gone), from this call or any other, is the
+    /// last answer that is listened to. All ones, which is what a device that was taken away reads as, says the same.
     ///
     /// # For parents
     /// 0 once a reset is complete and nothing is touched any more, never before.

@@ -21,11 +21,11 @@ impl Device {
         let _held = self.enter("read_config")?;
         self.check_bounds(at, to.len())?;
         let parent = &self.inner.parent;
-        let mut before = parent.config_generation()?;
+        let mut before = self.heard(parent.config_generation())?;
         let mut last: Option<Vec<u8>> = None;
         for _ in 0..TRIES {
-            parent.read_config(at, to)?;
-            let after = parent.config_generation()?;
+            self.heard(parent.read_config(at, to))?;
+            let after = self.heard(parent.config_generation())?;
             let same = match (before, after) {
                 (Some(before), Some(after)) => before == after,
                 // No generation: two reads that agree.
@@ -59,7 +59,7 @@ impl Device {
             return Err(held.control.wrong_state("write_config", need));
         }
         self.check_bounds(at, from.len())?;
-        self.inner.parent.write_config(at, from)
+        self.heard(self.inner.parent.write_config(at, from))
     }
 
     /// A number that changes with the configuration, if the device has one.
@@ -68,7 +68,7 @@ impl Device {
     /// When the device is broken or gone.
     pub fn config_generation(&self) -> Result<Option<u32>> {
         let _held = self.enter("config_generation")?;
-        self.inner.parent.config_generation()
+        self.heard(self.inner.parent.config_generation())
     }
 
     fn check_bounds(&self, at: u32, len: usize) -> Result<()> {

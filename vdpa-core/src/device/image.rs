@@ -40,7 +40,7 @@ impl Device {
             // One that was never live stands where it was started.
             if live && !control.suspend.is_restored() {
                 let suspend = caps.suspend.ok_or_else(|| self.unsupported("suspend"))?;
-                config.state = Some(suspend.state(queue)?);
+                config.state = Some(self.heard(suspend.state(queue))?);
             }
             if config.state.is_some_and(in_flight) {
                 let queue = number;
@@ -50,7 +50,7 @@ impl Device {
         }
         let class = match caps.class_state {
             // Before FEATURES_OK it cannot be taken over, and says nothing.
-            Some(class) if status.contains(Status::FEATURES_OK) => class.save()?,
+            Some(class) if status.contains(Status::FEATURES_OK) => self.heard(class.save())?,
             _ => Vec::new(),
         };
         Ok(DeviceImage {

@@ -21,7 +21,7 @@ impl Device {
     pub fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
         let mut held = self.enter("queue_limits")?;
         held.control.slot(q)?;
-        self.inner.parent.queue_limits(q)
+        self.heard(self.inner.parent.queue_limits(q))
     }
 
     /// Puts queue group `g` into address space `a`. All groups are in the first one at the start, and after each reset.
@@ -47,11 +47,15 @@ impl Device {
         let spaces = spaces.ok_or_else(|| self.unsupported("address spaces of queue groups"))?;
         for (slot, number) in held.control.slots.iter().zip(0..) {
             let queue = QueueIndex::new(number);
-            if slot.run != Run::Stopped && self.inner.parent.queue_limits(queue)?.group == g {
+            if slot.run == Run::Stopped {
+                continue;
+            }
+            let limits = self.heard(self.inner.parent.queue_limits(queue))?;
+            if limits.group == g {
                 return Err(Error::GroupBusy { group: g, queue });
             }
         }
-        spaces.assign(g, a)?;
+        self.heard(spaces.assign(g, a))?;
         if let Some(asid) = held.control.groups.get_mut(g.place()) {
             *asid = a;
         }
@@ -83,7 +87,7 @@ impl Device {
             return Err(Error::Record { queue: q, why });
         }
         let len = bytes.len();
-        cap.track(q, record)?;
+        self.heard(cap.track(q, record))?;
         held.control.slot(q)?.record = Some(len);
         Ok(())
     }
@@ -148,7 +152,7 @@ impl Device {
             }
             kick => (kick, None),
         };
-        let doorbell = match parent.start_queue(q, &c, kick, call) {
+        let doorbell = match self.heard(parent.start_queue(q, &c, kick, call)) {
             Ok(doorbell) => doorbell,
             Err(e) => {
                 dead.extend(call_relay);
@@ -188,7 +192,7 @@ impl Device {
         drop(held);
         // Without the lock: this runs one closure and waits for another, and they may wait for who wants the lock.
         let outcome = self.fit_call(call).and_then(|(call, relay)| {
-            self.inner.parent.replace_call(q, call)?;
+            self.heard(self.inner.parent.replace_call(q, call))?;
             Ok(relay)
         });
 
@@ -216,9 +220,8 @@ impl Device {
         let slot = held.control.slot(q)?;
         slot.check_started(q)?;
         let enable = self.inner.parent.caps().queue_enable;
-        enable
-            .ok_or_else(|| self.unsupported("queue enable"))?
-            .set(q, on)?;
+        let enable = enable.ok_or_else(|| self.unsupported("queue enable"))?;
+        self.heard(enable.set(q, on))?;
         if let Some(config) = &mut slot.config {
             config.enabled = on;
         }
@@ -250,7 +253,7 @@ impl Device {
         let pause = self.pause_cap()?;
         if slot.run != Run::Pausing {
             slot.check_started(q)?;
-            pause.begin(q)?;
+            self.heard(pause.begin(q))?;
             slot.run = Run::Pausing;
         }
         Ok(begun)
@@ -271,7 +274,7 @@ impl Device {
         if slot.run != Run::Pausing {
             return Err(Error::QueueNotStarted { queue: q });
         }
-        let done = self.pause_cap()?.poll(q)?;
+        let done = self.heard(self.pause_cap()?.poll(q))?;
         if done.is_ready() {
             slot.stop(dead);
         }
@@ -314,7 +317,7 @@ impl Device {
         let slot = held.control.slot(q)?;
         if slot.run != Run::Resetting {
             slot.check_started(q)?;
-            reset.begin(q)?;
+            self.heard(reset.begin(q))?;
             slot.run = Run::Resetting;
         }
         Ok(begun)
@@ -335,7 +338,7 @@ impl Device {
         if slot.run != Run::Resetting {
             return Err(Error::QueueNotStarted { queue: q });
         }
-        let done = self.reset_cap()?.poll(q)?;
+        let done = self.heard(self.reset_cap()?.poll(q))?;
         if done.is_ready() {
             slot.stop(dead);
         }
@@ -347,7 +350,7 @@ impl Device {
         if !c.enabled && caps.queue_enable.is_none() {
             return Err(self.unsupported("queue enable"));
         }
-        let limits = self.inner.parent.queue_limits(q)?;
+        let limits = self.heard(self.inner.parent.queue_limits(q))?;
         let asid = control.groups.get(limits.group.place());
         let space = asid.and_then(|asid| self.inner.dma.get(asid.place()));
         let mappings = space.map(DmaHandle::mappings).unwrap_or_default();

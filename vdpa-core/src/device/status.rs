@@ -42,7 +42,7 @@ impl Device {
             let device = self.inner.info.name.clone();
             return Err(Error::Untranslated { device });
         }
-        parent.accept(f)?;
+        self.heard(parent.accept(f))?;
         control.accepted = Some(f);
         control.handled = handled;
         Ok(())
@@ -83,7 +83,7 @@ impl Device {
             let step = control.machine.write(written);
             let recorded = control.machine.status() - before.status();
             if !recorded.is_empty()
-                && let Err(e) = self.inner.parent.add_status(recorded)
+                && let Err(e) = self.heard(self.inner.parent.add_status(recorded))
             {
                 // The device does not have them: written again, they are new to it.
                 control.machine = before;
@@ -99,7 +99,7 @@ impl Device {
                     });
                 }
                 Step::Negotiate => self.negotiate(control)?,
-                Step::Start => self.inner.parent.add_status(Status::DRIVER_OK)?,
+                Step::Start => self.heard(self.inner.parent.add_status(Status::DRIVER_OK))?,
                 // Both end their byte, which may ask for the other one again. A suspend is recorded when it is complete.
                 Step::Suspend => return self.hold(control, Who::Driver),
                 Step::Resume => return self.release(control, Who::Driver),
@@ -126,7 +126,7 @@ impl Device {
     }
 
     fn begin_reset(&self, held: &mut Held<'_>) -> Result<()> {
-        self.inner.parent.begin_reset()?;
+        self.heard(self.inner.parent.begin_reset())?;
         held.control.reset = Reset::Begun;
         held.control.epoch = held.control.epoch.wrapping_add(1);
         // A device that resets at once is in reset at once.
@@ -140,9 +140,9 @@ impl Device {
             return Err(control.wrong_state("FEATURES_OK", "accept legal features first"));
         };
         let parent = &self.inner.parent;
-        parent.add_status(Status::FEATURES_OK)?;
+        self.heard(parent.add_status(Status::FEATURES_OK))?;
         // Read back, always: a device says no by leaving it unset, virtio 1.4 §3.1.1 step 6.
-        if !parent.status()?.contains(Status::FEATURES_OK) {
+        if !self.read_status()?.contains(Status::FEATURES_OK) {
             return Err(Error::FeaturesRefused {
                 features: accepted.display(self.inner.info.device_type).to_string(),
             });
@@ -155,10 +155,19 @@ impl Device {
         Ok(())
     }
 
+    /// The device's own byte, if there is a device. One that was taken away reads as all ones, which no device says.
+    fn read_status(&self) -> Result<Status> {
+        let own = self.heard(self.inner.parent.status())?;
+        match own.bits() {
+            u8::MAX => self.heard(Err(Error::Gone)),
+            _ => Ok(own),
+        }
+    }
+
     /// Notices what the device did meanwhile: a reset or a suspend that is complete, a need for reset. Returns the
     /// status as the driver sees it.
     pub(super) fn settle(&self, held: &mut Held<'_>) -> Result<Status> {
-        let own = self.inner.parent.status()?;
+        let own = self.read_status()?;
         let Held { control, dead, .. } = held;
         if control.reset == Reset::Begun {
             if own.is_empty() {

@@ -144,7 +144,7 @@ impl Device {
             let state = slot.config.and_then(|config| config.state);
             return Ok(state.unwrap_or_else(|| fresh(packed)));
         }
-        self.suspend_cap()?.state(q)
+        self.heard(self.suspend_cap()?.state(q))
     }
 
     /// The state of the device's class, portable to another device of the type.
@@ -158,7 +158,7 @@ impl Device {
             let need = "suspend the device first";
             return Err(held.control.wrong_state("save_class_state", need));
         }
-        class.save()
+        self.heard(class.save())
     }
 
     /// Takes over a saved state, between FEATURES_OK and DRIVER_OK.
@@ -175,7 +175,7 @@ impl Device {
             let need = "reset the device first";
             return Err(held.control.wrong_state("restore_class_state", need));
         }
-        class.restore(from)
+        self.heard(class.restore(from))
     }
 
     /// `who` holds the device from here on. Holding twice changes nothing.
@@ -187,7 +187,7 @@ impl Device {
                 return Err(control.wrong_state("suspend", "start the device first"));
             }
             if control.suspend.is_running() {
-                suspend.begin()?;
+                self.heard(suspend.begin())?;
                 control.suspend.phase = Phase::Stopping;
             }
             control.suspend.set_held(who, true);
@@ -210,8 +210,8 @@ impl Device {
                         what: "the suspend",
                     });
                 }
-                Phase::Stopped => self.suspend_cap()?.resume()?,
-                Phase::Restored => self.inner.parent.add_status(Status::DRIVER_OK)?,
+                Phase::Stopped => self.heard(self.suspend_cap()?.resume())?,
+                Phase::Restored => self.heard(self.inner.parent.add_status(Status::DRIVER_OK))?,
             }
             control.suspend.phase = Phase::Running;
         }
@@ -250,7 +250,7 @@ impl Device {
     /// Notices that a suspend is complete.
     pub(super) fn settle_suspend(&self, control: &mut Control) -> Result<()> {
         let stopping = control.suspend.phase == Phase::Stopping;
-        if stopping && self.suspend_cap()?.poll()?.is_ready() {
+        if stopping && self.heard(self.suspend_cap()?.poll())?.is_ready() {
             control.suspend.phase = Phase::Stopped;
         }
         if control.suspend.is_stopped() && control.suspend.is_held_by(Who::Driver) {

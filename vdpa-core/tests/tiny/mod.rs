@@ -20,6 +20,8 @@ pub const RINGS: Features = Features::of(&[
     bits::SUSPEND,
 ]);
 
+pub type Hook = Box<dyn FnMut(&str) -> Result<()> + Send>;
+
 pub struct Tiny {
     pub info: DeviceInfo,
     pub offered: Features,
@@ -33,6 +35,8 @@ pub struct Tiny {
     pub restless: AtomicU32,
     /// Whether it refuses to start queues.
     pub refuses: AtomicBool,
+    /// Comes before each call of the contract, by name, and may fail it.
+    pub before: Mutex<Option<Hook>>,
     /// What has to be told of its mappings, if anything.
     pub maps: Option<Arc<dyn DmaMap>>,
     /// Its kicks: queue, and what came with it.
@@ -75,6 +79,7 @@ impl Default for Tiny {
             left: AtomicU32::new(0),
             restless: AtomicU32::new(0),
             refuses: AtomicBool::new(false),
+            before: Mutex::new(None),
             maps: None,
             kicks: Arc::default(),
         }
@@ -91,6 +96,11 @@ impl Tiny {
         if let Some(call) = call {
             call.raise();
         }
+    }
+
+    fn come(&self, call: &str) -> Result<()> {
+        let mut before = self.before.lock().unwrap();
+        before.as_mut().map_or(Ok(()), |before| before(call))
     }
 
     fn note(&self, what: String) {
@@ -145,10 +155,12 @@ impl VdpaDevice for Tiny {
         self.offered
     }
     fn accept(&self, f: Features) -> Result<()> {
+        self.come("accept")?;
         self.kept.lock().unwrap().features = f;
         Ok(())
     }
     fn status(&self) -> Result<Status> {
+        self.come("status")?;
         let done = self.poll(())?.is_ready();
         let mut kept = self.kept.lock().unwrap();
         if kept.resetting && done {
@@ -160,18 +172,22 @@ impl VdpaDevice for Tiny {
         Ok(kept.status)
     }
     fn add_status(&self, bits: Status) -> Result<()> {
+        self.come("add_status")?;
         self.note(format!("status {bits}"));
         self.kept.lock().unwrap().status |= bits;
         Ok(())
     }
     fn begin_reset(&self) -> Result<()> {
+        self.come("begin_reset")?;
         self.kept.lock().unwrap().resetting = true;
         self.begin("reset".into())
     }
     fn config_generation(&self) -> Result<Option<u32>> {
+        self.come("config_generation")?;
         Ok(Some(self.kept.lock().unwrap().generation))
     }
     fn read_config(&self, at: u32, to: &mut [u8]) -> Result<()> {
+        self.come("read_config")?;
         let mut kept = self.kept.lock().unwrap();
         to.copy_from_slice(&kept.config[at as usize..][..to.len()]);
         if self.restless.load(Ordering::SeqCst) > 0 {
@@ -182,11 +198,13 @@ impl VdpaDevice for Tiny {
         Ok(())
     }
     fn write_config(&self, at: u32, from: &[u8]) -> Result<()> {
+        self.come("write_config")?;
         let mut kept = self.kept.lock().unwrap();
         kept.config[at as usize..][..from.len()].copy_from_slice(from);
         Ok(())
     }
     fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
+        self.come("queue_limits")?;
         Ok(QueueLimits {
             max_size: if q.get() == 3 { 0 } else { 1024 },
             group: GroupIndex::new(0),
@@ -199,6 +217,7 @@ impl VdpaDevice for Tiny {
         kick: Kick,
         call: Call,
     ) -> Result<Doorbell> {
+        self.come("start_queue")?;
         assert!(matches!(kick, Kick::Taken), "not what the info says");
         self.note(format!("start {q} size {}", c.size));
         if self.refuses.load(Ordering::SeqCst) {
@@ -212,6 +231,7 @@ impl VdpaDevice for Tiny {
         }))
     }
     fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
+        self.come("replace_call")?;
         // A reset may have come in between.
         let cell = self.kept.lock().unwrap().calls[q.place()].clone();
         cell.ok_or(Error::QueueNotStarted { queue: q })?
@@ -222,9 +242,11 @@ impl VdpaDevice for Tiny {
 
 impl QueueReset for Tiny {
     fn begin(&self, q: QueueIndex) -> Result<()> {
+        self.come("queue_reset.begin")?;
         Tiny::begin(self, format!("reset {q}"))
     }
     fn poll(&self, _: QueueIndex) -> Result<Poll<()>> {
+        self.come("queue_reset.poll")?;
         Tiny::poll(self, ())
     }
 }
@@ -236,15 +258,18 @@ pub const PAUSED: QueueState = QueueState::Split {
 
 impl QueuePause for Tiny {
     fn begin(&self, q: QueueIndex) -> Result<()> {
+        self.come("queue_pause.begin")?;
         Tiny::begin(self, format!("pause {q}"))
     }
     fn poll(&self, _: QueueIndex) -> Result<Poll<QueueState>> {
+        self.come("queue_pause.poll")?;
         Tiny::poll(self, PAUSED)
     }
 }
 
 impl QueueEnable for Tiny {
     fn set(&self, q: QueueIndex, on: bool) -> Result<()> {
+        self.come("queue_enable.set")?;
         self.note(format!("enable {q} {on}"));
         Ok(())
     }
@@ -252,15 +277,19 @@ impl QueueEnable for Tiny {
 
 impl Suspend for Tiny {
     fn begin(&self) -> Result<()> {
+        self.come("suspend.begin")?;
         Tiny::begin(self, "suspend".into())
     }
     fn poll(&self) -> Result<Poll<()>> {
+        self.come("suspend.poll")?;
         Tiny::poll(self, ())
     }
     fn state(&self, _: QueueIndex) -> Result<QueueState> {
+        self.come("suspend.state")?;
         Ok(PAUSED)
     }
     fn resume(&self) -> Result<()> {
+        self.come("suspend.resume")?;
         self.note("resume".into());
         Ok(())
     }
@@ -268,9 +297,11 @@ impl Suspend for Tiny {
 
 impl ClassState for Tiny {
     fn save(&self) -> Result<Vec<u8>> {
+        self.come("class_state.save")?;
         Ok(vec![1, 2, 3])
     }
     fn restore(&self, from: &[u8]) -> Result<()> {
+        self.come("class_state.restore")?;
         if from == [1, 2, 3] {
             return Ok(());
         }
@@ -281,6 +312,7 @@ impl ClassState for Tiny {
 
 impl Stats for Tiny {
     fn read(&self, to: &mut dyn FnMut(&str, u64)) -> Result<()> {
+        self.come("stats.read")?;
         to("ticks", 42);
         Ok(())
     }
