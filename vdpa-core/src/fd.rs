@@ -1,11 +1,12 @@
 //! Eventfds.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vdpa_mem::Deadline;
+use vdpa_mem::{Deadline, clock};
 
 use crate::{Error, Result};
 
@@ -44,7 +45,8 @@ pub(crate) fn set_nonblocking(file: BorrowedFd<'_>) -> Result<()> {
 pub(crate) fn wait_readable(file: BorrowedFd<'_>, by: Deadline) -> Result<bool> {
     loop {
         let mut fds = [PollFd::new(file, PollFlags::POLLIN)];
-        match poll(&mut fds, timeout(by)) {
+        let found = clock::wait(by.remaining(), |most| poll(&mut fds, millis(most)));
+        match found {
             Ok(0) if by.expired() => return Ok(false),
             Ok(0) | Err(nix::Error::EINTR) => {}
             Ok(_) => return Ok(true),
@@ -55,7 +57,10 @@ pub(crate) fn wait_readable(file: BorrowedFd<'_>, by: Deadline) -> Result<bool> 
 
 /// What is left, in whole milliseconds, rounded up: rounded down, the last one would be spent spinning.
 pub(crate) fn timeout(by: Deadline) -> PollTimeout {
-    let left = by.remaining();
+    millis(by.remaining())
+}
+
+fn millis(left: Duration) -> PollTimeout {
     let millis = left.as_micros().div_ceil(1000);
     let millis = i32::try_from(millis).unwrap_or(i32::MAX);
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)

@@ -148,5 +148,6 @@ pub use spec::{DeviceSpec, SpecError};
 pub use status::{Status, StatusMachine, Step, SuspendBit};
 #[cfg(loom)]
 pub use sync::model;
+pub use vdpa_mem::clock;
 pub use vdpa_mem::{IovaRange, Mapping, Window};
 pub use vdpa_ring::QueueState;

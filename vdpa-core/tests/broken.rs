@@ -4,10 +4,12 @@
 mod tiny;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mockall::automock;
 use tiny::{SPLIT, Tiny, now, soon};
 use vdpa_core::*;
+use vdpa_mem::Deadline;
 
 /// The two answers that a device can give wrong for ever.
 #[automock]
@@ -109,6 +111,27 @@ fn a_reset_that_never_completes_ends_at_the_deadline() {
     assert!(matches!(device.write_status(1), Err(Error::Busy { .. })));
     let (device, _) = device.close(now()).unwrap_err();
     assert!(Session::open(device, now()).is_err());
+}
+
+#[test]
+fn a_wait_of_hours_for_what_never_comes_takes_no_time_where_it_is_hurried() {
+    let mut answers = MockAnswers::new();
+    answers.expect_begin_reset().returning(|| Ok(()));
+    answers
+        .expect_status()
+        .returning(|| Ok(Status::ACKNOWLEDGE));
+    let device = open(answers);
+    let hour = Duration::from_secs(3600);
+    let real = std::time::Instant::now();
+    let _hasty = clock::hasten(10_000_000);
+    let error = device.reset(Deadline::after(hour)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }));
+    let events = device.events().unwrap();
+    assert_eq!(events.wait(Deadline::after(hour)).unwrap(), None);
+    let (device, _) = device.close(Deadline::after(hour)).unwrap_err();
+    drop(device);
+    assert!(real.elapsed() < hour, "three hours of waiting");
+    assert!(clock::now() > real + 3 * hour);
 }
 
 #[test]

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// The time at which a waiting call gives up. It is the caller's: nothing waits without one.
+use crate::clock;
+
+/// The time at which a waiting call gives up, by the [clock](crate::clock). It is the caller's: nothing waits without one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Deadline(Instant);
 
 impl Deadline {
     /// `wait` from now.
     pub fn after(wait: Duration) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         // A wait that the clock cannot express is as good as a year.
         Self(
             now.checked_add(wait)
@@ -24,11 +26,11 @@ impl Deadline {
 
     /// Whether it has passed.
     pub fn expired(self) -> bool {
-        Instant::now() >= self.0
+        clock::now() >= self.0
     }
 
     /// How long is left; zero once passed.
     pub fn remaining(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.0.saturating_duration_since(clock::now())
     }
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::Deadline;
 use crate::sync::{AtomicU64, Guard, Mutex, full, yield_now};
+use crate::{Deadline, clock};
 
 /// Whether one reader is inside: odd inside, even outside, never the same twice. On a cache line of its own, and its
 /// neighbour, which the hardware fetches with it.
@@ -107,7 +107,7 @@ pub(crate) fn wait(by: Deadline, mut done: impl FnMut() -> bool) -> bool {
         if turn < 1000 || cfg!(loom) {
             yield_now();
         } else {
-            std::thread::sleep(Duration::from_micros(100).min(by.remaining()));
+            clock::sleep(Duration::from_micros(100).min(by.remaining()));
         }
     }
     false

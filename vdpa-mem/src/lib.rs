@@ -40,6 +40,8 @@ mod region;
 mod window;
 
 #[cfg(feature = "std")]
+pub mod clock;
+#[cfg(feature = "std")]
 mod cursor;
 #[cfg(feature = "std")]
 mod deadline;
