@@ -55,12 +55,8 @@ pub(crate) fn wait_readable(file: BorrowedFd<'_>, by: Deadline) -> Result<bool> 
     }
 }
 
-/// What is left, in whole milliseconds, rounded up: rounded down, the last one would be spent spinning.
-pub(crate) fn timeout(by: Deadline) -> PollTimeout {
-    millis(by.remaining())
-}
-
-fn millis(left: Duration) -> PollTimeout {
+/// In whole milliseconds, rounded up: rounded down, the last one would be spent spinning.
+pub(crate) fn millis(left: Duration) -> PollTimeout {
     let millis = left.as_micros().div_ceil(1000);
     let millis = i32::try_from(millis).unwrap_or(i32::MAX);
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)

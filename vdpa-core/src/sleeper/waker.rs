@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use vdpa_mem::Deadline;
+use vdpa_mem::{Deadline, clock};
 
 use crate::{Error, Result, fd};
 
@@ -30,9 +30,13 @@ impl Waker {
     }
 
     pub(super) fn wait(&self, by: Option<Deadline>, mut ready: impl FnMut(u64)) -> Result<()> {
-        let timeout = by.map_or(EpollTimeout::NONE, fd::timeout);
         let mut events = [EpollEvent::empty(); 16];
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let mut wait = |timeout| self.epoll.wait(&mut events, timeout);
+        let found = match by {
+            None => wait(EpollTimeout::NONE),
+            Some(by) => clock::wait(by.remaining(), |most| wait(fd::millis(most))),
+        };
+        let count = match found {
             Ok(count) => count,
             Err(nix::Error::EINTR) => 0,
             Err(e) => return Err(Error::io("wait for events")(e)),
