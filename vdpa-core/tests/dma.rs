@@ -29,6 +29,10 @@ struct State {
     maps: usize,
     /// Which map, counted from 1, is refused.
     refuse: Option<usize>,
+    /// Whether everything after it is too.
+    refuse_again: bool,
+    /// Where no mapping is let go of, from the refusal on.
+    sticks_later: Option<u64>,
     /// Whether the refusal says that the device is gone.
     gone: bool,
     /// Where no mapping is let go of.
@@ -77,7 +81,10 @@ impl DmaMap for Iommu {
         }
         let mut state = self.state.lock().unwrap();
         state.maps += 1;
-        if state.refuse == Some(state.maps) {
+        let before = state.refuse.is_some_and(|refused| refused < state.maps);
+        if state.refuse == Some(state.maps) || (state.refuse_again && before) {
+            let later = state.sticks_later.take();
+            state.sticks = state.sticks.or(later);
             let kind = match state.gone {
                 true => ErrorKind::Gone,
                 false => ErrorKind::Io,
@@ -440,6 +447,51 @@ fn a_replacement_of_which_one_is_refused_is_taken_back_whichever_it_is() {
         .unwrap_err();
     assert!(matches!(error, Error::DmaRange { .. }));
     assert_eq!(iommu.log(), ["map 0 0x10000"], "nothing was touched");
+}
+
+#[test]
+fn a_replacement_that_cannot_be_taken_back_breaks_the_device_and_frees_nothing_that_it_reaches() {
+    // The new one sticks where the old one was; or the old one is not taken again.
+    for sticks in [true, false] {
+        let (iommu, _parent, device, dma, alive) = device_with_parent();
+        let events = device.events().unwrap();
+        dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+        iommu.with(|state| {
+            state.refuse = Some(3);
+            state.refuse_again = !sticks;
+            state.sticks_later = sticks.then_some(0x1_0000);
+        });
+        let new = [0x1_0000, 0x2_0000].map(|at| alive.at(at, PAGE)).to_vec();
+        let error = dma.replace(new, now()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(matches!(events.try_next(), Some(Event::Broken { .. })));
+        // Looks whether all that is mapped lives.
+        assert_eq!(iommu.mapped().len(), usize::from(sticks));
+        drop((dma, device));
+        assert_eq!(iommu.mapped().len(), usize::from(sticks));
+        // The parent's address space has the old one, which was never taken out of it.
+        assert_eq!(alive.count(), 1 + usize::from(sticks));
+    }
+}
+
+#[test]
+fn a_device_that_is_dropped_while_memory_is_mapped_for_it_takes_that_back_too() {
+    let (iommu, device, dma, alive) = device();
+    let (here, came) = mpsc::channel();
+    let (go, wait) = mpsc::channel();
+    iommu.with(|state| state.stop = Some((here, wait)));
+    let mapping = alive.at(0x1_0000, PAGE);
+    std::thread::scope(|scope| {
+        let mapper = scope.spawn(|| dma.map(vec![mapping]));
+        came.recv().unwrap();
+        let dropper = scope.spawn(move || drop(device));
+        go.send(()).unwrap();
+        dropper.join().unwrap();
+        mapper.join().unwrap().unwrap();
+        assert_eq!(iommu.log(), ["map 0 0x10000", "unmap 0 0x10000"]);
+    });
+    drop(dma);
+    assert_eq!((iommu.mapped().len(), alive.count()), (0, 0));
 }
 
 #[test]

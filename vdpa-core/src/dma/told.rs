@@ -148,8 +148,11 @@ impl Told {
         });
         match done {
             Err(e) if !matches!(e, Error::Memory(MemError::Busy { .. })) => {
-                // As it was. What cannot be had back is missing from what the owner believes to be mapped.
-                if let Err(lost) = self.give(dma, mapped, &old) {
+                // As it was, unless the device is lost: what it did not let go of may be where the old ones were. What
+                // cannot be had back is missing from what the owner believes to be mapped.
+                if self.channel.check().is_ok()
+                    && let Err(lost) = self.give(dma, mapped, &old)
+                {
                     self.broken(format_args!(
                         "cannot have its mappings of before back: {lost}"
                     ));

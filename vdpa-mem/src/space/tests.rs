@@ -84,6 +84,36 @@ fn a_batch_of_maps_is_all_or_none() {
 }
 
 #[test]
+fn what_a_check_takes_is_taken_and_what_it_refuses_is_refused() {
+    let space = AddressSpace::new();
+    let memory = memory(0x4000);
+    let there = mapping(&memory, 0x1000, 0, 0x1000);
+    space.map(vec![there.clone()]).unwrap();
+    let beside = mapping(&memory, 0x2000, 0, 0x1000);
+    let over = mapping(&memory, 0x1800, 0, 0x1000);
+    let outside = mapping(&memory, 0x8000, 0x3800, 0x1000);
+    space.check_map(std::slice::from_ref(&beside)).unwrap();
+    assert!(matches!(
+        space.check_map(std::slice::from_ref(&over)),
+        Err(MemError::Overlap { .. })
+    ));
+    assert!(space.check_map(&[beside.clone(), over.clone()]).is_err());
+    assert!(matches!(
+        space.check_map(std::slice::from_ref(&outside)),
+        Err(MemError::Outside { .. })
+    ));
+    // A replacement has to be apart from itself alone.
+    space.check_replace(std::slice::from_ref(&over)).unwrap();
+    assert!(space.check_replace(&[over, beside]).is_err());
+    assert!(space.check_replace(&[outside]).is_err());
+    let mappings = space.mappings();
+    assert!(
+        mappings.len() == 1 && mappings[0].is_same(&there),
+        "nothing changed"
+    );
+}
+
+#[test]
 fn mappings_are_removed_whole() {
     let space = AddressSpace::new();
     let m = memory(0x2000);
