@@ -138,8 +138,8 @@ pub trait DmaMap: Send + Sync {
     ///
     /// # For parents
     /// Runs beside control calls, though no two maps and unmaps of one address space at once; may take as long as the
-    /// system does. The memory stays mapped in this process until [`unmap`](Self::unmap) has returned well, or the parent
-    /// is dropped.
+    /// system does. The memory stays mapped in this process until [`unmap`](Self::unmap) has returned well: where it never
+    /// does, for good. That the parent is dropped proves nothing, since parts of it may be shared.
     fn map(&self, a: Asid, m: &Mapping) -> Result<()>;
 
     /// Takes a mapping back, whole. On return the device cannot reach it any more.

@@ -20,7 +20,7 @@ pub(crate) mod wait;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vdpa_mem::{AddressSpace, Deadline, Mapping};
+use vdpa_mem::{AddressSpace, Deadline};
 use vdpa_ring::Format;
 
 use crate::event::{Channel, Event, EventSink};
@@ -36,20 +36,19 @@ use crate::{
 /// [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
 ///
 /// Dropping it begins a reset and does not wait for it; [`close`](Self::close) does. Either way memory stays mapped as
-/// long as the device may touch it; a parent that was told of mappings has them taken back after that.
+/// long as the device may touch it; a parent that was told of mappings has them taken back after that. What it does not let
+/// go of is never freed.
 pub struct Device {
     inner: Box<Inner>,
 }
 
-/// Dropped in this order: relays into the device, the device, what it may still write to, and what it relays with.
+/// Dropped in this order: relays into the device, the device, and what it relays with.
 struct Inner {
     control: Mutex<Control>,
     channel: Arc<Channel>,
     /// By address space.
     dma: Vec<DmaHandle>,
     parent: Arc<dyn VdpaDevice>,
-    /// What the parent did not let go of.
-    kept: Vec<Mapping>,
     info: DeviceInfo,
     relay: Relay,
     _losses: Arc<dyn Fn() + Send + Sync>,
@@ -163,7 +162,6 @@ impl Device {
                 channel,
                 dma,
                 parent,
-                kept: Vec::new(),
                 info,
                 relay,
                 _losses: losses,
@@ -417,12 +415,7 @@ impl Drop for Inner {
         // Nobody is left to tell. A parent that cannot even begin keeps its memory alive by itself.
         let _refused = self.parent.begin_reset();
         // After it: a device that stops by itself meets no fault. One that does not is kept out by what translates for it.
-        self.kept = self.dma.iter().flat_map(DmaHandle::take_back).collect();
-        // Handles know the parent no more. If nobody else does, it lets go of what is left when it is dropped, which comes
-        // next; otherwise nobody can say when it will.
-        if !self.kept.is_empty() && Arc::get_mut(&mut self.parent).is_none() {
-            std::mem::forget(std::mem::take(&mut self.kept));
-        }
+        self.dma.iter().for_each(DmaHandle::take_back);
     }
 }
 

@@ -44,11 +44,11 @@ impl DmaHandle {
         }))
     }
 
-    /// The device is let go of: takes back from its parent what that was told of. Returns what the parent did not let go
-    /// of.
-    pub(crate) fn take_back(&self) -> Vec<Mapping> {
-        let told = self.0.told.as_ref();
-        told.map(Told::take_back).unwrap_or_default()
+    /// The device is let go of: takes back from its parent what that was told of.
+    pub(crate) fn take_back(&self) {
+        if let Some(told) = &self.0.told {
+            told.take_back();
+        }
     }
 
     /// What can be mapped, where something else translates for the device. `None`: anything.

@@ -31,7 +31,8 @@ pub(super) struct Told {
 struct State {
     /// `None` once the device was let go of: nothing is told any more.
     parent: Option<Arc<dyn VdpaDevice>>,
-    /// All that the device may reach, which keeps it alive. The published table, and what a parent did not let go of.
+    /// All that the device may reach, which keeps it alive. The published table, and what a parent did not let go of. Never
+    /// freed by being dropped.
     mapped: BTreeMap<Iova, Mapping>,
 }
 
@@ -163,18 +164,16 @@ impl Told {
         }
     }
 
-    /// The parent is told for the last time: takes everything back from it. Returns what it did not let go of, which has to
-    /// live on until the parent is dropped.
-    pub(super) fn take_back(&self) -> Vec<Mapping> {
+    /// The parent is told for the last time: takes everything back from it. What it does not let go of stays in the list.
+    pub(super) fn take_back(&self) {
         let mut state = self.lock();
         let State { parent, mapped } = &mut *state;
         let Some(parent) = parent.take() else {
-            return Vec::new();
+            return;
         };
         if let Some(dma) = told(&*parent) {
             mapped.retain(|_, mapping| dma.unmap(self.asid, mapping).is_err());
         }
-        std::mem::take(mapped).into_values().collect()
     }
 
     /// Whether `batch` can be mapped beside `there` other mappings.
@@ -259,6 +258,15 @@ impl Told {
     fn lock(&self) -> MutexGuard<'_, State> {
         // What a parent that panicked had done by then is not known, and stays in the list.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // Nobody can say how long the device reaches what was not let go of: not even until the parent is dropped, of which
+        // others may have parts. So it is never freed.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::forget(std::mem::take(&mut state.mapped));
     }
 }
 
