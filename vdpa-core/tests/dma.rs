@@ -432,3 +432,51 @@ fn a_session_takes_addresses_that_the_device_has() {
     session.close(soon()).map_err(|(_, e)| e).unwrap();
     assert_eq!(iommu.mapped(), [0u64; 0]);
 }
+
+#[test]
+fn what_a_replacement_left_of_a_device_that_went_can_be_had_back() {
+    // Refused at the first or the second of the new ones, where the old one was.
+    for refused in [2, 3] {
+        let (iommu, device, dma, alive) = device();
+        dma.map(vec![alive.at(0x1_0000, PAGE)]).unwrap();
+        iommu.with(|state| {
+            state.refuse = Some(refused);
+            state.gone = true;
+        });
+        let new = [0x1_0000, 0x2_0000].map(|at| alive.at(at, PAGE)).to_vec();
+        assert!(matches!(dma.replace(new, soon()), Err(Error::Gone)));
+        assert_eq!(firsts(&dma), [0x1_0000], "still shown");
+        let partial = dma.unmap(range(0x1_0000, PAGE / 2), now()).unwrap_err();
+        assert!(matches!(partial, Error::Memory(MemError::Partial { .. })));
+        assert_eq!(alive.count(), 1);
+        dma.unmap(range(0x1_0000, PAGE), soon()).unwrap();
+        assert_eq!((iommu.mapped().len(), firsts(&dma).len()), (0, 0));
+        assert_eq!(alive.count(), 0);
+        let again = dma.unmap(range(0x1_0000, PAGE), now()).unwrap_err();
+        assert!(matches!(again, Error::Memory(MemError::NotMapped { .. })));
+        drop(device);
+    }
+}
+
+#[test]
+fn what_sticks_to_a_device_that_went_keeps_nothing_else_back() {
+    let (iommu, device, dma, alive) = device();
+    dma.map(vec![alive.at(0x1_0000, PAGE), alive.at(0x5_0000, PAGE)])
+        .unwrap();
+    iommu.with(|state| {
+        state.refuse = Some(4);
+        state.gone = true;
+        state.sticks_later = Some(0x1_0000);
+    });
+    // The first new one is never published, and sticks where an old one is that is.
+    let new = [0x1_0000, 0x2_0000].map(|at| alive.at(at, PAGE)).to_vec();
+    assert!(matches!(dma.replace(new, soon()), Err(Error::Gone)));
+    assert_eq!(alive.count(), 3);
+    let error = dma.unmap(range(0, 1 << 20), now()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    // Looks whether what sticks lives.
+    assert_eq!((iommu.mapped(), firsts(&dma).len()), (vec![0x1_0000], 0));
+    assert_eq!(alive.count(), 1);
+    drop((device, dma));
+    assert_eq!((iommu.mapped(), alive.count()), (vec![0x1_0000], 1));
+}

@@ -83,29 +83,30 @@ impl Told {
             // Nobody reaches anything any more.
             return Ok(space.unmap(range, by)?);
         };
-        let going: Vec<Mapping> = mapped
-            .values()
-            .filter(|mapping| mapping.iova.overlaps(range))
-            .cloned()
-            .collect();
-        if going.is_empty() {
-            return Err(MemError::NotMapped { range }.into());
-        }
-        if let Some(cut) = going.iter().find(|mapping| !range.contains(mapping.iova)) {
+        let within = |mapping: &Mapping| mapping.iova.overlaps(range);
+        let going: Vec<Mapping> = mapped.values().filter(|m| within(m)).cloned().collect();
+        // Not the same once a device was lost: there may be what was never published, and what the parent has no more.
+        let mut published = space.mappings();
+        published.retain(within);
+        let mut both = going.iter().chain(&published);
+        if let Some(cut) = both.find(|mapping| !range.contains(mapping.iova)) {
             let mapping = cut.iova;
             return Err(MemError::Partial { range, mapping }.into());
         }
-        let mut outcome = Ok(());
-        for mapping in &going {
-            let gone = self.take(dma, mapped, mapping).and_then(|()| {
-                match space.unmap(mapping.iova, by) {
-                    // It was never published: the rest of a batch that could not be taken back.
-                    Ok(()) | Err(MemError::NotMapped { .. }) => Ok(()),
-                    Err(e) => Err(e.into()),
-                }
-            });
-            // The others can still be had back.
-            outcome = outcome.and(gone);
+        if going.is_empty() && published.is_empty() {
+            return Err(MemError::NotMapped { range }.into());
+        }
+        let gone = self.take_all(dma, mapped, going.iter());
+        let reached = |mapping: &Mapping| {
+            let kept = mapped.get(&mapping.iova.first());
+            kept.is_some_and(|kept| kept.is_same(mapping))
+        };
+        // The others can still be had back.
+        published.retain(|mapping| !reached(mapping));
+        let mut outcome = gone;
+        for mapping in &published {
+            let unmapped = space.unmap(mapping.iova, by).map_err(Error::from);
+            outcome = outcome.and(unmapped);
         }
         outcome
     }
