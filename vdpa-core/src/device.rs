@@ -36,8 +36,8 @@ use crate::{
 /// [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
 ///
 /// Dropping it begins a reset and does not wait for it; [`close`](Self::close) does. Either way memory stays mapped as
-/// long as the device may touch it; a parent that was told of mappings has them taken back after that. What it does not let
-/// go of is never freed.
+/// long as the device may touch it; a parent that was told of mappings has them taken back after that. What it does not
+/// let go of is never freed.
 pub struct Device {
     inner: Box<Inner>,
 }

@@ -93,7 +93,8 @@ impl DmaHandle {
     ///
     /// # Errors
     /// When nothing is mapped there, or a mapping is cut. When the device still uses one at the deadline, or its parent
-    /// does not let go of it, the memory is kept and the device is broken.
+    /// does not let go of it, the memory is kept and the device is broken; so it answers for what was not let go of when it
+    /// was closed or dropped.
     pub fn unmap(&self, range: IovaRange, by: Deadline) -> Result<()> {
         match self.check_waiting("unmap") {
             // A device that is gone may still have its last batch to end; the unmap waits for that.

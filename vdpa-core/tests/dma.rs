@@ -480,3 +480,20 @@ fn what_sticks_to_a_device_that_went_keeps_nothing_else_back() {
     drop((device, dma));
     assert_eq!((iommu.mapped(), alive.count()), (vec![0x1_0000], 1));
 }
+
+#[test]
+fn a_handle_that_outlives_its_device_does_not_claim_that_what_sticks_is_unmapped() {
+    let (iommu, device, dma, alive) = device();
+    dma.map([0x1_0000, 0x2_0000].map(|at| alive.at(at, PAGE)).to_vec())
+        .unwrap();
+    iommu.with(|state| state.sticks = Some(0x1_0000));
+    drop(device);
+    for _ in 0..2 {
+        let error = dma.unmap(range(0x1_0000, PAGE), now()).unwrap_err();
+        assert!(matches!(error, Error::Broken));
+    }
+    dma.unmap(range(0x2_0000, PAGE), now()).unwrap();
+    assert_eq!((firsts(&dma), alive.count()), (vec![0x1_0000], 1));
+    drop(dma);
+    assert_eq!((iommu.mapped(), alive.count()), (vec![0x1_0000], 1));
+}

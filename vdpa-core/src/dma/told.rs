@@ -79,10 +79,6 @@ impl Told {
     pub(super) fn unmap(&self, space: &AddressSpace, range: IovaRange, by: Deadline) -> Result<()> {
         let mut state = self.lock();
         let State { parent, mapped } = &mut *state;
-        let Some(dma) = parent.as_deref().and_then(told) else {
-            // Nobody reaches anything any more.
-            return Ok(space.unmap(range, by)?);
-        };
         let within = |mapping: &Mapping| mapping.iova.overlaps(range);
         let going: Vec<Mapping> = mapped.values().filter(|m| within(m)).cloned().collect();
         // Not the same once a device was lost: there may be what was never published, and what the parent has no more.
@@ -96,7 +92,12 @@ impl Told {
         if going.is_empty() && published.is_empty() {
             return Err(MemError::NotMapped { range }.into());
         }
-        let gone = self.take_all(dma, mapped, going.iter());
+        let gone = match parent.as_deref().and_then(told) {
+            Some(dma) => self.take_all(dma, mapped, going.iter()),
+            None if going.is_empty() => Ok(()),
+            // The device was let go of, and did not let go of these.
+            None => Err(Error::Broken),
+        };
         let reached = |mapping: &Mapping| {
             let kept = mapped.get(&mapping.iova.first());
             kept.is_some_and(|kept| kept.is_same(mapping))
