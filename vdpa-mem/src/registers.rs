@@ -24,8 +24,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -47,6 +47,8 @@ pub struct Registers {
     file: OwnedFd,
     offset: u64,
     revoked: AtomicBool,
+    /// Held while the device is taken away.
+    revoking: Mutex<()>,
     looked: Option<Looked>,
 }
 
@@ -126,6 +128,7 @@ impl Registers {
             file,
             offset,
             revoked: AtomicBool::new(false),
+            revoking: Mutex::new(()),
             looked: Looked::after(base, length.get(), unit),
         })
     }
@@ -221,11 +224,14 @@ impl Registers {
 
     /// Takes the device away, for good: maps memory of this process in place of all registers, in one step. A write that
     /// another thread is at has reached the device before, or does nothing. Nothing of this keeps the file open then,
-    /// unless the system had no file descriptor to spare. Revoking again changes nothing.
+    /// unless the system had no file descriptor to spare. Revoking again changes nothing; while another thread is at it, this
+    /// waits for that.
     ///
     /// # Errors
     /// When the system has no memory; the device is still there.
     pub fn revoke(&self) -> io::Result<()> {
+        // Whoever comes second may go on once the device is taken away, and not before.
+        let _one = self.revoking.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the page: who reads from that sees this afterwards.
         if self.revoked.swap(true, Ordering::SeqCst) {
             return Ok(());

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vdpa_mem::{MemError, Registers};
@@ -193,4 +193,28 @@ fn a_register_outlives_the_handle_that_it_came_from() {
     assert_eq!(byte(&file, 4), 3);
     assert_eq!(register.at(), 4);
     assert_eq!(register.registers().len(), PAGE);
+}
+
+#[test]
+fn no_write_reaches_the_device_once_a_revoke_has_returned_though_another_thread_is_at_one() {
+    const LARGE: u64 = 32 << 20;
+    for _ in 0..8 {
+        let (file, registers) = device(LARGE);
+        // Pages that are there take a while to be taken away, the last one last.
+        for page in 0..LARGE / PAGE {
+            registers.write_u8(page * PAGE, 1).unwrap();
+        }
+        let together = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for at in [LARGE - 2, LARGE - 1] {
+                let (registers, together) = (&registers, &together);
+                scope.spawn(move || {
+                    together.wait();
+                    registers.revoke().unwrap();
+                    registers.write_u8(at, 7).unwrap();
+                });
+            }
+        });
+        assert_eq!((byte(&file, LARGE - 2), byte(&file, LARGE - 1)), (0, 0));
+    }
 }
