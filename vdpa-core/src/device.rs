@@ -32,12 +32,14 @@ use crate::{
 /// A device, opened. The one handle to it: not `Clone`, shared by reference.
 ///
 /// All calls take `&self` and may come from any thread but from inside a call closure. None waits unless it takes a
-/// [`Deadline`]. Once the device is broken or gone, by an event or because its parent answered so, every call answers an error of kind
-/// [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
+/// [`Deadline`]. Once the device is broken or gone, by an event or because its parent answered so, every call answers an
+/// error of kind [`Gone`](crate::ErrorKind::Gone), and closing it succeeds.
 ///
 /// Dropping it begins a reset and does not wait for it; [`close`](Self::close) does. Either way memory stays mapped as
-/// long as the device may touch it; a parent that was told of mappings has them taken back after that. What it does not
-/// let go of is never freed.
+/// long as the device may touch it. A parent that was told of mappings has them taken back: by `close` once the reset is
+/// complete, by a drop as soon as it is begun. A device that was dropped while it is live may then still be at its last
+/// accesses: they meet a fault in what translates for it, which the system may log, and reach nothing. What a parent does
+/// not let go of is never freed.
 pub struct Device {
     inner: Box<Inner>,
 }
@@ -414,7 +416,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Nobody is left to tell. A parent that cannot even begin keeps its memory alive by itself.
         let _refused = self.parent.begin_reset();
-        // After it: a device that stops by itself meets no fault. One that does not is kept out by what translates for it.
+        // After it, and at once: how long a reset takes is the device's to say, and a drop does not wait. One that has not
+        // stopped by now is kept out by what translates for it.
         self.dma.iter().for_each(DmaHandle::take_back);
     }
 }
