@@ -8,12 +8,18 @@
 //!   after earlier stores to memory.
 //! * On arm64 std's fences cover the inner shareable domain, and a device is in the outer one, which includes that. These
 //!   arms were compiled and read, and not run.
+//! * On RISC-V std's fences order memory alone, and a register is I/O: between the two there is a fence of its own. These
+//!   arms were compiled and read, and not run.
 //! * Elsewhere the strongest fence there is has to do.
 #![cfg_attr(
-    target_arch = "aarch64",
+    any(
+        target_arch = "aarch64",
+        target_arch = "riscv32",
+        target_arch = "riscv64"
+    ),
     allow(
         unsafe_code,
-        reason = "barrier instructions of the outer shareable domain have no other spelling"
+        reason = "barrier instructions that reach devices have no other spelling"
     )
 )]
 
@@ -108,7 +114,36 @@ mod outer {
     }
 }
 
-#[cfg(not(target_arch = "aarch64"))]
+/// What is ordered is named by its kind on both sides: input and output, which are accesses to registers, reads and writes.
+#[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
+mod outer {
+    use core::arch::asm;
+
+    #[inline(always)]
+    pub(super) fn acquire() {
+        // SAFETY: a barrier changes nothing but order. Loads of either kind before, everything after.
+        unsafe { asm!("fence ir, iorw", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    pub(super) fn full() {
+        // SAFETY: as above. Everything before, everything after.
+        unsafe { asm!("fence iorw, iorw", options(nostack, preserves_flags)) };
+    }
+
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    pub(super) fn stores() {
+        // SAFETY: as above. Stores of either kind before, stores of either kind after.
+        unsafe { asm!("fence ow, ow", options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(not(any(
+    target_arch = "aarch64",
+    target_arch = "riscv32",
+    target_arch = "riscv64"
+)))]
 mod outer {
     use super::{Ordering, fence};
 
