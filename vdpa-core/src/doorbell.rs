@@ -9,8 +9,12 @@ use vdpa_mem::{Register, Registers};
 
 use crate::{Bell, Result, fd};
 
-/// The handle to kick one queue with. Clones ring the same queue; each keeps what it rings alive. After the queue or
-/// the device is gone it does nothing.
+/// The handle to kick one queue with. Clones ring the same queue; each keeps what it rings alive. After the device is gone
+/// it does nothing.
+///
+/// One that outlives a stop or a reset of its queue alone may still be heard: a register is written whatever runs. Where the
+/// queue was started again that is a kick too many, which finds nothing. A driver does not kick a queue that is not started,
+/// so it drops the doorbell with the queue.
 #[derive(Clone, Default)]
 pub struct Doorbell(Kind);
 
