@@ -91,6 +91,9 @@ impl DmaHandle {
     /// Unmaps the mappings in `range`, which has to hold them whole. On return the device does not touch them any more.
     /// Legal also once the device is gone, so that its memory can be had back.
     ///
+    /// * `by`: how long what reads the space itself may still be at them. What a parent that is told takes to unmap comes on
+    ///   top, as does another map or unmap of the space that is at work: both are the system's, and cannot be cut short
+    ///
     /// # Errors
     /// When nothing is mapped there, or a mapping is cut. When the device still uses one at the deadline, or its parent
     /// does not let go of it, the memory is kept and the device is broken; so it answers for what was not let go of when it
@@ -111,6 +114,8 @@ impl DmaHandle {
     ///
     /// A parent that is told of mappings cannot do it in one step: the old ones go, then the new ones come, and a device
     /// that uses either meanwhile is at fault. When a new one is refused, the old ones are mapped again.
+    ///
+    /// * `by`: as for [`unmap`](Self::unmap)
     ///
     /// # Errors
     /// As for [`map`](Self::map) and [`unmap`](Self::unmap).
