@@ -5,10 +5,14 @@
 //!   unmap    check ─▶ DmaMap::unmap ─▶ publish without it          not let go of: stays published, the device is broken
 //! ```
 //!
-//! The parent comes first both ways, so the address space never has less than the device can reach: what the device may
-//! write to is in a table that keeps it alive, and shows in [`DmaHandle::mappings`](crate::DmaHandle::mappings). The price
-//! is that for a moment the device can reach what is not published yet, or not what still is; the first harms nobody, and
-//! the second is what whoever unmaps has asked for.
+//! The parent comes first both ways. So for a moment the device can reach what is not published yet, or not what still is;
+//! the first harms nobody, and the second is what whoever unmaps has asked for. What keeps memory alive is not the table
+//! but the list beside it, which never has less than the device can reach: a mapping enters it before the parent is told,
+//! and leaves it once the parent has let go.
+//!
+//! While the device is well, list and table are the same whenever nobody is at work here, and
+//! [`DmaHandle::mappings`](crate::DmaHandle::mappings) shows both. Of a device that is lost the list may have what was never
+//! published, and the table what was taken back and could not be mapped again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
