@@ -140,6 +140,41 @@ fn a_device_that_is_gone_on_purpose_gives_its_mappings_back_and_takes_none() {
     assert_eq!(iommu.0.load(Ordering::SeqCst), 0);
 }
 
+/// A device that is told of mappings, with these faults.
+fn told(faults: &[(Kind, Rate)]) -> (Device, DmaHandle, Plan) {
+    let maps = Some(Arc::new(Iommu::default()) as _);
+    let tiny = Tiny {
+        maps,
+        ..Tiny::default()
+    };
+    let (_, device, plan) = faulty(tiny, faults);
+    let dma = device.dma(Asid::new(0)).unwrap();
+    (device, dma, plan)
+}
+
+#[test]
+fn a_late_mapping_takes_no_real_time_where_time_is_hurried() {
+    let (_device, dma, plan) = told(&[(kinds::MAP_LATE, Rate::once(1))]);
+    let _hasty = vdpa_mem::clock::hasten(1000);
+    dma.map(pages(0..1)).unwrap();
+    assert_eq!(plan.count(kinds::MAP_LATE), 1);
+    // Time that was slept for real is not ahead of it.
+    assert!(vdpa_mem::clock::now() > std::time::Instant::now());
+}
+
+#[test]
+fn a_replacement_of_which_the_way_back_is_refused_too_breaks_the_device() {
+    let (device, dma, plan) = told(&[(kinds::MAP_REFUSED, Rate::every(2))]);
+    dma.map(pages(0..1)).unwrap();
+    assert!(dma.map(pages(1..2)).is_err());
+    dma.map(pages(1..2)).unwrap();
+    // The fourth is the new one. The fifth and the sixth are those of before.
+    let error = dma.replace(pages(2..3), soon()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(plan.count(kinds::MAP_REFUSED), 3);
+    assert!(matches!(device.status(), Err(Error::Broken)));
+}
+
 fn kicks(tiny: &Tiny) -> usize {
     tiny.kicks.lock().unwrap().len()
 }

@@ -94,7 +94,7 @@ impl DmaMap for Faults {
         self.check()?;
         let (refused, late) = lock(&self.maps).strike();
         if let Some(late) = late {
-            std::thread::sleep(late);
+            vdpa_core::clock::sleep(late);
         }
         if refused {
             return Err(RefusedMapError { range: m.iova }.into());
