@@ -33,6 +33,8 @@ pub struct Tiny {
     pub left: AtomicU32,
     /// Bumped by every config read while positive.
     pub restless: AtomicU32,
+    /// Whether it has no configuration generation.
+    pub ageless: bool,
     /// Whether it refuses to start queues.
     pub refuses: AtomicBool,
     /// Comes before each call of the contract, by name, and may fail it.
@@ -78,6 +80,7 @@ impl Default for Tiny {
             slow: AtomicU32::new(0),
             left: AtomicU32::new(0),
             restless: AtomicU32::new(0),
+            ageless: false,
             refuses: AtomicBool::new(false),
             before: Mutex::new(None),
             maps: None,
@@ -184,7 +187,8 @@ impl VdpaDevice for Tiny {
     }
     fn config_generation(&self) -> Result<Option<u32>> {
         self.come("config_generation")?;
-        Ok(Some(self.kept.lock().unwrap().generation))
+        let generation = self.kept.lock().unwrap().generation;
+        Ok((!self.ageless).then_some(generation))
     }
     fn read_config(&self, at: u32, to: &mut [u8]) -> Result<()> {
         self.come("read_config")?;
