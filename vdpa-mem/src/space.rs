@@ -87,9 +87,19 @@ impl AddressSpace {
     /// # Errors
     /// As for [`map`](Self::map).
     pub fn check_map(&self, batch: &[Mapping]) -> Result<(), MemError> {
-        let all = self.mappings().into_iter().chain(batch.iter().cloned());
-        batch.iter().try_for_each(Mapping::check)?;
-        table_of(all.collect())
+        self.check_replace(batch)?;
+        let mut reader = self.reader();
+        let section = reader.enter();
+        batch
+            .iter()
+            .map(|mapping| mapping.iova)
+            .try_for_each(|new| match section.table().overlapping(new) {
+                Some(there) => Err(MemError::Overlap {
+                    new,
+                    old: there.mapping.iova,
+                }),
+                None => Ok(()),
+            })
     }
 
     /// Whether [`replace`](Self::replace) would take `table`.
@@ -138,14 +148,19 @@ impl AddressSpace {
     /// As [`map`](Self::map) (nothing changed) and [`MemError::Busy`] as in [`unmap`](Self::unmap).
     pub fn replace(&self, table: Vec<Mapping>, by: Deadline) -> Result<(), MemError> {
         self.change(Some(by), |old| {
-            let mut gone = old.entries().to_vec();
             // What stays is the same entry, with its holds.
             let entries = entries_of(table)?.map(|new| {
-                let same = |old: &Arc<Entry>| old.mapping.is_same(&new.mapping);
-                let kept = gone.iter().position(same);
-                kept.map_or(new, |index| gone.swap_remove(index))
+                let there = old.entry(new.mapping.iova.first());
+                let same = there.filter(|there| there.mapping.is_same(&new.mapping));
+                same.map_or(new, Arc::clone)
             });
             let table = Table::new(entries.collect(), Arc::clone(old.log()))?;
+            let stays = |entry: &Arc<Entry>| {
+                let there = table.entry(entry.mapping.iova.first());
+                there.is_some_and(|there| Arc::ptr_eq(there, entry))
+            };
+            let gone = old.entries().iter().filter(|entry| !stays(entry));
+            let gone = gone.cloned().collect();
             Ok(Publication {
                 table,
                 gone,

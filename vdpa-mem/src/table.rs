@@ -12,7 +12,7 @@ use crate::bytes::Logged;
 use crate::index::Index;
 use crate::mapping::Mapping;
 use crate::sync::{AtomicUsize, Guard, is_there};
-use crate::{Access, Bytes, DirtyLog, Fault, Iova, MemError};
+use crate::{Access, Bytes, DirtyLog, Fault, Iova, IovaRange, MemError};
 
 /// Which extent matched last: a guess that makes the next translation one subtraction and one comparison. Keep one for
 /// each kind of access of each queue. A wrong or stale hint costs a search, never a wrong answer.
@@ -208,11 +208,23 @@ impl Table {
 
     /// The entry that `at` is in.
     pub(crate) fn entry(&self, at: Iova) -> Option<&Arc<Entry>> {
+        let entry = self.before(at)?;
+        (at <= entry.mapping.iova.last()).then_some(entry)
+    }
+
+    /// An entry that shares an address with `range`, if there is one.
+    pub(crate) fn overlapping(&self, range: IovaRange) -> Option<&Arc<Entry>> {
+        // Entries are apart: if the last one that begins in or before the range does not reach into it, none does.
+        let entry = self.before(range.last())?;
+        entry.mapping.iova.overlaps(range).then_some(entry)
+    }
+
+    /// The last entry that does not begin after `at`.
+    fn before(&self, at: Iova) -> Option<&Arc<Entry>> {
         let after = self
             .entries
             .partition_point(|e| e.mapping.iova.first() <= at);
-        let entry = self.entries.get(after.checked_sub(1)?)?;
-        (at <= entry.mapping.iova.last()).then_some(entry)
+        self.entries.get(after.checked_sub(1)?)
     }
 }
 

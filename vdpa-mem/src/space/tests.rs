@@ -84,6 +84,23 @@ fn a_batch_of_maps_is_all_or_none() {
 }
 
 #[test]
+fn a_check_finds_what_is_there_wherever_it_begins_and_ends() {
+    let space = AddressSpace::new();
+    let memory = memory(0xa000);
+    let there = [(2, 2), (4, 1), (7, 2)]
+        .map(|(page, pages): (u64, u64)| mapping(&memory, page * 0x1000, 0, pages * 0x1000));
+    space.map(there.to_vec()).unwrap();
+    for first in 0..10 {
+        for pages in 1..=10 - first {
+            let new = mapping(&memory, first * 0x1000, 0, pages * 0x1000);
+            let over = there.iter().any(|old| old.iova.overlaps(new.iova));
+            let checked = space.check_map(&[new]);
+            assert_eq!(checked.is_err(), over, "{pages} from {first} on");
+        }
+    }
+}
+
+#[test]
 fn what_a_check_takes_is_taken_and_what_it_refuses_is_refused() {
     let space = AddressSpace::new();
     let memory = memory(0x4000);
