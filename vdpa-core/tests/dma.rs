@@ -4,7 +4,7 @@
 mod iommu;
 mod tiny;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use iommu::*;
@@ -496,4 +496,21 @@ fn a_handle_that_outlives_its_device_does_not_claim_that_what_sticks_is_unmapped
     assert_eq!((firsts(&dma), alive.count()), (vec![0x1_0000], 1));
     drop(dma);
     assert_eq!((iommu.mapped(), alive.count()), (vec![0x1_0000], 1));
+}
+
+#[test]
+fn an_unmap_of_many_is_one_change_to_who_watches_the_space() {
+    let (iommu, parent, device, dma, alive) = device_with_parent();
+    let all = (1..=8).map(|n| alive.at(n * 0x1_0000, PAGE)).collect();
+    dma.map(all).unwrap();
+    let changes = Arc::new(AtomicUsize::new(0));
+    let counter = changes.clone();
+    let watcher = Arc::new(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    parent.host.get().unwrap().spaces[0].watch(&watcher);
+    dma.unmap(range(0, 1 << 20), now()).unwrap();
+    assert_eq!(changes.load(Ordering::SeqCst), 1);
+    assert_eq!((iommu.mapped().len(), alive.count()), (0, 0));
+    drop(device);
 }

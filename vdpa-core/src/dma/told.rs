@@ -14,6 +14,7 @@
 //! [`DmaHandle::mappings`](crate::DmaHandle::mappings) shows both. Of a device that is lost the list may have what was never
 //! published, and the table what was taken back and could not be mapped again.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,13 +103,16 @@ impl Told {
             // The device was let go of, and did not let go of these.
             None => Err(Error::Broken),
         };
-        let reached = |mapping: &Mapping| {
-            let kept = mapped.get(&mapping.iova.first());
-            kept.is_some_and(|kept| kept.is_same(mapping))
-        };
-        // The others can still be had back.
-        published.retain(|mapping| !reached(mapping));
+        let before = published.len();
+        published.retain(|mapping| !has(mapped, mapping));
         let mut outcome = gone;
+        if published.len() == before {
+            if before > 0 {
+                outcome = outcome.and(space.unmap(range, by).map_err(Error::from));
+            }
+            return outcome;
+        }
+        // Some are not let go of. The others can still be had back.
         for mapping in &published {
             let unmapped = space.unmap(mapping.iova, by).map_err(Error::from);
             outcome = outcome.and(unmapped);
@@ -130,16 +134,11 @@ impl Told {
         self.channel.check()?;
         self.check(&table, 0)?;
         space.check_replace(&table)?;
-        let stays = |mapping: &Mapping| {
-            let old = mapped.get(&mapping.iova.first());
-            old.is_some_and(|old| old.is_same(mapping))
-        };
-        let new: Vec<Mapping> = table.iter().filter(|m| !stays(m)).cloned().collect();
-        let old: Vec<Mapping> = mapped
-            .values()
-            .filter(|old| !table.iter().any(|mapping| mapping.is_same(old)))
-            .cloned()
-            .collect();
+        let after: BTreeMap<Iova, &Mapping> = table.iter().map(|m| (m.iova.first(), m)).collect();
+        let new = table.iter().filter(|m| !has(mapped, m));
+        let new: Vec<Mapping> = new.cloned().collect();
+        let old = mapped.values().filter(|m| !has(&after, m));
+        let old: Vec<Mapping> = old.cloned().collect();
         // Before the new ones come, which may be where the old ones are. The published table keeps them all.
         self.take_all(dma, mapped, old.iter())?;
         let given = self.give(dma, mapped, &new);
@@ -274,6 +273,12 @@ impl Drop for Told {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         std::mem::forget(std::mem::take(&mut state.mapped));
     }
+}
+
+/// Whether `mapping` is among what is mapped, by first address.
+fn has(there: &BTreeMap<Iova, impl Borrow<Mapping>>, mapping: &Mapping) -> bool {
+    let at = there.get(&mapping.iova.first());
+    at.is_some_and(|there| there.borrow().is_same(mapping))
 }
 
 /// How a parent is told, if it is. The same while the device is open.
