@@ -91,23 +91,26 @@ fn pages(numbers: std::ops::Range<u64>) -> Vec<Mapping> {
     numbers.map(page).collect()
 }
 
+/// A device that is told of mappings, with these faults.
+fn told(faults: &[(Kind, Rate)]) -> (Arc<Iommu>, Device, DmaHandle, Plan) {
+    let iommu = Arc::new(Iommu::default());
+    let tiny = Tiny {
+        maps: Some(iommu.clone()),
+        ..Tiny::default()
+    };
+    let (_, device, plan) = faulty(tiny, faults);
+    let dma = device.dma(Asid::new(0)).unwrap();
+    (iommu, device, dma, plan)
+}
+
 #[test]
 fn a_mapping_that_is_refused_takes_its_batch_with_it_and_comes_when_it_is_asked_for_again() {
     for n in 1..=3 {
-        let iommu = Arc::new(Iommu::default());
-        let tiny = Tiny {
-            maps: Some(iommu.clone()),
-            ..Tiny::default()
-        };
-        let (_, device, plan) = faulty(
-            tiny,
-            &[
-                (kinds::MAP_REFUSED, Rate::once(n)),
-                (kinds::MAP_LATE, Rate::once(1)),
-            ],
-        );
+        let (iommu, device, dma, plan) = told(&[
+            (kinds::MAP_REFUSED, Rate::once(n)),
+            (kinds::MAP_LATE, Rate::once(1)),
+        ]);
         assert!(device.cap_names().contains(&"dma-map"));
-        let dma = device.dma(Asid::new(0)).unwrap();
         assert_eq!(dma.limits().unwrap().granule, 4096);
         let error = dma.map(pages(0..3)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
@@ -124,14 +127,8 @@ fn a_mapping_that_is_refused_takes_its_batch_with_it_and_comes_when_it_is_asked_
 
 #[test]
 fn a_device_that_is_gone_on_purpose_gives_its_mappings_back_and_takes_none() {
-    let iommu = Arc::new(Iommu::default());
-    let tiny = Tiny {
-        maps: Some(iommu.clone()),
-        ..Tiny::default()
-    };
-    let (_, device, _) = faulty(tiny, &[(kinds::GONE, Rate::once(1))]);
+    let (iommu, device, dma, _) = told(&[(kinds::GONE, Rate::once(1))]);
     configured(&device);
-    let dma = device.dma(Asid::new(0)).unwrap();
     let (doorbell, _) = started(&device, 0);
     doorbell.ring(0);
     assert!(matches!(dma.map(pages(0..1)), Err(Error::Gone)));
@@ -140,21 +137,9 @@ fn a_device_that_is_gone_on_purpose_gives_its_mappings_back_and_takes_none() {
     assert_eq!(iommu.0.load(Ordering::SeqCst), 0);
 }
 
-/// A device that is told of mappings, with these faults.
-fn told(faults: &[(Kind, Rate)]) -> (Device, DmaHandle, Plan) {
-    let maps = Some(Arc::new(Iommu::default()) as _);
-    let tiny = Tiny {
-        maps,
-        ..Tiny::default()
-    };
-    let (_, device, plan) = faulty(tiny, faults);
-    let dma = device.dma(Asid::new(0)).unwrap();
-    (device, dma, plan)
-}
-
 #[test]
 fn a_late_mapping_takes_no_real_time_where_time_is_hurried() {
-    let (_device, dma, plan) = told(&[(kinds::MAP_LATE, Rate::once(1))]);
+    let (_, _device, dma, plan) = told(&[(kinds::MAP_LATE, Rate::once(1))]);
     let _hasty = vdpa_mem::clock::hasten(1000);
     dma.map(pages(0..1)).unwrap();
     assert_eq!(plan.count(kinds::MAP_LATE), 1);
@@ -164,7 +149,7 @@ fn a_late_mapping_takes_no_real_time_where_time_is_hurried() {
 
 #[test]
 fn a_replacement_of_which_the_way_back_is_refused_too_breaks_the_device() {
-    let (device, dma, plan) = told(&[(kinds::MAP_REFUSED, Rate::every(2))]);
+    let (_, device, dma, plan) = told(&[(kinds::MAP_REFUSED, Rate::every(2))]);
     dma.map(pages(0..1)).unwrap();
     assert!(dma.map(pages(1..2)).is_err());
     dma.map(pages(1..2)).unwrap();
