@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{
-    Call, CallKind, DeviceSpec, DmaLimits, Doorbell, EventSink, MgmtDevice, Result,
-};
+use vdpa_core::{Call, CallKind, DeviceSpec, DmaLimits, Doorbell, EventSink, MgmtDevice, Result};
 use vdpa_mem::Mapping;
 
 /// How many BARs a function has at most.

@@ -10,10 +10,33 @@
 //! ```
 //!
 //! # Reading order
-//! [`PciAccess`], what a function is reached through.
+//! [`PciAccess`], what a function is reached through; [`pci`], its configuration space; [`Layout`], where virtio's
+//! structures are.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 mod access;
+mod error;
+mod identity;
+pub mod layout;
+pub mod pci;
 
 #[cfg(any(test, feature = "mock"))]
 pub use access::MockPciAccess;
 pub use access::{BARS, Interrupts, PciAccess, PciParent, Width};
+pub use error::PciError;
+pub use identity::{Identity, VIRTIO_VENDOR, known};
+pub use layout::Layout;
