@@ -1,0 +1,175 @@
+//! What one interrupt does: raises the calls of many queues, and looks what else happened.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use vdpa_core::{Call, CallCell, Event, Status};
+
+use crate::access::Width;
+use crate::registers::{NOTHING_SEEN, Registers, common};
+
+/// Where an interrupt comes from, and so what it may mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A vector of queues alone.
+    Queues,
+    /// A vector that tells of configuration changes, perhaps of queues too.
+    Config,
+    /// The interrupt line: its status says what it means.
+    Line,
+}
+
+/// The target of one interrupt.
+pub(super) struct Fan {
+    source: Source,
+    cells: Mutex<Arc<[Arc<CallCell>]>>,
+    /// Nobody is called any more: a reset began.
+    folded: AtomicBool,
+    /// Weak: the access keeps the closure that keeps this.
+    registers: Weak<Registers>,
+}
+
+impl Fan {
+    pub(super) fn new(source: Source, registers: &Arc<Registers>) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            cells: Mutex::default(),
+            folded: AtomicBool::new(false),
+            registers: Arc::downgrade(registers),
+        })
+    }
+
+    /// The call that runs it.
+    pub(super) fn call(self: &Arc<Self>) -> Call {
+        let fan = Arc::clone(self);
+        Call::from_fn(move || fan.run())
+    }
+
+    /// Whom it calls from here on. Returns whom it called, to be dropped without a lock.
+    pub(super) fn set(&self, cells: Arc<[Arc<CallCell>]>) -> Arc<[Arc<CallCell>]> {
+        let mut held = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *held, cells)
+    }
+
+    /// It calls nobody any more.
+    pub(super) fn fold(&self) {
+        self.folded.store(true, Ordering::Release);
+    }
+
+    fn run(&self) {
+        // Gone with its device: so is whoever it called.
+        let Some(registers) = self.registers.upgrade() else {
+            return;
+        };
+        match self.source {
+            Source::Queues => {
+                self.raise();
+            }
+            Source::Config => {
+                let shared = self.raise();
+                registers.look(shared);
+            }
+            Source::Line => self.run_line(&registers),
+        }
+    }
+
+    /// virtio 1.4 §4.1.5.5: reading the status takes the interrupt back.
+    fn run_line(&self, registers: &Registers) {
+        let Some(isr) = registers.layout.isr else {
+            return;
+        };
+        // Unmasked again also when it was another function's: they share lines. Not when this one is gone.
+        let Ok(status) = registers.read(&isr, 0, Width::U8) else {
+            return;
+        };
+        if status & 1 != 0 {
+            self.raise();
+        }
+        if status & 2 != 0 {
+            registers.look_at_config();
+        }
+        if !self.folded.load(Ordering::Acquire) && !registers.life.is_gone() {
+            // Fails where the line was taken away meanwhile: nobody waits for it then.
+            let _unused = registers.access().unmask_intx();
+        }
+    }
+
+    /// Raises the calls of its queues. Whether it has any.
+    fn raise(&self) -> bool {
+        let cells = Arc::clone(&self.cells.lock().unwrap_or_else(PoisonError::into_inner));
+        for cell in cells.iter() {
+            if self.folded.load(Ordering::Acquire) {
+                break;
+            }
+            cell.raise();
+        }
+        !cells.is_empty()
+    }
+}
+
+impl Registers {
+    /// Looks what a vector that tells of configuration changes told.
+    ///
+    /// * `shared`: it may as well have told of queues alone
+    fn look(&self, shared: bool) {
+        if !shared {
+            return self.look_at_config();
+        }
+        // The bit is set before such an interrupt also where there are vectors, virtio 1.4 §4.1.4.5.1. A device that
+        // does not keep to that still shows by its generation.
+        let isr = self
+            .layout
+            .isr
+            .and_then(|isr| self.read(&isr, 0, Width::U8).ok());
+        if isr.is_some_and(|isr| isr & 2 != 0) {
+            return self.look_at_config();
+        }
+        let seen = self.generation.load(Ordering::Relaxed);
+        match self.common(common::CONFIG_GENERATION) {
+            // The first look only remembers it.
+            Ok(now) if seen == NOTHING_SEEN => {
+                self.generation.store(now, Ordering::Relaxed);
+                self.look_at_status();
+            }
+            Ok(now) if now != seen => self.look_at_config(),
+            Ok(_) => self.look_at_status(),
+            Err(_) => {}
+        }
+    }
+
+    /// The configuration changed, or the device needs a reset.
+    fn look_at_config(&self) {
+        self.look_at_status();
+        if self.life.in_reset() {
+            return;
+        }
+        // The generation may change only when the configuration is read, so it does not say whether something changed.
+        if let Ok(now) = self.common(common::CONFIG_GENERATION) {
+            self.generation.store(now, Ordering::Relaxed);
+            self.life.raise(Event::Config);
+        }
+    }
+
+    fn look_at_status(&self) {
+        if self.life.in_reset() {
+            return;
+        }
+        let Ok(status) = self.common(common::DEVICE_STATUS) else {
+            return;
+        };
+        let needs = u32::from(Status::DEVICE_NEEDS_RESET.bits());
+        if status & needs != 0 && !self.needs_reset.swap(true, Ordering::Relaxed) {
+            let why = format!(
+                "{} set DEVICE_NEEDS_RESET, its status is {status:#04x}",
+                self.name()
+            );
+            self.life.raise(Event::NeedsReset { queue: None, why });
+        }
+    }
+
+    /// A reset begins: what was seen before it counts no more.
+    pub(super) fn forget(&self) {
+        self.needs_reset.store(false, Ordering::Relaxed);
+        self.generation.store(NOTHING_SEEN, Ordering::Relaxed);
+    }
+}
