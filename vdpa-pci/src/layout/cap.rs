@@ -53,7 +53,12 @@ impl Cap {
             return Ok(Err(ignored(Reason::CutOff { room, need })));
         }
         let mut words = [0_u32; 5];
-        for (word, offset) in words.iter_mut().zip((4..u16::from(need)).step_by(4)) {
+        // What the window shows is not to be read before it is aimed, virtio 1.4 §4.1.4.9.2.
+        let end = match kind {
+            Kind::Window => 0,
+            _ => u16::from(need),
+        };
+        for (word, offset) in words.iter_mut().zip((4..end).step_by(4)) {
             *word = access.read_config(at + offset, Width::U32)?;
         }
         let [first, offset, length, extra @ ..] = words;

@@ -49,7 +49,8 @@ pub(super) fn unit(device_type: DeviceType, at: u32, end: u32, size: u32) -> Uni
                 at.is_multiple_of(bytes) && end.saturating_sub(at) >= bytes
             };
             let width = [Width::U32, Width::U16].into_iter().find(fits);
-            Unit::new(at, width.unwrap_or(Width::U8), true)
+            // Between known fields there is padding, which nobody writes.
+            Unit::new(at, width.unwrap_or(Width::U8), known.is_none())
         }
     }
 }
