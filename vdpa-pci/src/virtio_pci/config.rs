@@ -76,6 +76,7 @@ pub(super) fn read(
     at: u32,
     to: &mut [u8],
 ) -> Result<()> {
+    registers.check()?;
     let size = u32::try_from(structure.len).unwrap_or(u32::MAX);
     let mut at = at;
     let mut rest = to;
@@ -105,6 +106,7 @@ pub(super) fn write(
     at: u32,
     from: &[u8],
 ) -> Result<()> {
+    registers.check()?;
     let size = u32::try_from(structure.len).unwrap_or(u32::MAX);
     let mut at = at;
     let mut rest = from;

@@ -57,6 +57,9 @@ impl Fan {
     }
 
     fn run(&self) {
+        if self.folded.load(Ordering::Acquire) {
+            return;
+        }
         // Gone with its device: so is whoever it called.
         let Some(registers) = self.registers.upgrade() else {
             return;

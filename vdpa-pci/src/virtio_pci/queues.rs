@@ -59,8 +59,9 @@ impl VirtioPci {
         if let Some(state) = c.state.filter(|state| !is_fresh(*state)) {
             return Err(PciError::QueueState { queue: q, state }.into());
         }
-        let host = self.host()?;
         let registers = &self.registers;
+        registers.check()?;
+        let host = self.host()?;
         let mut dead = Dead::default();
         // Kept for the error paths: the last one must not be dropped under a lock.
         dead.calls.push(call.clone());
@@ -186,6 +187,7 @@ impl VirtioPci {
 
 impl QueueReset for VirtioPci {
     fn begin(&self, q: QueueIndex) -> Result<()> {
+        self.registers.check()?;
         let control = self.control();
         if !control.accepted.contains(bits::RING_RESET) {
             return Err(self.unsupported("queue reset"));

@@ -267,6 +267,9 @@ impl Vectors {
             let function = registers.name().to_owned();
             return Err(PciError::NoInterrupts { function }.into());
         }
+        if self.mode == Mode::Vectors {
+            registers.set_common(common::CONFIG_MSIX_VECTOR, u32::from(NO_VECTOR))?;
+        }
         self.drop_calls(registers, dead)?;
         if std::mem::take(&mut self.enabled) > 0 {
             registers.access().enable_vectors(0)?;

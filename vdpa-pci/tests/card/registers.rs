@@ -54,6 +54,8 @@ pub struct State {
 
     pub accesses: u64,
     pub unplugged_at: Option<u64>,
+    /// How long it is silent after a reset.
+    pub reset_silence: Duration,
     pub silence: Duration,
     pub silent_until: Duration,
     pub log: Vec<Did>,
@@ -86,6 +88,7 @@ impl State {
             sink: None,
             accesses: 0,
             unplugged_at: None,
+            reset_silence: Duration::from_millis(shape.reset_silence),
             silence: Duration::ZERO,
             silent_until: Duration::ZERO,
             log: Vec::new(),
@@ -121,7 +124,7 @@ impl State {
         self.clear(shape);
         self.status = 0;
         self.reset_left = shape.reset_reads;
-        self.silence = Duration::from_millis(shape.reset_silence);
+        self.silence = self.reset_silence;
     }
 
     pub fn raise_isr(&mut self, bit: u8, always: bool) {
