@@ -19,7 +19,7 @@ use vdpa_core::{
 use vdpa_mem::{AddressSpace, Iova, Mapping};
 use vdpa_pci::{Clock, Interrupts, Options, PciAccess, VirtioPci, Width};
 
-pub use registers::{Did, State};
+pub use registers::{Did, State, config_space};
 
 /// The BAR that everything is in.
 pub const BAR: u8 = 4;
