@@ -53,7 +53,7 @@ pub struct Interrupts {
 /// A PCI function, as something gives access to it: VFIO, a mediated device, a simulator.
 ///
 /// Every access has its natural width and is little-endian; a value is in the low bits of a `u32`. Accesses are not
-/// reordered. None waits. A function that was taken away answers reads with all ones, as hardware does, and may answer
+/// reordered, and come from any thread: a call that an interrupt makes accesses registers too. None waits. A function that was taken away answers reads with all ones, as hardware does, and may answer
 /// with an error of kind [`Gone`](vdpa_core::ErrorKind::Gone) where the access can tell.
 ///
 /// What is reached through a value of this type is free once the value is dropped, doorbells apart: those do nothing any
@@ -130,7 +130,8 @@ pub trait PciAccess: Send + Sync {
     /// When there are not as many vectors to be had, with how many there are; MSI-X is then off.
     fn enable_vectors(&self, count: u16) -> Result<()>;
 
-    /// Has a vector make a call, in place of the one that it made. On return the old one is not made any more.
+    /// Has a vector make a call, in place of the one that it made. On return the old one is not made any more; it may
+    /// still run where this is called from inside it.
     ///
     /// * `vector`: one of those enabled
     /// * `call`: of a kind in [`Interrupts::calls`]
@@ -174,7 +175,8 @@ pub trait PciAccess: Send + Sync {
     fn dma_unmap(&self, m: &Mapping) -> Result<()>;
 
     /// Reports from now on what happens to the function beside its registers: a request to let go of it, an error of the
-    /// bus, its removal.
+    /// bus, its removal. Before it reports the removal it has revoked the doorbells, as
+    /// [`revoke_doorbells`](Self::revoke_doorbells) does: whoever is told calls it again, but not at once.
     ///
     /// # Errors
     /// When that cannot be watched.
