@@ -412,3 +412,6 @@ fn admin_queues(registers: &Registers, plain: u16, offered: &mut Features) -> Re
 fn narrow(value: u32) -> u16 {
     u16::try_from(value & 0xffff).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

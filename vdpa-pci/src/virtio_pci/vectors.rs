@@ -162,7 +162,16 @@ impl Vectors {
                 cell: OnceLock::new(),
             });
         }
-        self.program(vector, registers, host, dead)
+        let programmed = self.program(vector, registers, host, dead);
+        if programmed.is_err()
+            && let Some(slot) = self.slots.get_mut(usize::from(vector))
+            && let Some(member) = slot.members.pop()
+        {
+            // Whoever else the vector calls, it still does.
+            dead.calls.push(member.call);
+            dead.cells.extend(member.cell.into_inner());
+        }
+        programmed
     }
 
     /// The call of a queue that was reset is made no more.
@@ -204,9 +213,16 @@ impl Vectors {
 
     /// Notes which call `queue` has by now.
     pub(super) fn note(&mut self, queue: QueueIndex, call: Call, dead: &mut Dead) {
-        let members = self.slots.iter_mut().flat_map(|slot| &mut slot.members);
-        if let Some(member) = members.into_iter().find(|m| m.queue == queue) {
+        for slot in &mut self.slots {
+            let Some(member) = slot.members.iter_mut().find(|m| m.queue == queue) else {
+                continue;
+            };
             dead.calls.push(std::mem::replace(&mut member.call, call));
+            if slot.fan.is_none() {
+                // From an attempt to share that failed: one that is made later has this call.
+                dead.cells.extend(member.cell.take());
+            }
+            return;
         }
     }
 
@@ -316,16 +332,21 @@ impl Vectors {
                 let fan = Fan::new(source, registers);
                 dead.lists
                     .push(fan.set(members.iter().map(Member::cell).collect()));
-                let call = match registers.access().interrupts().calls {
-                    CallKind::Any => fan.call(),
+                let (call, relayed) = match registers.access().interrupts().calls {
+                    CallKind::Any => (fan.call(), None),
                     CallKind::EventFd => {
                         let (event, relayed) = host.relay.call_fd(fan.call())?;
-                        slot.relayed = Some(relayed);
-                        Call::EventFd(event)
+                        (Call::EventFd(event), Some(relayed))
                     }
                 };
-                slot.fan = Some((fan, call.clone()));
-                set(call)
+                if let Err(e) = set(call.clone()) {
+                    dead.relayed.extend(relayed);
+                    dead.lists.push(fan.set(Arc::default()));
+                    return Err(e);
+                }
+                slot.relayed = relayed;
+                slot.fan = Some((fan, call));
+                Ok(())
             }
         }
     }
