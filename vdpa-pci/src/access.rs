@@ -56,6 +56,8 @@ pub struct Interrupts {
 /// reordered, and come from any thread: a call that an interrupt makes accesses registers too. None waits. A function that was taken away answers reads with all ones, as hardware does, and may answer
 /// with an error of kind [`Gone`](vdpa_core::ErrorKind::Gone) where the access can tell.
 ///
+/// Memory decoding and bus mastering are on, whoever has to see to that.
+///
 /// What is reached through a value of this type is free once the value is dropped, doorbells apart: those do nothing any
 /// more.
 #[cfg_attr(any(test, feature = "mock"), mockall::automock)]

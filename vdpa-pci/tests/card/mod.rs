@@ -9,7 +9,7 @@
 mod registers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use vdpa_core::{
@@ -132,6 +132,8 @@ pub struct Card {
     pub shape: Shape,
     pub clock: Arc<Ticks>,
     state: Mutex<State>,
+    /// Held while an interrupt makes its call, so that who replaces the call can wait for that.
+    raising: RwLock<()>,
 }
 
 impl Card {
@@ -141,6 +143,7 @@ impl Card {
             shape,
             clock: Arc::default(),
             state: Mutex::new(state),
+            raising: RwLock::new(()),
         })
     }
 
@@ -165,6 +168,7 @@ impl Card {
 
     /// The device uses a buffer of a queue: interrupts as it was told to.
     pub fn interrupt(&self, queue: u16) {
+        let _raising = self.raising.read();
         let mut state = self.state();
         let vector = state.queues[usize::from(queue)].vector;
         state.raise_isr(1, vector == 0xffff);
@@ -175,6 +179,7 @@ impl Card {
 
     /// The configuration changes.
     pub fn change_config(&self) {
+        let _raising = self.raising.read();
         let mut state = self.state();
         state.generation = state.generation.wrapping_add(1);
         state.raise_isr(2, true);
@@ -292,6 +297,7 @@ impl PciAccess for Card {
         let slot = state.vectors.get_mut(usize::from(vector));
         let old = std::mem::replace(slot.expect("a vector that is enabled"), call);
         drop(state);
+        drop(self.raising.write());
         drop(old);
         Ok(())
     }
@@ -304,6 +310,7 @@ impl PciAccess for Card {
         state.line_masked = false;
         let old = std::mem::replace(&mut state.line, call);
         drop(state);
+        drop(self.raising.write());
         drop(old);
         Ok(())
     }
