@@ -87,11 +87,14 @@ pub fn known(vendor: u16, device: u16) -> Option<&'static str> {
         (0x19ee | 0x1da8, 0x3803 | 0x6003) => "a Corigine function, which DPDK has a driver for",
         (0x10ee, _) => "a Xilinx function, which DPDK has drivers for",
         (0x1cf2, _) => "a ZTE function, which DPDK has drivers for",
+        (0x8086, 0x10c9 | 0x1521) => "an Intel igb card",
         (0x8086, 0x1520 | 0x152f | 0x10ca) => "a VF of an Intel igb card",
-        (0x8086, 0x10ed | 0x152e | 0x1515 | 0x1530 | 0x1565 | 0x1564 | 0x15a8 | 0x15b4) => {
-            "a VF of an Intel ixgbe card"
-        }
+        (
+            0x8086,
+            0x10ed | 0x152e | 0x1515 | 0x1530 | 0x1565 | 0x1564 | 0x15a8 | 0x15a9 | 0x15b4 | 0x15c5,
+        ) => "a VF of an Intel ixgbe card",
         (0x8086, 0x1452 | 0x145c) => "an Intel IPU function, which idpf drives",
+        (0x1c2c, 0x1000 | 0x1001) => "a Silicom N5010 function",
         (VIRTIO_VENDOR, 0x1110) => "QEMU's inter-VM shared memory",
         _ => return None,
     })

@@ -149,9 +149,13 @@ impl Registers {
             return Ok(true);
         }
         // A device may lie in one register; configuration space may be emulated, and answer for a device that is gone.
-        let vendor = self.access.read_config(0, Width::U16);
-        let vendor = vendor.map_err(|e| self.failed(e))?;
-        Ok(vendor != Width::U16.all_ones() && !ones(common::DEVICE_FEATURE_SELECT)?)
+        match self.access.read_config(0, Width::U16) {
+            Ok(vendor) if vendor == u32::from(u16::MAX) => Ok(false),
+            Ok(_) => Ok(!ones(common::DEVICE_FEATURE_SELECT)?),
+            Err(e) if e.kind() == ErrorKind::Gone => Err(self.lose()),
+            // Whatever keeps configuration space from answering: nobody does.
+            Err(_) => Ok(false),
+        }
     }
 
     /// Writes a register of a structure.

@@ -409,6 +409,9 @@ fn administration_queues_are_above_the_others_and_need_their_feature() {
     assert_eq!(sizes, [256, 256, 256, 0, 0, 256, 256]);
     let started = device.start_queue(queue(5), &config(16), Kick::Taken, Call::None);
     started.unwrap().ring(0);
+    let state = card.state();
+    assert_eq!((state.queues[5].vector, state.vectors.len()), (4, 6));
+    drop(state);
 
     let (device, _) = negotiated(&card, plain());
     assert_eq!(device.queue_limits(queue(5)).unwrap().max_size, 0);

@@ -172,6 +172,20 @@ impl VirtioPci {
         })
     }
 
+    /// How many queues there are, without the numbers between the two kinds.
+    fn there(&self) -> u16 {
+        let admin = self.admin.end - self.admin.start;
+        self.plain_queues.saturating_add(admin)
+    }
+
+    /// Which of those a queue is, counted from 0.
+    fn rank(&self, q: QueueIndex) -> u16 {
+        match q.get().checked_sub(self.admin.start) {
+            Some(above) if !self.admin.is_empty() => self.plain_queues.saturating_add(above),
+            _ => q.get(),
+        }
+    }
+
     fn unsupported(&self, what: &'static str) -> Error {
         let device = self.info.name.clone();
         Error::Unsupported { device, what }
@@ -254,7 +268,7 @@ impl VdpaDevice for VirtioPci {
         if bits.contains(Status::DRIVER_OK) {
             // Whoever has started no queue is told of configuration changes all the same.
             let mut dead = Dead::default();
-            let (host, queues) = (self.host()?, self.info.queues);
+            let (host, queues) = (self.host()?, self.there());
             let prepared = self
                 .vectors()
                 .prepare(&self.registers, host, queues, &mut dead);

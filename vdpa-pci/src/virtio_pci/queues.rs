@@ -70,12 +70,12 @@ impl VirtioPci {
             return Err(PciError::QueueUnavailable { queue: q }.into());
         }
         let mut vectors = self.vectors();
-        vectors.prepare(registers, host, self.info.queues, &mut dead)?;
+        vectors.prepare(registers, host, self.there(), &mut dead)?;
 
         self.select(q)?;
         registers.set_common(common::QUEUE_SIZE, u32::from(c.size))?;
         let doorbell = self.doorbell(q, &control)?;
-        vectors.add(registers, host, q, call, &mut dead)?;
+        vectors.add(registers, host, (q, self.rank(q)), call, &mut dead)?;
         drop(vectors);
         for (at, area) in [
             (common::QUEUE_DESC, c.descriptor),

@@ -123,11 +123,13 @@ impl Vectors {
     }
 
     /// Gives the selected queue an interrupt, which makes `call`.
+    ///
+    /// * `rank`: which one of its device's it is, counted from 0
     pub(super) fn add(
         &mut self,
         registers: &Arc<Registers>,
         host: &Host,
-        queue: QueueIndex,
+        (queue, rank): (QueueIndex, u16),
         call: Call,
         dead: &mut Dead,
     ) -> Result<()> {
@@ -135,15 +137,14 @@ impl Vectors {
         let mut vector = 0;
         if self.mode == Mode::Vectors {
             let last = self.enabled.saturating_sub(1);
-            let own = queue.get().saturating_add(1).min(last);
+            let own = rank.saturating_add(1).min(last);
             let mut tried = vec![own, last, 0];
             tried.dedup();
             match map(registers, common::QUEUE_MSIX_VECTOR, &tried)? {
                 Some(mapped) => vector = mapped,
                 None => {
                     let event = format!("queue {queue}");
-                    let none = registers.life.check();
-                    none?;
+                    registers.check()?;
                     if self.slots.iter().any(|slot| !slot.members.is_empty()) {
                         let none = PciError::NoInterrupts {
                             function: registers.name().to_owned(),
