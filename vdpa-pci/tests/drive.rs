@@ -180,14 +180,20 @@ fn a_doorbell_outside_its_structure_is_refused_with_the_numbers() {
         "{text}"
     );
 
-    // The very last place is inside.
-    let shape = Shape {
-        notify_len: 10,
-        ..Shape::default()
-    };
-    let (device, _) = negotiated(&Card::new(shape), plain());
-    let start = |q| device.start_queue(queue(q), &config(16), Kick::Taken, Call::None);
-    start(2).unwrap();
+    // The very last place is inside: 2 bytes of a kick, or 4.
+    let features = plain().with(bits::NOTIFICATION_DATA);
+    for (accepted, needed) in [(plain(), 10), (features, 12)] {
+        for notify_len in [needed - 1, needed] {
+            let shape = Shape {
+                notify_len,
+                features,
+                ..Shape::default()
+            };
+            let (device, _) = negotiated(&Card::new(shape), accepted);
+            let started = device.start_queue(queue(2), &config(16), Kick::Taken, Call::None);
+            assert_eq!(started.is_ok(), notify_len == needed, "{notify_len} bytes");
+        }
+    }
 
     let shape = Shape {
         multiplier: 3,

@@ -197,6 +197,36 @@ fn all_ones_from_any_access_on_are_a_function_that_is_gone() {
 }
 
 #[test]
+fn doorbells_do_nothing_from_the_moment_it_is_found_gone() {
+    for by_interrupt in [false, true] {
+        let card = Card::new(Shape::default());
+        let device = card.open().unwrap();
+        let sink = Arc::new(Sink::default());
+        device.attach(host(&sink)).unwrap();
+        device.begin_reset().unwrap();
+        while !device.status().unwrap().is_empty() {}
+        device.accept(bits::VERSION_1.mask()).unwrap();
+        device.add_status(Status::FEATURES_OK).unwrap();
+        let at = Iova::new(0x1000);
+        let config = QueueConfig::new(16, at, at, at);
+        let queue = QueueIndex::new(0);
+        let started = device.start_queue(queue, &config, Kick::Taken, vdpa_core::Call::None);
+        let doorbell = started.unwrap();
+        let now = card.state().accesses;
+        card.unplug_at(now);
+        doorbell.ring(0);
+        match by_interrupt {
+            true => card.change_config(),
+            false => drop(device.status()),
+        }
+        doorbell.ring(0);
+        let kicks = card.state().kicks.lock().unwrap().len();
+        assert_eq!(kicks, 1, "the one before anybody knew");
+        assert_eq!(sink.take(), [Event::Gone]);
+    }
+}
+
+#[test]
 fn a_function_that_is_silent_after_a_reset_comes_back() {
     let card = Card::new(Shape {
         reset_silence: 50,
