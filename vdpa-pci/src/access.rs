@@ -53,10 +53,12 @@ pub struct Interrupts {
 /// A PCI function, as something gives access to it: VFIO, a mediated device, a simulator.
 ///
 /// Every access has its natural width and is little-endian; a value is in the low bits of a `u32`. Accesses are not
-/// reordered, and come from any thread: a call that an interrupt makes accesses registers too. None waits. A function that was taken away answers reads with all ones, as hardware does, and may answer
-/// with an error of kind [`Gone`](vdpa_core::ErrorKind::Gone) where the access can tell.
+/// reordered, and come from any thread: a call that an interrupt makes accesses registers too. None waits. A function that
+/// was taken away answers reads with all ones, as hardware does, and may answer with an error of kind
+/// [`Gone`](vdpa_core::ErrorKind::Gone) where the access can tell.
 ///
-/// Memory decoding and bus mastering are on, whoever has to see to that.
+/// Memory decoding and bus mastering are on while nothing else is said in configuration space, also after
+/// [`reset`](Self::reset): whoever makes the value has seen to that.
 ///
 /// What is reached through a value of this type is free once the value is dropped, doorbells apart: those do nothing any
 /// more.
