@@ -89,6 +89,7 @@ fn a_whole_device_starts_kicks_and_is_reset() {
         .start_queue(queue(1), config(64), Kick::Taken, call)
         .unwrap();
     device.write_status(0x0f).unwrap();
+    card.state().kicks.lock().unwrap().clear();
     doorbell.ring(1);
     card.interrupt(1);
     assert_eq!(count.load(Ordering::SeqCst), 1);
@@ -159,6 +160,88 @@ fn kicks_carry_what_was_negotiated() {
             doorbell.ring(0);
             assert_eq!(card.state().kicks.lock().unwrap().len(), 1);
         }
+    }
+}
+
+#[test]
+fn a_kick_that_came_before_driver_ok_is_not_lost() {
+    for mapped in [true, false] {
+        let card = Card::new(Shape {
+            mapped,
+            ..Shape::default()
+        });
+        let (device, _) = negotiated(&card, plain().with(bits::RING_RESET));
+        let doorbells = [0, 1, 2].map(|number| {
+            let started = device.start_queue(queue(number), &config(16), Kick::Taken, Call::None);
+            started.unwrap()
+        });
+        doorbells[1].ring(1);
+        let reset = device.caps().queue_reset.unwrap();
+        reset.begin(queue(2)).unwrap();
+        while reset.poll(queue(2)).unwrap().is_pending() {}
+        let taken = || std::mem::take(&mut *card.state().kicks.lock().unwrap());
+        let early = taken();
+        card.state().log.clear();
+        device.add_status(Status::DRIVER_OK).unwrap();
+        // Nobody knows which of them were rung; the one that was reset does not run.
+        let kick = |q: u16| (NOTIFY + u64::from(q) * 4, Width::U16, u32::from(q));
+        assert_eq!((early, taken()), (vec![kick(1)], vec![kick(0), kick(1)]));
+        if !mapped {
+            use card::Did::Wrote;
+            let log: Vec<_> = card.state().log.clone();
+            let at = |did| log.iter().position(|&each| each == did).unwrap();
+            let ok = at(Wrote(20, Width::U8, 0x0f));
+            assert!(ok < at(Wrote(NOTIFY, Width::U16, 0)), "kicked before it");
+        }
+        // Later ones are kicked by whoever fills them.
+        device
+            .start_queue(queue(2), &config(16), Kick::Taken, Call::None)
+            .unwrap();
+        device.add_status(Status::DRIVER_OK).unwrap();
+        assert_eq!(taken(), []);
+    }
+}
+
+#[test]
+fn the_kick_after_driver_ok_says_where_the_driver_stands() {
+    let features = plain().with(bits::NOTIFICATION_DATA);
+    let packed = features.with(bits::RING_PACKED);
+    let shape = Shape {
+        features: packed,
+        ..Shape::default()
+    };
+    let (avail, used) = (0x80, 0x8080_u16);
+    for (features, ring, stands) in [
+        (features, vec![], 5),
+        (packed, vec![], 0x8000),
+        (packed, vec![avail, avail], 0x8002),
+        (packed, vec![used, avail], 0x8000),
+        (packed, vec![avail; 16], 0),
+    ] {
+        let card = Card::new(shape.clone());
+        let device = card.open().unwrap();
+        let host = host(&Arc::new(Sink::default()));
+        let memory = Region::anonymous(0x4000).unwrap();
+        memory.bytes().write(0x1002, &5_u16.to_le_bytes());
+        for (place, flags) in ring.iter().enumerate() {
+            memory.bytes().write(place * 16 + 14, &flags.to_le_bytes());
+        }
+        let mapping = Mapping {
+            iova: IovaRange::new(Iova::new(0x12_3456_0000), 0x4000).unwrap(),
+            memory: Arc::new(memory),
+            offset: 0,
+            access: Access::Both,
+            dirty: None,
+        };
+        host.spaces[0].map(vec![mapping]).unwrap();
+        device.attach(host).unwrap();
+        negotiate(&device, features);
+        device
+            .start_queue(queue(1), &config(16), Kick::Taken, Call::None)
+            .unwrap();
+        device.add_status(Status::DRIVER_OK).unwrap();
+        let kicks = card.state().kicks.lock().unwrap().clone();
+        assert_eq!(kicks, [(NOTIFY + 4, Width::U32, stands << 16 | 1)]);
     }
 }
 

@@ -4,12 +4,14 @@
 //!   open ─▶ reset ─▶ read what is offered
 //!   accept         driver_feature, by window, read back
 //!   start_queue    select, size, vector (read back), where its doorbell is, addresses, queue_enable last
+//!   DRIVER_OK      then a kick of each queue, for those that came before
 //!   begin_reset    doorbells revoked, calls dropped, 0 written; status is polled by whoever waits
 //! ```
 //! A register that reads as all ones may mean that nobody is there: each such answer is looked into, and once the function
 //! is gone no register of it is touched any more.
 
 mod config;
+mod early;
 mod fan;
 mod features;
 mod queues;
@@ -31,6 +33,7 @@ use crate::error::PciError;
 use crate::layout::Layout;
 use crate::life::{Life, Watcher};
 use crate::registers::{Registers, common};
+use early::Early;
 use vectors::{Dead, Vectors};
 
 /// The most of a device configuration that is shown, in bytes: no device type has more, and a structure may be padded to
@@ -57,6 +60,9 @@ impl Default for Options {
 
 /// A virtio function, reached through a [`PciAccess`].
 ///
+/// Its doorbells are what the access gives, bare: one that is rung before DRIVER_OK writes to the register at once, which
+/// virtio 1.4 §3.1.1 does not have a driver do. Every queue started by then is kicked once right after DRIVER_OK.
+///
 /// Dropping it lets go of its interrupts and doorbells; it is not reset, which is up to whoever drove it.
 pub struct VirtioPci {
     registers: Arc<Registers>,
@@ -78,6 +84,8 @@ struct Control {
     most: Vec<Option<u16>>,
     /// The status byte, as it was last seen or written: shown while a reset keeps the function from answering.
     last: Status,
+    /// The queues that were started since the last reset, until DRIVER_OK.
+    early: Vec<Early>,
 }
 
 impl VirtioPci {
@@ -138,6 +146,7 @@ impl VirtioPci {
                 accepted: Features::NONE,
                 most: vec![None; usize::from(queues)],
                 last: Status::empty(),
+                early: Vec::new(),
             }),
             vectors: Mutex::default(),
         })
@@ -277,7 +286,20 @@ impl VdpaDevice for VirtioPci {
         }
         self.registers
             .set_common(common::DEVICE_STATUS, u32::from(new.bits()))?;
-        self.control().last = new;
+        let mut control = self.control();
+        control.last = new;
+        let accepted = control.accepted;
+        let early = match new.contains(Status::DRIVER_OK) {
+            true => std::mem::take(&mut control.early),
+            false => Vec::new(),
+        };
+        drop(control);
+        if !early.is_empty() {
+            let spaces = &self.host()?.spaces;
+            early
+                .iter()
+                .for_each(|queue| queue.kick(accepted, spaces.first()));
+        }
         Ok(())
     }
 
@@ -298,7 +320,9 @@ impl VdpaDevice for VirtioPci {
         let mut control = self.control();
         control.accepted = Features::NONE;
         control.most.fill(None);
+        let early = std::mem::take(&mut control.early);
         drop(control);
+        drop(early);
         registers.life.begin_reset();
         registers.set_common(common::DEVICE_STATUS, 0)
     }

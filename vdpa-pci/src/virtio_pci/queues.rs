@@ -4,9 +4,10 @@ use std::task::Poll;
 
 use vdpa_core::{
     Call, Doorbell, Error, GroupIndex, QueueConfig, QueueIndex, QueueLimits, QueueReset,
-    QueueState, Result, bits,
+    QueueState, Result, Status, bits,
 };
 
+use super::early::Early;
 use super::vectors::{Dead, Target};
 use super::{Control, VirtioPci, narrow};
 use crate::access::Width;
@@ -91,6 +92,9 @@ impl VirtioPci {
         }
         // Last: all else has to be there, virtio 1.4 §4.1.4.3.2.
         registers.set_common(common::QUEUE_ENABLE, 1)?;
+        if !control.last.contains(Status::DRIVER_OK) {
+            control.early.push(Early::new(q, c, &doorbell));
+        }
         drop(control);
         drop(dead);
         Ok(doorbell)
@@ -188,12 +192,14 @@ impl VirtioPci {
 impl QueueReset for VirtioPci {
     fn begin(&self, q: QueueIndex) -> Result<()> {
         self.registers.check()?;
-        let control = self.control();
+        let mut control = self.control();
         if !control.accepted.contains(bits::RING_RESET) {
             return Err(self.unsupported("queue reset"));
         }
         self.select(q)?;
-        self.registers.set_common(common::QUEUE_RESET, 1)
+        self.registers.set_common(common::QUEUE_RESET, 1)?;
+        control.early.retain(|early| early.queue() != q);
+        Ok(())
     }
 
     fn poll(&self, q: QueueIndex) -> Result<Poll<()>> {
