@@ -5,12 +5,13 @@ mod card;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use card::{Card, Shape, Sink, counting, host};
+use card::{Around, Card, Shape, Sink, counting, host};
 use vdpa_core::{
-    Call, CallKind, ErrorKind, Event, Features, Kick, QueueConfig, QueueIndex, Relay, Result,
-    Status, VdpaDevice, bits,
+    Call, CallKind, Error, ErrorKind, Event, Features, Kick, QueueConfig, QueueIndex, Relay,
+    Relayed, Result, Status, VdpaDevice, bits,
 };
 use vdpa_mem::Iova;
 use vdpa_pci::VirtioPci;
@@ -316,6 +317,107 @@ fn a_call_that_was_replaced_stays_so_when_its_vector_comes_to_be_shared() {
     card.interrupt(2);
     card.interrupt(0);
     assert_eq!(new.load(Ordering::SeqCst), 3);
+}
+
+/// A device whose access makes eventfds alone, and whose queue 1 shares vector 3 with queue 2.
+struct Direct {
+    card: Arc<Card>,
+    device: Arc<VirtioPci>,
+    relay: Relay,
+    send: mpsc::Sender<&'static str>,
+    called: mpsc::Receiver<&'static str>,
+    relayed: Vec<Relayed>,
+}
+
+impl Direct {
+    fn new() -> Self {
+        let card = Card::new(Shape {
+            calls: CallKind::EventFd,
+            refuses: |queue, vector| queue == Some(1) && vector == 2,
+            ..Shape::default()
+        });
+        let (device, _) = opened(&card);
+        let (send, called) = mpsc::channel();
+        Self {
+            card,
+            device: Arc::new(device),
+            relay: Relay::new(),
+            send,
+            called,
+            relayed: Vec::new(),
+        }
+    }
+
+    /// An eventfd that says this once it is written.
+    fn call(&mut self, name: &'static str) -> Call {
+        let send = self.send.clone();
+        let closure = Call::from_fn(move || send.send(name).unwrap());
+        let (event, relayed) = self.relay.call_fd(closure).unwrap();
+        self.relayed.push(relayed);
+        Call::EventFd(event)
+    }
+
+    /// `meanwhile` happens on another thread before the next vector is set, and an interrupt of `queue` after that.
+    fn meet(&self, queue: u16, meanwhile: impl FnOnce(&VirtioPci) + Send + 'static) {
+        let (device, card) = (Arc::clone(&self.device), Arc::clone(&self.card));
+        let before: Around = Box::new(move || {
+            thread::spawn(move || meanwhile(&device)).join().unwrap();
+            Box::new(move || card.interrupt(queue))
+        });
+        *self.card.hooks.around_set.lock().unwrap() = Some(before);
+    }
+
+    /// Waits until this is called, whatever else is.
+    fn wait(&self, name: &str) {
+        let next = || self.called.recv_timeout(Duration::from_secs(10));
+        while next().unwrap_or_else(|_| panic!("{name} is not called")) != name {}
+    }
+}
+
+#[test]
+fn an_interrupt_is_not_lost_when_a_replaced_call_meets_a_start_that_shares_its_vector() {
+    let mut direct = Direct::new();
+    let (old, one, new) = (direct.call("old"), direct.call("one"), direct.call("new"));
+    start(&direct.device, 2, old).unwrap();
+    direct.device.add_status(Status::DRIVER_OK).unwrap();
+    direct.meet(1, |device| start(device, 1, one).unwrap());
+    direct.device.replace_call(QueueIndex::new(2), new).unwrap();
+    direct.wait("one");
+    // The vector is for both from here on.
+    for _ in 0..2 {
+        direct.card.interrupt(2);
+        direct.wait("new");
+        direct.card.interrupt(1);
+        direct.wait("one");
+    }
+}
+
+#[test]
+fn an_interrupt_is_not_lost_when_a_replaced_call_meets_a_reset_and_a_start() {
+    let mut direct = Direct::new();
+    let (old, late) = (direct.call("old"), direct.call("late"));
+    let next = direct.call("next");
+    start(&direct.device, 2, old).unwrap();
+    direct.device.add_status(Status::DRIVER_OK).unwrap();
+    direct.meet(2, |device| {
+        negotiate(device);
+        start(device, 2, next).unwrap();
+    });
+    let replaced = direct.device.replace_call(QueueIndex::new(2), late);
+    assert!(
+        matches!(replaced, Err(Error::Interrupted { .. })),
+        "{replaced:?}"
+    );
+    direct.wait("next");
+    direct.card.interrupt(2);
+    direct.wait("next");
+    // With a reset alone nobody is called.
+    let last = direct.call("last");
+    direct.meet(2, negotiate);
+    let replaced = direct.device.replace_call(QueueIndex::new(2), last);
+    assert!(matches!(replaced, Err(Error::Interrupted { .. })));
+    let state = direct.card.state();
+    assert!(state.vectors.iter().all(|call| matches!(call, Call::None)));
 }
 
 #[test]

@@ -152,9 +152,10 @@ impl VirtioPci {
             None => return Err(Error::QueueNotStarted { queue: q }),
             Some(Target::Cell(cell)) => {
                 let mut vectors = self.vectors();
-                if vectors.epoch == epoch {
-                    vectors.note(q, call.clone(), &mut dead);
+                if vectors.epoch != epoch {
+                    return Err(interrupted());
                 }
+                vectors.note(q, call.clone(), &mut dead);
                 drop(vectors);
                 cell.replace(call);
             }
@@ -163,25 +164,27 @@ impl VirtioPci {
                 let set = registers.access().set_vector(vector, call.clone());
                 set.map_err(|e| registers.failed(e))?;
                 let mut vectors = self.vectors();
-                if vectors.epoch != epoch {
-                    // A reset came, after which nothing is called.
-                    vectors.restore(vector, registers)?;
-                    return Err(Error::Interrupted {
-                        what: "the replacement of a call",
-                    });
+                let same = vectors.epoch == epoch;
+                if same {
+                    vectors.note(q, call.clone(), &mut dead);
                 }
-                vectors.note(q, call.clone(), &mut dead);
-                match vectors.target(q) {
-                    // Another queue came to share the vector.
-                    Some(Target::Cell(cell)) => {
-                        vectors.restore(vector, registers)?;
-                        drop(vectors);
-                        cell.replace(call);
-                    }
-                    _ => {
-                        drop(vectors);
-                        call.raise();
-                    }
+                // A reset came, or another queue came to share the vector: it is not for this call, or not for it alone.
+                let cell = match vectors.target(q) {
+                    Some(Target::Cell(cell)) if same => Some(cell),
+                    _ => None,
+                };
+                if same && cell.is_none() {
+                    drop(vectors);
+                    call.raise();
+                    return Ok(());
+                }
+                let restored = vectors.restore(vector, registers);
+                drop(vectors);
+                // What the vector told meanwhile went to this call alone.
+                restored.map_err(|e| registers.failed(e))?.raise();
+                match cell {
+                    Some(cell) => cell.replace(call),
+                    None => return Err(interrupted()),
                 }
             }
         }
@@ -218,6 +221,13 @@ impl QueueReset for VirtioPci {
         drop(control);
         drop(dead);
         Ok(Poll::Ready(()))
+    }
+}
+
+/// A reset came in between, after which nothing is called.
+fn interrupted() -> Error {
+    Error::Interrupted {
+        what: "the replacement of a call",
     }
 }
 

@@ -227,15 +227,20 @@ impl Vectors {
         }
     }
 
-    /// Has `vector` do again what it is for.
-    pub(super) fn restore(&self, vector: u16, registers: &Registers) -> Result<()> {
+    /// Has `vector` do again what it is for. Returns the call that does it, to be raised without a lock.
+    pub(super) fn restore(&self, vector: u16, registers: &Registers) -> Result<Call> {
+        if vector >= self.enabled {
+            // The line does it all by now.
+            return Ok(Call::None);
+        }
         let slot = self.slots.get(usize::from(vector));
         let call = match slot.map(|slot| (&slot.fan, slot.members.as_slice())) {
             Some((Some((_, call)), _)) => call.clone(),
             Some((None, [one])) => one.call.clone(),
             _ => Call::None,
         };
-        registers.access().set_vector(vector, call)
+        registers.access().set_vector(vector, call.clone())?;
+        Ok(call)
     }
 
     /// A reset begins: nothing is called any more. Switches no vector off.

@@ -8,7 +8,7 @@
 
 mod registers;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -127,11 +127,38 @@ impl Clock for Ticks {
     }
 }
 
+/// What happens at an access beside it.
+#[derive(Default)]
+pub struct Hooks {
+    /// How many more vectors cannot be set.
+    pub fail_vectors: AtomicU32,
+    /// How many more reads of the ISR fail.
+    pub fail_isr: AtomicU32,
+    /// How many more register reads nobody answers.
+    pub unanswered: AtomicU32,
+    /// The ISR never shows anything.
+    pub hide_isr: AtomicBool,
+    /// Runs before and after the next vector is set; those that it sets meanwhile have no such hook.
+    pub around_set: Mutex<Option<Around>>,
+}
+
+/// What runs before something, and gives what runs after it.
+pub type Around = Box<dyn FnOnce() -> Box<dyn FnOnce() + Send> + Send>;
+
+/// Whether there was one more, which is taken.
+fn one_of(count: &AtomicU32) -> bool {
+    let less = |count: u32| count.checked_sub(1);
+    count
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        .is_ok()
+}
+
 /// The card.
 pub struct Card {
     pub shape: Shape,
     pub clock: Arc<Ticks>,
     state: Mutex<State>,
+    pub hooks: Hooks,
     /// Held while an interrupt makes its call, so that who replaces the call can wait for that.
     raising: RwLock<()>,
 }
@@ -143,6 +170,7 @@ impl Card {
             shape,
             clock: Arc::default(),
             state: Mutex::new(state),
+            hooks: Hooks::default(),
             raising: RwLock::new(()),
         })
     }
@@ -234,12 +262,19 @@ impl PciAccess for Card {
 
     fn read(&self, bar: u8, at: u64, width: Width) -> Result<u32> {
         assert!(bar == BAR && self.shape.mapped);
-        let silent = self.silent();
+        let silent = self.silent() || one_of(&self.hooks.unanswered);
+        if at == ISR && one_of(&self.hooks.fail_isr) {
+            return Err(Error::Busy { what: "the ISR" });
+        }
         let mut state = self.state();
         if !state.access() {
             return Ok(width.all_ones());
         }
-        Ok(state.read(&self.shape, at, width, silent))
+        let value = state.read(&self.shape, at, width, silent);
+        match at == ISR && self.hooks.hide_isr.load(Ordering::SeqCst) {
+            true => Ok(0),
+            false => Ok(value),
+        }
     }
 
     fn write(&self, bar: u8, at: u64, width: Width, value: u32) -> Result<()> {
@@ -296,12 +331,20 @@ impl PciAccess for Card {
 
     fn set_vector(&self, vector: u16, call: Call) -> Result<()> {
         self.check_call(&call);
+        if one_of(&self.hooks.fail_vectors) {
+            return Err(Error::Busy { what: "a vector" });
+        }
+        let around = self.hooks.around_set.lock().unwrap().take();
+        let after = around.map(|before| before());
         let mut state = self.state();
         let slot = state.vectors.get_mut(usize::from(vector));
         let old = std::mem::replace(slot.expect("a vector that is enabled"), call);
         drop(state);
         drop(self.raising.write());
         drop(old);
+        if let Some(after) = after {
+            after();
+        }
         Ok(())
     }
 
