@@ -264,6 +264,17 @@ fn a_configuration_change_is_told_of_where_no_queue_was_started() {
 }
 
 #[test]
+fn a_configuration_change_is_told_of_though_its_vector_could_not_be_set_at_first() {
+    let card = Card::new(Shape::default());
+    let (device, sink) = opened(&card);
+    card.hooks.fail_vectors.store(1, Ordering::SeqCst);
+    assert!(device.add_status(Status::DRIVER_OK).is_err());
+    device.add_status(Status::DRIVER_OK).unwrap();
+    card.change_config();
+    assert_eq!(sink.take(), [Event::Config]);
+}
+
+#[test]
 fn a_line_that_another_function_raised_is_unmasked_again() {
     let card = Card::new(Shape {
         msix: 0,

@@ -119,7 +119,23 @@ impl Vectors {
         }
         self.slots = slots;
         self.mode = Mode::Vectors;
-        self.program(config, registers, host, dead)
+        self.begin(config, registers, host, dead)
+    }
+
+    /// Has the configuration's vector, or the line, call. Nothing is mapped where that fails.
+    fn begin(
+        &mut self,
+        vector: u16,
+        registers: &Arc<Registers>,
+        host: &Host,
+        dead: &mut Dead,
+    ) -> Result<()> {
+        let begun = self.program(vector, registers, host, dead);
+        if begun.is_err() {
+            self.mode = Mode::Unset;
+            self.slots.clear();
+        }
+        begun
     }
 
     /// Gives the selected queue an interrupt, which makes `call`.
@@ -301,7 +317,7 @@ impl Vectors {
             ..Slot::default()
         }];
         self.mode = Mode::Line;
-        self.program(0, registers, host, dead)
+        self.begin(0, registers, host, dead)
     }
 
     /// Has a vector, or the line, call whom it is for.
