@@ -58,7 +58,7 @@ pub(crate) struct Registers {
     pub(crate) layout: Layout,
     pub(crate) life: Arc<Life>,
     window: Option<Arc<Window>>,
-    /// The generation of the configuration when it was last told of, [`NOTHING_SEEN`] before.
+    /// The generation of the configuration when it was last told of or began, [`NOTHING_SEEN`] while a reset is under way.
     pub(crate) generation: AtomicU32,
     /// Whether a need for reset was told since the last reset.
     pub(crate) needs_reset: AtomicBool,

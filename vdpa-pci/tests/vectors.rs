@@ -275,6 +275,28 @@ fn a_configuration_change_is_told_of_though_its_vector_could_not_be_set_at_first
 }
 
 #[test]
+fn the_first_configuration_change_is_told_of_by_a_device_that_does_not_show_it_in_its_isr() {
+    let card = Card::new(Shape {
+        msix: 1,
+        ..Shape::default()
+    });
+    let (device, sink) = opened(&card);
+    card.hooks.hide_isr.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        start_all(&device);
+        device.add_status(Status::DRIVER_OK).unwrap();
+        card.interrupt(0);
+        assert_eq!(sink.take(), [], "a queue alone");
+        card.change_config();
+        assert_eq!(sink.take(), [Event::Config]);
+        // Changed before the device runs: nobody has seen another one.
+        negotiate(&device);
+        card.change_config();
+        assert_eq!(sink.take(), []);
+    }
+}
+
+#[test]
 fn a_line_that_another_function_raised_is_unmasked_again() {
     let card = Card::new(Shape {
         msix: 0,

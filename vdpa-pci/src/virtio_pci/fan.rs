@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use vdpa_core::{Call, CallCell, Event, Status};
+use vdpa_core::{Call, CallCell, Event, Result, Status};
 
 use crate::access::Width;
 use crate::registers::{NOTHING_SEEN, Registers, common};
@@ -129,11 +129,8 @@ impl Registers {
         }
         let seen = self.generation.load(Ordering::Relaxed);
         match self.common(common::CONFIG_GENERATION) {
-            // The first look only remembers it.
-            Ok(now) if seen == NOTHING_SEEN => {
-                self.generation.store(now, Ordering::Relaxed);
-                self.look_at_status();
-            }
+            // A reset began: whatever changed is seen after it.
+            Ok(_) if seen == NOTHING_SEEN => self.look_at_status(),
             Ok(now) if now != seen => self.look_at_config(),
             Ok(_) => self.look_at_status(),
             Err(_) => {}
@@ -168,6 +165,13 @@ impl Registers {
             );
             self.life.raise(Event::NeedsReset { queue: None, why });
         }
+    }
+
+    /// Remembers what the generation is before anything is told of.
+    pub(super) fn note_generation(&self) -> Result<()> {
+        let now = self.common(common::CONFIG_GENERATION)?;
+        self.generation.store(now, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A reset begins: what was seen before it counts no more.

@@ -98,6 +98,8 @@ impl Vectors {
         if self.mode != Mode::Unset {
             return Ok(());
         }
+        // The first change is told from none by it.
+        registers.note_generation()?;
         if self.enabled == 0 {
             let most = registers.access().interrupts().msix;
             let table = registers.layout.msix.map_or(most, |msix| msix.vectors);
