@@ -352,6 +352,25 @@ fn a_call_that_was_replaced_stays_so_when_its_vector_comes_to_be_shared() {
     assert_eq!(new.load(Ordering::SeqCst), 3);
 }
 
+#[test]
+fn a_line_whose_status_could_not_be_read_once_is_not_masked_for_good() {
+    let card = Card::new(Shape {
+        msix: 0,
+        ..Shape::default()
+    });
+    let (device, sink) = opened(&card);
+    let calls = start_all(&device);
+    device.add_status(Status::DRIVER_OK).unwrap();
+    card.hooks.fail_isr.store(1, Ordering::SeqCst);
+    card.interrupt(1);
+    // The line is still held, so it interrupts once more.
+    assert_eq!(counts(&calls), [2; QUEUES]);
+    assert_eq!(sink.take(), [Event::Config]);
+    assert!(!card.state().line_masked);
+    card.interrupt(1);
+    assert_eq!(counts(&calls), [1; QUEUES]);
+}
+
 /// A device whose access makes eventfds alone, and whose queue 1 shares vector 3 with queue 2.
 struct Direct {
     card: Arc<Card>,

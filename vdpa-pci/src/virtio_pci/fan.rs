@@ -81,16 +81,18 @@ impl Fan {
         let Some(isr) = registers.layout.isr else {
             return;
         };
-        // Unmasked again also when it was another function's: they share lines. Not when this one is gone.
-        let Ok(status) = registers.read(&isr, 0, Width::U8) else {
+        // What cannot be read may have been anything.
+        let status = registers.read(&isr, 0, Width::U8).unwrap_or(1 | 2);
+        if registers.life.is_gone() {
             return;
-        };
+        }
         if status & 1 != 0 {
             self.raise();
         }
         if status & 2 != 0 {
             registers.look_at_config();
         }
+        // Also when it was another function's: they share lines.
         if !self.folded.load(Ordering::Acquire) && !registers.life.is_gone() {
             // Fails where the line was taken away meanwhile: nobody waits for it then.
             let _unused = registers.access().unmask_intx();
