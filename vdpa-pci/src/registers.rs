@@ -129,8 +129,15 @@ impl Registers {
         width: Width,
     ) -> Result<Option<u32>> {
         let value = self.raw_read(structure, at, width)?;
-        if value != width.all_ones() || self.answers()? {
+        if value != width.all_ones() {
             return Ok(Some(value));
+        }
+        if self.answers()? {
+            return match self.life.in_reset() {
+                // It may have come back between the two, and never said this.
+                true => self.raw_read(structure, at, width).map(Some),
+                false => Ok(Some(value)),
+            };
         }
         match self.life.in_grace() {
             true => Ok(None),

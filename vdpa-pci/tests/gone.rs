@@ -3,6 +3,7 @@
 mod card;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use card::{Card, Shape, Sink, counting, host};
@@ -249,6 +250,24 @@ fn a_function_that_is_silent_after_a_reset_comes_back() {
     assert!(looks > 10, "{looks}");
     assert_eq!(sink.take(), []);
     assert_eq!(device.config_generation().unwrap(), Some(7));
+}
+
+#[test]
+fn one_that_comes_back_between_two_reads_is_not_taken_at_its_silence() {
+    let card = Card::new(Shape::default());
+    let device = card.open().unwrap();
+    let sink = Arc::new(Sink::default());
+    device.attach(host(&sink)).unwrap();
+    device.begin_reset().unwrap();
+    card.hooks.unanswered.store(1, Ordering::SeqCst);
+    assert_eq!(device.config_generation().unwrap(), Some(7));
+    card.hooks.unanswered.store(1, Ordering::SeqCst);
+    let mut bytes = [0; 2];
+    device.read_config(10, &mut bytes).unwrap();
+    assert_eq!(bytes, [11, 12]);
+    card.hooks.unanswered.store(1, Ordering::SeqCst);
+    while !device.status().unwrap().is_empty() {}
+    assert_eq!(sink.take(), []);
 }
 
 #[test]
