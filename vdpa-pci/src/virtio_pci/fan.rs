@@ -1,10 +1,11 @@
 //! What one interrupt does: raises the calls of many queues, and looks what else happened.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use vdpa_core::{Call, CallCell, Event, Result, Status};
+use vdpa_core::{Call, Event, Result, Status};
 
+use super::gate::{Branch, Gate};
 use crate::access::Width;
 use crate::registers::{NOTHING_SEEN, Registers, common};
 
@@ -22,9 +23,9 @@ pub(super) enum Source {
 /// The target of one interrupt.
 pub(super) struct Fan {
     source: Source,
-    cells: Mutex<Arc<[Arc<CallCell>]>>,
-    /// Nobody is called any more: a reset began.
-    folded: AtomicBool,
+    branches: Mutex<Arc<[Arc<Branch>]>>,
+    /// Shut once a reset began: nobody is called any more.
+    gate: Gate,
     /// Weak: the access keeps the closure that keeps this.
     registers: Weak<Registers>,
 }
@@ -33,8 +34,8 @@ impl Fan {
     pub(super) fn new(source: Source, registers: &Arc<Registers>) -> Arc<Self> {
         Arc::new(Self {
             source,
-            cells: Mutex::default(),
-            folded: AtomicBool::new(false),
+            branches: Mutex::default(),
+            gate: Gate::default(),
             registers: Arc::downgrade(registers),
         })
     }
@@ -46,20 +47,25 @@ impl Fan {
     }
 
     /// Whom it calls from here on. Returns whom it called, to be dropped without a lock.
-    pub(super) fn set(&self, cells: Arc<[Arc<CallCell>]>) -> Arc<[Arc<CallCell>]> {
-        let mut held = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *held, cells)
+    pub(super) fn set(&self, branches: Arc<[Arc<Branch>]>) -> Arc<[Arc<Branch>]> {
+        let mut held = self.branches.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *held, branches)
     }
 
-    /// It calls nobody any more.
+    /// It calls nobody any more, but for whom it calls at this moment.
     pub(super) fn fold(&self) {
-        self.folded.store(true, Ordering::Release);
+        self.gate.shut();
+    }
+
+    /// Whether it does nothing at this moment.
+    pub(super) fn is_idle(&self) -> bool {
+        self.gate.is_empty()
     }
 
     fn run(&self) {
-        if self.folded.load(Ordering::Acquire) {
+        let Some(_inside) = self.gate.enter() else {
             return;
-        }
+        };
         // Gone with its device: so is whoever it called.
         let Some(registers) = self.registers.upgrade() else {
             return;
@@ -93,7 +99,7 @@ impl Fan {
             registers.look_at_config();
         }
         // Also when it was another function's: they share lines.
-        if !self.folded.load(Ordering::Acquire) && !registers.life.is_gone() {
+        if !self.gate.is_shut() && !registers.life.is_gone() {
             // Fails where the line was taken away meanwhile: nobody waits for it then.
             let _unused = registers.access().unmask_intx();
         }
@@ -101,14 +107,15 @@ impl Fan {
 
     /// Raises the calls of its queues. Whether it has any.
     fn raise(&self) -> bool {
-        let cells = Arc::clone(&self.cells.lock().unwrap_or_else(PoisonError::into_inner));
-        for cell in cells.iter() {
-            if self.folded.load(Ordering::Acquire) {
+        let branches = self.branches.lock();
+        let branches = Arc::clone(&branches.unwrap_or_else(PoisonError::into_inner));
+        for branch in branches.iter() {
+            if self.gate.is_shut() {
                 break;
             }
-            cell.raise();
+            branch.raise();
         }
-        !cells.is_empty()
+        !branches.is_empty()
     }
 }
 

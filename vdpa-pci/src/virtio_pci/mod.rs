@@ -5,7 +5,7 @@
 //!   accept         driver_feature, by window, read back
 //!   start_queue    select, size, vector (read back), where its doorbell is, addresses, queue_enable last
 //!   DRIVER_OK      then a kick of each queue, for those that came before
-//!   begin_reset    doorbells revoked, calls dropped, 0 written; status is polled by whoever waits
+//!   begin_reset    doorbells revoked, calls shut, 0 written; status is polled by whoever waits, and 0 once no call runs
 //! ```
 //! A register that reads as all ones may mean that nobody is there: each such answer is looked into, and once the function
 //! is gone no register of it is touched any more.
@@ -14,6 +14,7 @@ mod config;
 mod early;
 mod fan;
 mod features;
+mod gate;
 mod queues;
 mod vectors;
 
@@ -63,7 +64,8 @@ impl Default for Options {
 /// Its doorbells are what the access gives, bare: one that is rung before DRIVER_OK writes to the register at once, which
 /// virtio 1.4 §3.1.1 does not have a driver do. Every queue started by then is kicked once right after DRIVER_OK.
 ///
-/// Dropping it lets go of its interrupts and doorbells; it is not reset, which is up to whoever drove it.
+/// Dropping it lets go of its interrupts and doorbells, and waits for a call that runs; it is not reset, which is up to
+/// whoever drove it.
 pub struct VirtioPci {
     registers: Arc<Registers>,
     info: DeviceInfo,
@@ -195,6 +197,15 @@ impl VirtioPci {
         }
     }
 
+    /// The status while a reset is under way: not 0, or it would seem complete.
+    fn not_yet(&self) -> Status {
+        let last = self.control().last;
+        match last.is_empty() {
+            true => Status::ACKNOWLEDGE,
+            false => last,
+        }
+    }
+
     fn unsupported(&self, what: &'static str) -> Error {
         let device = self.info.name.clone();
         Error::Unsupported { device, what }
@@ -246,12 +257,7 @@ impl VdpaDevice for VirtioPci {
         let register = common::DEVICE_STATUS;
         let answer = registers.answer(common, register.at, register.width)?;
         let Some(status) = answer else {
-            // Not 0, or the reset would seem complete.
-            let last = self.control().last;
-            return Ok(match last.is_empty() {
-                true => Status::ACKNOWLEDGE,
-                false => last,
-            });
+            return Ok(self.not_yet());
         };
         if status == register.width.all_ones() {
             return Err(PciError::Nonsense {
@@ -264,6 +270,14 @@ impl VdpaDevice for VirtioPci {
         // Bits that nobody knows stay: they too say that it is not 0.
         let status = Status::from_bits_retain(status.to_le_bytes()[0]);
         if status.is_empty() {
+            let mut dead = Dead::default();
+            let is_over = self.vectors().end(registers, &mut dead);
+            drop(dead);
+            registers.check()?;
+            if !is_over {
+                // Somebody is still called.
+                return Ok(self.not_yet());
+            }
             registers.life.end_reset();
         }
         self.control().last = status;
@@ -307,15 +321,9 @@ impl VdpaDevice for VirtioPci {
         let registers = &self.registers;
         registers.revoke_doorbells();
         let mut dead = Dead::default();
-        let dropped = self.vectors().drop_calls(registers, &mut dead);
-        // Waits for what is relayed at this moment, so that nothing is called once the status is 0.
+        self.vectors().drop_calls(registers, &mut dead);
         drop(dead);
         registers.check()?;
-        if let Err(e) = dropped.map_err(|e| registers.failed(e)) {
-            registers.check()?;
-            // A device in reset raises no interrupt, so what is left is not called either.
-            tracing::warn!(function = registers.name(), error = %e, "a vector keeps its call");
-        }
         registers.forget();
         let mut control = self.control();
         control.accepted = Features::NONE;

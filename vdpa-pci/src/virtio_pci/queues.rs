@@ -150,14 +150,17 @@ impl VirtioPci {
         drop(vectors);
         match target {
             None => return Err(Error::QueueNotStarted { queue: q }),
-            Some(Target::Cell(cell)) => {
+            Some(Target::Branch(branch)) => {
                 let mut vectors = self.vectors();
                 if vectors.epoch != epoch {
                     return Err(interrupted());
                 }
                 vectors.note(q, call.clone(), &mut dead);
                 drop(vectors);
-                cell.replace(call);
+                // Shut by a reset that came in between.
+                if !branch.replace(call) {
+                    return Err(interrupted());
+                }
             }
             Some(Target::Vector(vector)) => {
                 // Without a lock: it waits for the old call to end.
@@ -169,11 +172,11 @@ impl VirtioPci {
                     vectors.note(q, call.clone(), &mut dead);
                 }
                 // A reset came, or another queue came to share the vector: it is not for this call, or not for it alone.
-                let cell = match vectors.target(q) {
-                    Some(Target::Cell(cell)) if same => Some(cell),
+                let branch = match vectors.target(q) {
+                    Some(Target::Branch(branch)) if same => Some(branch),
                     _ => None,
                 };
-                if same && cell.is_none() {
+                if same && branch.is_none() {
                     drop(vectors);
                     call.raise();
                     return Ok(());
@@ -182,9 +185,8 @@ impl VirtioPci {
                 drop(vectors);
                 // What the vector told meanwhile went to this call alone.
                 restored.map_err(|e| registers.failed(e))?.raise();
-                match cell {
-                    Some(cell) => cell.replace(call),
-                    None => return Err(interrupted()),
+                if !branch.is_some_and(|branch| branch.replace(call)) {
+                    return Err(interrupted());
                 }
             }
         }
@@ -217,10 +219,14 @@ impl QueueReset for VirtioPci {
         let mut dead = Dead::default();
         let mut vectors = self.vectors();
         vectors.remove(q, &self.registers, self.host()?, &mut dead);
+        let is_called = vectors.is_called(q, &mut dead);
         drop(vectors);
         drop(control);
         drop(dead);
-        Ok(Poll::Ready(()))
+        match is_called {
+            true => Ok(Poll::Pending),
+            false => Ok(Poll::Ready(())),
+        }
     }
 }
 

@@ -8,13 +8,15 @@
 //! Every vector that is written is read back, virtio 1.4 §4.1.5.1.2.2. A queue that is refused its own shares the last
 //! one; refused that, it shares the configuration's. Where no vector is taken at all, the line is used.
 //!
-//! A vector of one queue alone makes its call directly; any other runs a [`Fan`].
+//! Where calls are eventfds, a vector of one queue alone makes its call directly. Any other runs a [`Fan`]: a closure may
+//! take its time, so a reset shuts the fan and does not wait; it is complete when nobody is inside any more.
 
 use std::sync::{Arc, OnceLock};
 
-use vdpa_core::{Call, CallCell, CallKind, Error, Host, QueueIndex, Relayed, Result};
+use vdpa_core::{Call, CallKind, Error, Host, QueueIndex, Relayed, Result};
 
 use super::fan::{Fan, Source};
+use super::gate::Branch;
 use crate::error::PciError;
 use crate::registers::{Register, Registers, common};
 
@@ -25,17 +27,26 @@ const NO_VECTOR: u16 = 0xffff;
 #[derive(Default)]
 pub(super) struct Dead {
     pub(super) calls: Vec<Call>,
-    cells: Vec<Arc<CallCell>>,
-    lists: Vec<Arc<[Arc<CallCell>]>>,
+    branches: Vec<Spent>,
+    lists: Vec<Arc<[Arc<Branch>]>>,
     relayed: Vec<Relayed>,
+}
+
+/// A branch that is shut and idle. Whoever else has it, its call is dropped with this.
+struct Spent(Arc<Branch>);
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// Where the call of a queue is made.
 pub(super) enum Target {
     /// By this vector itself.
     Vector(u16),
-    /// By a fan, through this cell.
-    Cell(Arc<CallCell>),
+    /// By a fan, through this branch.
+    Branch(Arc<Branch>),
 }
 
 /// The interrupts of a function.
@@ -47,6 +58,55 @@ pub(super) struct Vectors {
     /// Counts resets.
     pub(super) epoch: u64,
     slots: Vec<Slot>,
+    /// What is shut since a reset began, and may still be inside.
+    ending: Vec<Ending>,
+    /// The calls of queues that were reset alone, which may still run.
+    leaving: Vec<(QueueIndex, Arc<Branch>)>,
+}
+
+/// What ends with a reset.
+#[derive(Default)]
+struct Ending {
+    /// What still runs the fan.
+    from: From,
+    fan: Option<Arc<Fan>>,
+    branches: Vec<Arc<Branch>>,
+    relayed: Option<Relayed>,
+}
+
+#[derive(Clone, Copy, Default)]
+enum From {
+    #[default]
+    Nothing,
+    Vector(u16),
+    Line,
+}
+
+impl Ending {
+    fn is_idle(&self) -> bool {
+        self.fan.as_ref().is_none_or(|fan| fan.is_idle())
+            && self.branches.iter().all(|branch| branch.is_idle())
+    }
+
+    fn clear(self, registers: &Registers, dead: &mut Dead) {
+        let cleared = match self.from {
+            From::Nothing => Ok(()),
+            From::Vector(vector) => registers.access().set_vector(vector, Call::None),
+            From::Line => registers.access().set_intx(Call::None),
+        };
+        note_kept(registers, cleared);
+        dead.branches.extend(self.branches.into_iter().map(Spent));
+        dead.relayed.extend(self.relayed);
+    }
+}
+
+/// A vector that keeps its call: a device in reset does not interrupt, and what is left calls nobody.
+fn note_kept(registers: &Registers, cleared: Result<()>) {
+    if let Err(e) = cleared.map_err(|e| registers.failed(e))
+        && !registers.life.is_gone()
+    {
+        tracing::warn!(function = registers.name(), error = %e, "a vector keeps its call");
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -71,16 +131,16 @@ struct Slot {
 struct Member {
     queue: QueueIndex,
     call: Call,
-    /// Made once the vector is shared.
-    cell: OnceLock<Arc<CallCell>>,
+    /// Made once a fan runs it.
+    branch: OnceLock<Arc<Branch>>,
 }
 
 impl Member {
-    fn cell(&self) -> Arc<CallCell> {
-        let cell = self
-            .cell
-            .get_or_init(|| Arc::new(CallCell::new(self.call.clone())));
-        Arc::clone(cell)
+    fn branch(&self) -> Arc<Branch> {
+        let branch = self
+            .branch
+            .get_or_init(|| Arc::new(Branch::new(self.call.clone())));
+        Arc::clone(branch)
     }
 }
 
@@ -97,6 +157,9 @@ impl Vectors {
     ) -> Result<()> {
         if self.mode != Mode::Unset {
             return Ok(());
+        }
+        if !self.end(registers, dead) {
+            return Err(Error::Busy { what: "a reset" });
         }
         // The first change is told from none by it.
         registers.note_generation()?;
@@ -178,7 +241,7 @@ impl Vectors {
             slot.members.push(Member {
                 queue,
                 call,
-                cell: OnceLock::new(),
+                branch: OnceLock::new(),
             });
         }
         let programmed = self.program(vector, registers, host, dead);
@@ -188,12 +251,14 @@ impl Vectors {
         {
             // Whoever else the vector calls, it still does.
             dead.calls.push(member.call);
-            dead.cells.extend(member.cell.into_inner());
+            // Nobody has called it yet.
+            dead.branches.extend(member.branch.into_inner().map(Spent));
         }
         programmed
     }
 
-    /// The call of a queue that was reset is made no more.
+    /// The call of a queue that was reset is made no more; one that runs at this moment [is still
+    /// called](Self::is_called).
     pub(super) fn remove(
         &mut self,
         queue: QueueIndex,
@@ -205,10 +270,9 @@ impl Vectors {
             let place = slot.members.iter().position(|m| m.queue == queue);
             let Some(place) = place else { continue };
             let member = slot.members.swap_remove(place);
-            if let Some(cell) = member.cell.into_inner() {
-                // Waits for a fan that is at it.
-                cell.replace(Call::None);
-                dead.cells.push(cell);
+            if let Some(branch) = member.branch.into_inner() {
+                branch.shut();
+                self.leaving.push((queue, branch));
             }
             dead.calls.push(member.call);
             // To fewer than before: what fails leaves a fan that calls nobody.
@@ -217,12 +281,22 @@ impl Vectors {
         }
     }
 
+    /// Whether the call of `queue`, which was removed, still runs.
+    pub(super) fn is_called(&mut self, queue: QueueIndex, dead: &mut Dead) -> bool {
+        let leaving = std::mem::take(&mut self.leaving).into_iter();
+        let (idle, busy): (Vec<_>, _) = leaving.partition(|(_, branch)| branch.is_idle());
+        self.leaving = busy;
+        let idle = idle.into_iter().map(|(_, branch)| Spent(branch));
+        dead.branches.extend(idle);
+        self.leaving.iter().any(|(other, _)| *other == queue)
+    }
+
     /// Where the call of `queue` is made.
     pub(super) fn target(&self, queue: QueueIndex) -> Option<Target> {
         for (vector, slot) in (0..).zip(&self.slots) {
             if let Some(member) = slot.members.iter().find(|m| m.queue == queue) {
                 return Some(match slot.fan {
-                    Some(_) => Target::Cell(member.cell()),
+                    Some(_) => Target::Branch(member.branch()),
                     None => Target::Vector(vector),
                 });
             }
@@ -239,7 +313,7 @@ impl Vectors {
             dead.calls.push(std::mem::replace(&mut member.call, call));
             if slot.fan.is_none() {
                 // From an attempt to share that failed: one that is made later has this call.
-                dead.cells.extend(member.cell.take());
+                dead.branches.extend(member.branch.take().map(Spent));
             }
             return;
         }
@@ -261,40 +335,61 @@ impl Vectors {
         Ok(call)
     }
 
-    /// A reset begins: nothing is called any more. Switches no vector off.
-    pub(super) fn drop_calls(&mut self, registers: &Registers, dead: &mut Dead) -> Result<()> {
+    /// A reset begins: nothing is called any more but what runs at this moment. Does not wait for that, nor switch any
+    /// vector off.
+    pub(super) fn drop_calls(&mut self, registers: &Registers, dead: &mut Dead) {
         let mode = std::mem::take(&mut self.mode);
         self.epoch = self.epoch.wrapping_add(1);
-        let mut done = Ok(());
         for (vector, slot) in (0..).zip(std::mem::take(&mut self.slots)) {
-            let used = slot.fan.is_some() || !slot.members.is_empty();
-            if let Some((fan, _)) = &slot.fan {
+            let mut ending = Ending::default();
+            if let Some((fan, _)) = slot.fan {
                 fan.fold();
+                dead.lists.push(fan.set(Arc::default()));
+                ending.from = match mode {
+                    Mode::Line => From::Line,
+                    Mode::Vectors | Mode::Unset => From::Vector(vector),
+                };
+                ending.fan = Some(fan);
+            } else if !slot.members.is_empty() {
+                // An eventfd: nothing to wait for.
+                note_kept(registers, registers.access().set_vector(vector, Call::None));
             }
-            let dropped = match mode {
-                Mode::Vectors if used => registers.access().set_vector(vector, Call::None),
-                Mode::Line => registers.access().set_intx(Call::None),
-                Mode::Vectors | Mode::Unset => Ok(()),
-            };
-            if done.is_ok() {
-                done = dropped;
-            }
+            ending.relayed = slot.relayed;
             for member in slot.members {
-                dead.cells.extend(member.cell.into_inner());
+                if let Some(branch) = member.branch.into_inner() {
+                    branch.shut();
+                    ending.branches.push(branch);
+                }
                 dead.calls.push(member.call);
             }
-            dead.lists
-                .extend(slot.fan.map(|(fan, _)| fan.set(Arc::default())));
-            dead.relayed.extend(slot.relayed);
+            self.ending.push(ending);
         }
-        done
+        let leaving = std::mem::take(&mut self.leaving).into_iter();
+        self.ending.push(Ending {
+            branches: leaving.map(|(_, branch)| branch).collect(),
+            ..Ending::default()
+        });
     }
 
-    /// Switches everything off.
+    /// Ends what a reset began. `false` while something of it still runs.
+    pub(super) fn end(&mut self, registers: &Registers, dead: &mut Dead) -> bool {
+        if !self.ending.iter().all(Ending::is_idle) {
+            return false;
+        }
+        for ending in std::mem::take(&mut self.ending) {
+            ending.clear(registers, dead);
+        }
+        true
+    }
+
+    /// Switches everything off, and waits for what runs.
     pub(super) fn switch_off(&mut self, registers: &Registers, dead: &mut Dead) {
-        // Nobody is left to tell.
-        let _failed = self.drop_calls(registers, dead);
+        self.drop_calls(registers, dead);
+        for ending in std::mem::take(&mut self.ending) {
+            ending.clear(registers, dead);
+        }
         if std::mem::take(&mut self.enabled) > 0 {
+            // Nobody is left to tell.
             let _failed = registers.access().enable_vectors(0);
         }
     }
@@ -310,7 +405,11 @@ impl Vectors {
         if self.mode == Mode::Vectors {
             registers.set_common(common::CONFIG_MSIX_VECTOR, u32::from(NO_VECTOR))?;
         }
-        self.drop_calls(registers, dead)?;
+        self.drop_calls(registers, dead);
+        // With MSI-X off no vector runs anything.
+        for ending in &mut self.ending {
+            ending.from = From::Nothing;
+        }
         if std::mem::take(&mut self.enabled) > 0 {
             registers.access().enable_vectors(0)?;
         }
@@ -340,13 +439,14 @@ impl Vectors {
         };
         let set = |call| set(call).map_err(|e| registers.failed(e));
         if let Some((fan, _)) = &slot.fan {
-            let cells = slot.members.iter().map(Member::cell).collect();
-            dead.lists.push(fan.set(cells));
+            let branches = slot.members.iter().map(Member::branch).collect();
+            dead.lists.push(fan.set(branches));
             return Ok(());
         }
+        let calls = registers.access().interrupts().calls;
         match (slot.config, slot.members.as_slice()) {
             (false, []) => set(Call::None),
-            (false, [one]) => set(one.call.clone()),
+            (false, [one]) if calls == CallKind::EventFd => set(one.call.clone()),
             (config, members) => {
                 let source = match (mode, config) {
                     (Mode::Line, _) => Source::Line,
@@ -355,8 +455,8 @@ impl Vectors {
                 };
                 let fan = Fan::new(source, registers);
                 dead.lists
-                    .push(fan.set(members.iter().map(Member::cell).collect()));
-                let (call, relayed) = match registers.access().interrupts().calls {
+                    .push(fan.set(members.iter().map(Member::branch).collect()));
+                let (call, relayed) = match calls {
                     CallKind::Any => (fan.call(), None),
                     CallKind::EventFd => {
                         let (event, relayed) = host.relay.call_fd(fan.call())?;

@@ -159,19 +159,20 @@ pub struct Card {
     pub clock: Arc<Ticks>,
     state: Mutex<State>,
     pub hooks: Hooks,
-    /// Held while an interrupt makes its call, so that who replaces the call can wait for that.
-    raising: RwLock<()>,
+    /// By vector, the line last: held while it makes its call, so that who replaces the call can wait for that.
+    raising: Vec<RwLock<()>>,
 }
 
 impl Card {
     pub fn new(shape: Shape) -> Arc<Self> {
         let state = State::new(&shape);
+        let raising = (0..=shape.msix).map(|_| RwLock::default()).collect();
         Arc::new(Self {
             shape,
             clock: Arc::default(),
             state: Mutex::new(state),
             hooks: Hooks::default(),
-            raising: RwLock::new(()),
+            raising,
         })
     }
 
@@ -196,22 +197,42 @@ impl Card {
 
     /// The device uses a buffer of a queue: interrupts as it was told to.
     pub fn interrupt(&self, queue: u16) {
-        let _raising = self.raising.read();
-        let mut state = self.state();
-        let vector = state.queues[usize::from(queue)].vector;
-        state.raise_isr(1, vector == 0xffff);
-        let call = state.call(vector);
-        drop(state);
-        call.raise();
+        let vector = self.state().queues[usize::from(queue)].vector;
+        self.raise(vector, |state| state.raise_isr(1, vector == 0xffff));
+    }
+
+    /// Interrupts by whatever makes a call, whatever the registers say: each vector that is on, or the line.
+    pub fn interrupt_by_all(&self) {
+        let vectors = u16::try_from(self.state().vectors.len()).unwrap();
+        match vectors {
+            0 => self.raise(0xffff, |state| state.isr |= 3),
+            _ => (0..vectors).for_each(|vector| self.raise(vector, |_| {})),
+        }
     }
 
     /// The configuration changes.
     pub fn change_config(&self) {
-        let _raising = self.raising.read();
         let mut state = self.state();
         state.generation = state.generation.wrapping_add(1);
-        state.raise_isr(2, true);
         let vector = state.config_vector;
+        drop(state);
+        self.raise(vector, |state| state.raise_isr(2, true));
+    }
+
+    /// What interrupts are made with by this vector, or by the line where there are none.
+    fn raising(&self, vector: u16) -> &RwLock<()> {
+        let line = self.raising.last().unwrap();
+        self.raising.get(usize::from(vector)).unwrap_or(line)
+    }
+
+    fn raise(&self, vector: u16, first: impl FnOnce(&mut State)) {
+        let vector = match self.state().vectors.is_empty() {
+            true => 0xffff,
+            false => vector,
+        };
+        let _raising = self.raising(vector).read();
+        let mut state = self.state();
+        first(&mut state);
         let call = state.call(vector);
         drop(state);
         call.raise();
@@ -340,7 +361,7 @@ impl PciAccess for Card {
         let slot = state.vectors.get_mut(usize::from(vector));
         let old = std::mem::replace(slot.expect("a vector that is enabled"), call);
         drop(state);
-        drop(self.raising.write());
+        drop(self.raising(vector).write());
         drop(old);
         if let Some(after) = after {
             after();
@@ -356,7 +377,7 @@ impl PciAccess for Card {
         state.line_masked = false;
         let old = std::mem::replace(&mut state.line, call);
         drop(state);
-        drop(self.raising.write());
+        drop(self.raising(0xffff).write());
         drop(old);
         Ok(())
     }
