@@ -216,7 +216,12 @@ impl Registers {
             let doorbell = self.access.doorbell(notify.bar, place, width, name);
             return doorbell.map_err(|e| self.failed(e));
         };
-        let (access, bar, life) = (Arc::clone(&self.access), notify.bar, Arc::clone(&self.life));
+        // Weak: what is reached through the access is free once nobody drives it, whoever keeps a doorbell.
+        let (access, bar, life) = (
+            Arc::downgrade(&self.access),
+            notify.bar,
+            Arc::clone(&self.life),
+        );
         let revoked = Arc::clone(&self.revoked.lock().unwrap_or_else(PoisonError::into_inner));
         let place = u32::try_from(place).unwrap_or(u32::MAX);
         Ok(Doorbell::from_fn(move |data| {
@@ -225,6 +230,9 @@ impl Registers {
                 Width::U8 | Width::U16 => u32::from(name),
             };
             let legal = || !revoked.load(Ordering::Acquire) && !life.is_gone();
+            let Some(access) = access.upgrade() else {
+                return;
+            };
             // A kick that fails finds its reason at the next control call.
             let _failed = window.write(&*access, bar, place, (width, data), legal);
         }))

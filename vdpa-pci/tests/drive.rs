@@ -164,6 +164,23 @@ fn kicks_carry_what_was_negotiated() {
 }
 
 #[test]
+fn a_doorbell_does_not_keep_the_access() {
+    for mapped in [true, false] {
+        let card = Card::new(Shape {
+            mapped,
+            ..Shape::default()
+        });
+        let (device, _) = negotiated(&card, plain());
+        let started = device.start_queue(queue(0), &config(16), Kick::Taken, Call::None);
+        let doorbell = started.unwrap();
+        drop(device);
+        assert_eq!(Arc::strong_count(&card), 1);
+        doorbell.ring(0);
+        assert_eq!(card.state().kicks.lock().unwrap().len(), 0);
+    }
+}
+
+#[test]
 fn a_kick_that_came_before_driver_ok_is_not_lost() {
     for mapped in [true, false] {
         let card = Card::new(Shape {
