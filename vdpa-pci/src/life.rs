@@ -1,7 +1,7 @@
 //! Whether a function is there.
 //!
-//! A function that was taken away answers with all ones, and so does one that is in the middle of a reset: for
-//! [`GRACE`] after a reset began such answers mean nothing yet.
+//! A function that was taken away answers with all ones, and so does one that is in the middle of a reset: for a while
+//! after a reset began, [`GRACE`] once it is driven, such answers mean nothing yet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -20,9 +20,16 @@ pub(crate) struct Life {
     gone: AtomicBool,
     told: AtomicBool,
     events: OnceLock<Arc<dyn EventSink>>,
-    /// When the reset began that is under way.
-    reset: Mutex<Option<Duration>>,
+    /// The reset that is under way.
+    reset: Mutex<Option<Reset>>,
     clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone, Copy)]
+struct Reset {
+    since: Duration,
+    /// For how long all ones mean nothing.
+    grace: Duration,
 }
 
 impl Life {
@@ -75,8 +82,11 @@ impl Life {
     }
 
     /// A reset begins now.
-    pub(crate) fn begin_reset(&self) {
-        *self.reset() = Some(self.clock.now());
+    ///
+    /// * `grace`: how long the function may be silent
+    pub(crate) fn begin_reset(&self, grace: Duration) {
+        let since = self.clock.now();
+        *self.reset() = Some(Reset { since, grace });
     }
 
     /// The reset is complete: the function answered.
@@ -91,11 +101,11 @@ impl Life {
 
     /// Whether all ones mean nothing yet.
     pub(crate) fn in_grace(&self) -> bool {
-        let since = *self.reset();
-        since.is_some_and(|since| self.clock.now().saturating_sub(since) < GRACE)
+        let reset = *self.reset();
+        reset.is_some_and(|r| self.clock.now().saturating_sub(r.since) < r.grace)
     }
 
-    fn reset(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
+    fn reset(&self) -> std::sync::MutexGuard<'_, Option<Reset>> {
         self.reset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

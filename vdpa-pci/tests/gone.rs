@@ -253,6 +253,29 @@ fn a_function_that_is_silent_after_a_reset_comes_back() {
 }
 
 #[test]
+fn a_function_that_is_silent_for_long_when_it_is_opened_is_waited_for() {
+    let card = Card::new(Shape {
+        reset_silence: 500,
+        ..Shape::default()
+    });
+    assert!(card.open().is_ok());
+    // Also after a reset of the function.
+    let card = Card::new(Shape {
+        reset_silence: 500,
+        ..Shape::default()
+    });
+    card.state().stuck = true;
+    assert!(card.open().is_ok());
+    // Not for ever.
+    let card = Card::new(Shape {
+        reset_silence: 3_600_000,
+        ..Shape::default()
+    });
+    assert_eq!(card.open().err().unwrap().kind(), ErrorKind::Gone);
+    assert!(card.clock.peek() >= Duration::from_secs(1));
+}
+
+#[test]
 fn one_that_comes_back_between_two_reads_is_not_taken_at_its_silence() {
     let card = Card::new(Shape::default());
     let device = card.open().unwrap();

@@ -32,7 +32,7 @@ use crate::access::PciAccess;
 use crate::clock::{Clock, SystemClock};
 use crate::error::PciError;
 use crate::layout::Layout;
-use crate::life::{Life, Watcher};
+use crate::life::{GRACE, Life, Watcher};
 use crate::registers::{Registers, common};
 use early::Early;
 use vectors::{Dead, Vectors};
@@ -47,6 +47,7 @@ pub struct Options {
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// How long the reset at the start may take. After that the function is reset as a whole, once, and has as long again.
+    /// One that says nothing at all for so long is gone.
     pub reset_wait: Duration,
 }
 
@@ -331,7 +332,7 @@ impl VdpaDevice for VirtioPci {
         let early = std::mem::take(&mut control.early);
         drop(control);
         drop(early);
-        registers.life.begin_reset();
+        registers.life.begin_reset(GRACE);
         registers.set_common(common::DEVICE_STATUS, 0)
     }
 
@@ -404,7 +405,8 @@ fn reset_at_start(registers: &Registers, wait: Duration) -> Result<()> {
     let status = common::DEVICE_STATUS;
     let mut whole = false;
     loop {
-        life.begin_reset();
+        // Nobody else drives it yet, so it may be silent as long as it may take.
+        life.begin_reset(wait.max(GRACE));
         registers.set_common(status, 0)?;
         let since = life.clock().now();
         let mut pause = Duration::from_micros(20);
