@@ -86,6 +86,14 @@ fn cases() -> Vec<(&'static str, Shape, Mapped)> {
             (0, [1, 1, 1]),
         ),
         (
+            "one fewer granted",
+            Shape {
+                granted: 3,
+                ..base()
+            },
+            (0, [1, 2, 2]),
+        ),
+        (
             "one granted",
             Shape {
                 granted: 1,
@@ -252,6 +260,22 @@ fn no_interrupt_at_all_is_refused_with_the_reason() {
     assert!(error.to_string().contains("queue 1 could not"), "{error}");
     card.interrupt(0);
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn as_many_vectors_are_switched_on_as_are_to_be_had() {
+    for granted in 0..20 {
+        let card = Card::new(Shape {
+            queues: 14,
+            msix: 32,
+            granted,
+            ..Shape::default()
+        });
+        let (device, _) = opened(&card);
+        device.add_status(Status::DRIVER_OK).unwrap();
+        let on = card.state().vectors.len();
+        assert_eq!(on, usize::from(granted.min(15)));
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use vdpa_core::{Call, CallKind, Error, Host, QueueIndex, Relayed, Result};
 
 use super::fan::{Fan, Source};
 use super::gate::Branch;
+use super::narrow;
 use crate::error::PciError;
 use crate::registers::{Register, Registers, common};
 
@@ -476,21 +477,37 @@ impl Vectors {
     }
 }
 
-/// Switches vectors on, fewer where there are not as many to be had. Returns how many; 0 for none.
+/// Switches vectors on, as many as there are to be had up to `most`. Returns how many; 0 for none.
 fn enable(registers: &Registers, most: u16) -> Result<u16> {
+    // How many were had, and how many were not, or are more than is asked for.
+    let (mut had, mut not) = (0, u32::from(most) + 1);
+    let mut on = 0;
     let mut count = most;
-    while count > 0 {
+    while u32::from(had) + 1 < not {
         match registers.access().enable_vectors(count) {
-            Ok(()) => return Ok(count),
+            Ok(()) => (had, on) = (count, count),
             Err(e) => {
                 let e = registers.failed(e);
                 registers.check()?;
                 tracing::debug!(function = registers.name(), count, error = %e, "no such number of vectors");
-                count /= 2;
+                (not, on) = (u32::from(count), 0);
             }
         }
+        count = narrow((u32::from(had) + not) / 2);
     }
-    Ok(0)
+    if on == had {
+        return Ok(had);
+    }
+    // The last number that was tried was too large.
+    match registers.access().enable_vectors(had) {
+        Ok(()) => Ok(had),
+        // Somebody else has taken some meanwhile.
+        Err(e) => {
+            registers.failed(e);
+            registers.check()?;
+            enable(registers, had - 1)
+        }
+    }
 }
 
 /// Maps the first vector of `tried` that the device takes.
