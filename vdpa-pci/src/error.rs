@@ -158,7 +158,7 @@ pub enum PciError {
     },
     /// Neither vectors nor a line.
     #[error(
-        "{function} has no interrupt: no MSI-X vector can be used and there is no interrupt line. See `dmesg`, or give it vectors (QEMU: vectors=N)"
+        "{function} has no interrupt: no MSI-X vector can be used and there is no interrupt line. Poll its queues, see `dmesg`, or give it vectors (QEMU: vectors=N)"
     )]
     NoInterrupts {
         /// The function.

@@ -244,7 +244,7 @@ fn no_interrupt_at_all_is_refused_with_the_reason() {
         ),
     ] {
         let (device, _) = opened(&Card::new(shape));
-        let error = start(&device, 0, Call::None).unwrap_err();
+        let error = start(&device, 0, counting().1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert!(error.to_string().contains(text), "{error}");
     }
@@ -260,6 +260,33 @@ fn no_interrupt_at_all_is_refused_with_the_reason() {
     assert!(error.to_string().contains("queue 1 could not"), "{error}");
     card.interrupt(0);
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_function_without_an_interrupt_is_driven_by_who_polls() {
+    for (msix, granted) in [(0, 0), (8, 0)] {
+        let card = Card::new(Shape {
+            msix,
+            granted,
+            intx: false,
+            ..Shape::default()
+        });
+        let (device, _) = opened(&card);
+        let (queue, (count, call)) = (QueueIndex::new(0), counting());
+        for _ in 0..2 {
+            start(&device, 0, Call::None).unwrap();
+            start(&device, 1, call.clone()).unwrap_err();
+            device.add_status(Status::DRIVER_OK).unwrap();
+            assert!(card.state().queues[0].enabled);
+            device.replace_call(queue, Call::None).unwrap();
+            device.replace_call(queue, call.clone()).unwrap_err();
+            let reset = device.caps().queue_reset.unwrap();
+            reset.begin(queue).unwrap();
+            while reset.poll(queue).unwrap().is_pending() {}
+            negotiate(&device);
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use vdpa_core::{
 };
 
 use super::early::Early;
-use super::vectors::{Dead, Target};
+use super::vectors::{Dead, Target, no_interrupts};
 use super::{Control, VirtioPci, narrow};
 use crate::access::Width;
 use crate::error::PciError;
@@ -150,6 +150,8 @@ impl VirtioPci {
         drop(vectors);
         match target {
             None => return Err(Error::QueueNotStarted { queue: q }),
+            Some(Target::Nothing) if matches!(call, Call::None) => {}
+            Some(Target::Nothing) => return Err(no_interrupts(registers)),
             Some(Target::Branch(branch)) => {
                 let mut vectors = self.vectors();
                 if vectors.epoch != epoch {

@@ -4,6 +4,7 @@
 //!   vectors ≥ 2   0: configuration    1, 2, ...: a queue each    the last one: all queues that are left
 //!   1 vector      0: configuration and all queues
 //!   none          the interrupt line, whose status says which
+//!   no line       nobody is called: queues whose driver polls can be started, and no change is told of
 //! ```
 //! Every vector that is written is read back, virtio 1.4 §4.1.5.1.2.2. A queue that is refused its own shares the last
 //! one; refused that, it shares the configuration's. Where no vector is taken at all, the line is used.
@@ -48,6 +49,8 @@ pub(super) enum Target {
     Vector(u16),
     /// By a fan, through this branch.
     Branch(Arc<Branch>),
+    /// By nothing: there is no interrupt.
+    Nothing,
 }
 
 /// The interrupts of a function.
@@ -117,6 +120,8 @@ enum Mode {
     Unset,
     Vectors,
     Line,
+    /// There is no interrupt.
+    Silent,
 }
 
 /// One vector, or the line.
@@ -169,6 +174,15 @@ impl Vectors {
             let table = registers.layout.msix.map_or(most, |msix| msix.vectors);
             self.enabled = enable(registers, most.min(table).min(queues.saturating_add(1)))?;
         }
+        if self.enabled == 0 && !has_line(registers) {
+            tracing::warn!(
+                function = registers.name(),
+                "there is no interrupt: its queues have to be polled, and no change of its configuration is told of"
+            );
+            self.slots = vec![Slot::default()];
+            self.mode = Mode::Silent;
+            return Ok(());
+        }
         if self.enabled == 0 {
             return self.use_line(registers, host, dead);
         }
@@ -216,6 +230,9 @@ impl Vectors {
         dead: &mut Dead,
     ) -> Result<()> {
         self.remove(queue, registers, host, dead);
+        if self.mode == Mode::Silent && !matches!(call, Call::None) {
+            return Err(no_interrupts(registers));
+        }
         let mut vector = 0;
         if self.mode == Mode::Vectors {
             let last = self.enabled.saturating_sub(1);
@@ -228,10 +245,7 @@ impl Vectors {
                     let event = format!("queue {queue}");
                     registers.check()?;
                     if self.slots.iter().any(|slot| !slot.members.is_empty()) {
-                        let none = PciError::NoInterrupts {
-                            function: registers.name().to_owned(),
-                        };
-                        return Err(refused(registers, none.into(), event, &tried));
+                        return Err(refused(registers, no_interrupts(registers), event, &tried));
                     }
                     self.use_line(registers, host, dead)
                         .map_err(|e| refused(registers, e, event, &tried))?;
@@ -297,6 +311,7 @@ impl Vectors {
         for (vector, slot) in (0..).zip(&self.slots) {
             if let Some(member) = slot.members.iter().find(|m| m.queue == queue) {
                 return Some(match slot.fan {
+                    _ if self.mode == Mode::Silent => Target::Nothing,
                     Some(_) => Target::Branch(member.branch()),
                     None => Target::Vector(vector),
                 });
@@ -348,10 +363,10 @@ impl Vectors {
                 dead.lists.push(fan.set(Arc::default()));
                 ending.from = match mode {
                     Mode::Line => From::Line,
-                    Mode::Vectors | Mode::Unset => From::Vector(vector),
+                    Mode::Vectors | Mode::Unset | Mode::Silent => From::Vector(vector),
                 };
                 ending.fan = Some(fan);
-            } else if !slot.members.is_empty() {
+            } else if !slot.members.is_empty() && mode != Mode::Silent {
                 // An eventfd: nothing to wait for.
                 note_kept(registers, registers.access().set_vector(vector, Call::None));
             }
@@ -398,10 +413,8 @@ impl Vectors {
     /// Vectors are of no use: everything comes by the line.
     fn use_line(&mut self, registers: &Arc<Registers>, host: &Host, dead: &mut Dead) -> Result<()> {
         registers.check()?;
-        let line = registers.access().interrupts().intx && registers.layout.isr.is_some();
-        if !line {
-            let function = registers.name().to_owned();
-            return Err(PciError::NoInterrupts { function }.into());
+        if !has_line(registers) {
+            return Err(no_interrupts(registers));
         }
         if self.mode == Mode::Vectors {
             registers.set_common(common::CONFIG_MSIX_VECTOR, u32::from(NO_VECTOR))?;
@@ -431,12 +444,15 @@ impl Vectors {
         dead: &mut Dead,
     ) -> Result<()> {
         let mode = self.mode;
+        if mode == Mode::Silent {
+            return Ok(());
+        }
         let Some(slot) = self.slots.get_mut(usize::from(vector)) else {
             return Ok(());
         };
         let set = |call| match mode {
             Mode::Line => registers.access().set_intx(call),
-            Mode::Vectors | Mode::Unset => registers.access().set_vector(vector, call),
+            _ => registers.access().set_vector(vector, call),
         };
         let set = |call| set(call).map_err(|e| registers.failed(e));
         if let Some((fan, _)) = &slot.fan {
@@ -508,6 +524,16 @@ fn enable(registers: &Registers, most: u16) -> Result<u16> {
             enable(registers, had - 1)
         }
     }
+}
+
+/// Whether the interrupt line is of use.
+fn has_line(registers: &Registers) -> bool {
+    registers.access().interrupts().intx && registers.layout.isr.is_some()
+}
+
+pub(super) fn no_interrupts(registers: &Registers) -> Error {
+    let function = registers.name().to_owned();
+    PciError::NoInterrupts { function }.into()
 }
 
 /// Maps the first vector of `tried` that the device takes.
