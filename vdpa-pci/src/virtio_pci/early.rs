@@ -18,7 +18,7 @@ impl Early {
     pub(super) fn new(queue: QueueIndex, config: &QueueConfig, doorbell: &Doorbell) -> Self {
         Self {
             queue,
-            config: config.clone(),
+            config: *config,
             doorbell: doorbell.clone(),
         }
     }

@@ -12,6 +12,7 @@
 
 mod config;
 mod early;
+mod ending;
 mod fan;
 mod features;
 mod gate;
@@ -35,7 +36,8 @@ use crate::layout::Layout;
 use crate::life::{GRACE, Life, Watcher};
 use crate::registers::{Registers, common};
 use early::Early;
-use vectors::{Dead, Vectors};
+use ending::Dead;
+use vectors::Vectors;
 
 /// The most of a device configuration that is shown, in bytes: no device type has more, and a structure may be padded to
 /// any length.

@@ -8,7 +8,8 @@ use vdpa_core::{
 };
 
 use super::early::Early;
-use super::vectors::{Dead, Target, no_interrupts};
+use super::ending::Dead;
+use super::vectors::{Target, no_interrupts};
 use super::{Control, VirtioPci, narrow};
 use crate::access::Width;
 use crate::error::PciError;

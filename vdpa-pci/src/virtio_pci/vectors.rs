@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use vdpa_core::{Call, CallKind, Error, Host, QueueIndex, Relayed, Result};
 
+use super::ending::{Dead, Ending, From, Spent, note_kept};
 use super::fan::{Fan, Source};
 use super::gate::Branch;
 use super::narrow;
@@ -24,24 +25,6 @@ use crate::registers::{Register, Registers, common};
 
 /// What the register reads where no vector is mapped.
 const NO_VECTOR: u16 = 0xffff;
-
-/// What is dropped once no lock is held: closures own anything.
-#[derive(Default)]
-pub(super) struct Dead {
-    pub(super) calls: Vec<Call>,
-    branches: Vec<Spent>,
-    lists: Vec<Arc<[Arc<Branch>]>>,
-    relayed: Vec<Relayed>,
-}
-
-/// A branch that is shut and idle. Whoever else has it, its call is dropped with this.
-struct Spent(Arc<Branch>);
-
-impl Drop for Spent {
-    fn drop(&mut self) {
-        self.0.clear();
-    }
-}
 
 /// Where the call of a queue is made.
 pub(super) enum Target {
@@ -66,51 +49,6 @@ pub(super) struct Vectors {
     ending: Vec<Ending>,
     /// The calls of queues that were reset alone, which may still run.
     leaving: Vec<(QueueIndex, Arc<Branch>)>,
-}
-
-/// What ends with a reset.
-#[derive(Default)]
-struct Ending {
-    /// What still runs the fan.
-    from: From,
-    fan: Option<Arc<Fan>>,
-    branches: Vec<Arc<Branch>>,
-    relayed: Option<Relayed>,
-}
-
-#[derive(Clone, Copy, Default)]
-enum From {
-    #[default]
-    Nothing,
-    Vector(u16),
-    Line,
-}
-
-impl Ending {
-    fn is_idle(&self) -> bool {
-        self.fan.as_ref().is_none_or(|fan| fan.is_idle())
-            && self.branches.iter().all(|branch| branch.is_idle())
-    }
-
-    fn clear(self, registers: &Registers, dead: &mut Dead) {
-        let cleared = match self.from {
-            From::Nothing => Ok(()),
-            From::Vector(vector) => registers.access().set_vector(vector, Call::None),
-            From::Line => registers.access().set_intx(Call::None),
-        };
-        note_kept(registers, cleared);
-        dead.branches.extend(self.branches.into_iter().map(Spent));
-        dead.relayed.extend(self.relayed);
-    }
-}
-
-/// A vector that keeps its call: a device in reset does not interrupt, and what is left calls nobody.
-fn note_kept(registers: &Registers, cleared: Result<()>) {
-    if let Err(e) = cleared.map_err(|e| registers.failed(e))
-        && !registers.life.is_gone()
-    {
-        tracing::warn!(function = registers.name(), error = %e, "a vector keeps its call");
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
