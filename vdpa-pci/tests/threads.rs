@@ -143,6 +143,8 @@ fn a_reset_does_not_wait_for_a_call_and_is_not_complete_while_it_runs() {
         }
         device.add_status(Status::DRIVER_OK).unwrap();
         thread::scope(|scope| {
+            // Dropped first where this fails, so that the call ends.
+            let go = go;
             scope.spawn(|| card.interrupt(0));
             inside.recv().unwrap();
             at_once(|| device.begin_reset().unwrap());
@@ -181,6 +183,8 @@ fn the_reset_of_a_queue_does_not_wait_for_its_call_and_is_not_complete_while_it_
         device.add_status(Status::DRIVER_OK).unwrap();
         let reset = device.caps().queue_reset.unwrap();
         thread::scope(|scope| {
+            // Dropped first where this fails, so that the call ends.
+            let go = go;
             scope.spawn(|| card.interrupt(1));
             inside.recv().unwrap();
             reset.begin(queue).unwrap();
@@ -220,6 +224,8 @@ fn a_call_that_is_replaced_while_a_reset_comes_is_not_called_after_it() {
     device.add_status(Status::DRIVER_OK).unwrap();
     let (count, call) = counting();
     thread::scope(|scope| {
+        // Dropped first where this fails, so that the call ends.
+        let go = go;
         scope.spawn(|| card.interrupt(0));
         inside.recv().unwrap();
         // Waits for the old call, or finds the queue gone.
