@@ -75,6 +75,41 @@ impl DeviceImage {
         &self.queues
     }
 
+    /// The state of the class, as [`ClassState::save`](crate::ClassState::save) gave it.
+    pub fn class_state(&self) -> &[u8] {
+        &self.class
+    }
+
+    /// Puts an image together of what something else than [`to_bytes`](Self::to_bytes) carried, such as the device parts
+    /// of virtio 1.4 §2.14. All queue groups are in the first address space.
+    ///
+    /// * `status`, `features`: as the driver sees them, `handled` beside them: see
+    ///   [`accept_beside`](crate::Device::accept_beside)
+    /// * `queues`: ascending
+    /// * `class`: the class state, empty for none
+    ///
+    /// # Errors
+    /// When no device is left so.
+    pub fn assemble(
+        device_type: DeviceType,
+        status: Status,
+        [features, handled]: [Features; 2],
+        queues: Vec<(QueueIndex, QueueConfig)>,
+        class: Vec<u8>,
+    ) -> Result<Self, ImageError> {
+        let image = Self {
+            device_type,
+            status,
+            features,
+            handled,
+            groups: Vec::new(),
+            queues,
+            class,
+        };
+        // The same checks as for what comes as bytes.
+        Self::parse(&image.to_bytes())
+    }
+
     /// Reads an image.
     ///
     /// * `from`: from anywhere; treated as hostile

@@ -128,6 +128,30 @@ fn what_is_wrong_has_a_name() {
 }
 
 #[test]
+fn what_is_put_together_is_checked_like_bytes() {
+    let DeviceImage {
+        device_type,
+        status,
+        features,
+        handled,
+        queues,
+        class,
+        ..
+    } = full();
+    let assemble = |status, queues| {
+        let features = [features, handled];
+        DeviceImage::assemble(device_type, status, features, queues, class.clone())
+    };
+    let image = assemble(status, queues.clone()).unwrap();
+    let groups = Vec::new();
+    assert_eq!(image, DeviceImage { groups, ..full() });
+    assert_eq!(image.class_state(), class);
+    assert!(assemble(Status::FAILED, queues.clone()).is_err());
+    let turned = queues.into_iter().rev().collect();
+    assert!(assemble(status, turned).is_err());
+}
+
+#[test]
 fn an_image_with_chains_in_flight_that_nobody_would_give_back_is_refused() {
     let at = |bits| Pos::from_bits(bits);
     for state in [
