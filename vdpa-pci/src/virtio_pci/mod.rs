@@ -24,12 +24,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use vdpa_core::{
-    Asid, Call, Caps, DeviceInfo, Dma, DmaLimits, DmaMap, Doorbell, Error, Features, Host, Kick,
-    KickKind, QueueConfig, QueueIndex, QueueLimits, Result, Stats, Status, VdpaDevice, bits,
+    Asid, Call, Caps, DeviceInfo, DeviceType, Dma, DmaLimits, DmaMap, Doorbell, Error, Features,
+    Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Result, Stats, Status, VdpaDevice,
+    bits,
 };
 use vdpa_mem::Mapping;
 
-use crate::access::PciAccess;
+use crate::access::{PciAccess, Width};
 use crate::clock::{Clock, SystemClock};
 use crate::error::PciError;
 use crate::layout::Layout;
@@ -113,7 +114,8 @@ impl VirtioPci {
         let registers = Registers::new(access, layout, Life::new(clock));
         reset_at_start(&registers, reset_wait)?;
         let mut offered = features::read(&registers)?;
-        let plain_queues = narrow(registers.common(common::NUM_QUEUES)?);
+        let counted = narrow(registers.common(common::NUM_QUEUES)?);
+        let plain_queues = counted.max(queues_with_pairs(&registers, offered)?);
         let admin = admin_queues(&registers, plain_queues, &mut offered)?;
         let queues = plain_queues.max(admin.end);
         if queues == 0 {
@@ -433,6 +435,26 @@ fn reset_at_start(registers: &Registers, wait: Duration) -> Result<()> {
             .into());
         }
         whole = true;
+    }
+}
+
+/// The queues of a network device with MQ. Some count in `num_queues` those that exist with the features accepted, and at
+/// the start none is: QEMU says 3, however many pairs there are.
+fn queues_with_pairs(registers: &Registers, offered: Features) -> Result<u16> {
+    /// `max_virtqueue_pairs`, virtio 1.4 §5.1.4.
+    const PAIRS: u32 = 8;
+
+    let layout = &registers.layout;
+    match &layout.device {
+        Some(config)
+            if layout.device_type == DeviceType::Net
+                && offered.contains(bits::net::MQ)
+                && config.len >= u64::from(PAIRS) + 2 =>
+        {
+            let pairs = narrow(registers.read(config, PAIRS, Width::U16)?);
+            Ok(pairs.saturating_mul(2).saturating_add(1))
+        }
+        _ => Ok(0),
     }
 }
 
