@@ -24,6 +24,12 @@ pub enum SimError {
         /// The device.
         name: String,
     },
+    /// A device that is no PCI function.
+    #[error("{name} is no PCI function: add as=pci")]
+    NoFunction {
+        /// The device string.
+        name: String,
+    },
     /// A crew serves only so many devices.
     #[error("crew {name} serves {devices} devices, as many as it can: name another crew")]
     CrewFull {
@@ -100,6 +106,7 @@ impl ParentError for SimError {
         match self {
             Self::Open { .. }
             | Self::NotOpen { .. }
+            | Self::NoFunction { .. }
             | Self::CrewFull { .. }
             | Self::Ring { .. }
             | Self::Area { .. }

@@ -24,7 +24,8 @@
 //! [`SimMgmt`] (device strings), `device` (the contract's calls), `crew` (threads), `team` (what they serve of a device),
 //! `mailbox` and `kicks` (what reaches them), [`queue`] (a ring and its areas), [`class`] (what a kind of device brings),
 //! [`rng`] (a whole class in one file), [`net`] with its parts, [`port`], [`frames`]; [`blk`] with its backends;
-//! [`offload`] and [`pcap`] stand alone, and [`faults`] are made only if they are asked for.
+//! [`pci`] (a device as registers), [`pf`] (one that has virtual functions, and administers them); [`offload`] and [`pcap`]
+//! stand alone, and [`faults`] are made only if they are asked for.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -56,6 +57,8 @@ mod mgmt;
 pub mod net;
 pub mod offload;
 pub mod pcap;
+pub mod pci;
+pub mod pf;
 pub mod port;
 pub mod queue;
 pub mod rng;

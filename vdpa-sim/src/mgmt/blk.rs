@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vdpa_core::spec::{Keys, Value};
 use vdpa_core::{DeviceType, Key, MgmtClass, Result};
 
-use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key};
+use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key, pci, pf};
 use crate::blk::{
     Backend, Blk, Engine, ID_BYTES, Image, MAX_BYTES, MAX_QUEUES, Memory, Open, POSSIBLE, Settings,
 };
@@ -66,6 +66,15 @@ const KEYS: &[Key] = &[
     key("workers", "1 to 128", "threads; default 1"),
     POLL_US,
     PAGE_REQUESTS,
+    pci::AS,
+    pci::LAYOUT,
+    pci::VECTORS,
+    pci::MULTIPLIER,
+    pci::NOTIFY_DATA,
+    pci::DMA_ENTRIES,
+    pf::VFS,
+    pf::OF,
+    pf::NUMBER,
     CREW,
 ];
 

@@ -2,6 +2,8 @@
 
 mod blk;
 mod net;
+mod pci;
+mod pf;
 mod port;
 mod rng;
 
@@ -12,12 +14,18 @@ use std::time::Duration;
 use vdpa_core::faults;
 use vdpa_core::spec::{DeviceSpec, Keys, SpecError, Value};
 use vdpa_core::{Attr, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Result, VdpaDevice};
+use vdpa_pci::{PciAccess, PciParent, VirtioPci};
 
 use crate::class::Class;
 use crate::crew::Crew;
 use crate::device::{Options, SimDevice};
+use crate::error::SimError;
+use crate::pci::Setup;
+use crate::pf::sriov::SrIov;
 use crate::port::{Mirrors, Switches, Wires};
 use crate::shared::lock;
+
+use pci::Shown;
 
 /// Keys of every class.
 const POLL_US: Key = key(
@@ -71,22 +79,25 @@ const KINDS: [Kind; 3] = [
     },
 ];
 
-/// Makes simulated devices. Devices made by one value find each other by `port=wire:NAME` and
+/// Makes simulated devices. Devices made by one value, or by its clones, find each other by `port=wire:NAME` and
 /// `port=switch:NAME`.
+#[derive(Clone)]
 pub struct SimMgmt {
     classes: [MgmtClass; KINDS.len()],
     wires: Wires,
     switches: Switches,
     mirrors: Mirrors,
     /// Those that live, by name.
-    crews: Mutex<HashMap<String, Weak<Crew>>>,
-    devices: Mutex<Devices>,
+    crews: Arc<Mutex<HashMap<String, Weak<Crew>>>>,
+    devices: Arc<Mutex<Devices>>,
 }
 
 #[derive(Default)]
 struct Devices {
     made: u32,
     list: Vec<(MgmtEntry, Weak<SimDevice>)>,
+    /// Physical functions, by the name of their device.
+    owners: Vec<(String, Weak<SrIov>)>,
 }
 
 impl Default for SimMgmt {
@@ -103,8 +114,8 @@ impl SimMgmt {
             wires: Wires::new(),
             switches: Switches::new(),
             mirrors: Mirrors::new(),
-            crews: Mutex::default(),
-            devices: Mutex::default(),
+            crews: Arc::default(),
+            devices: Arc::default(),
         }
     }
 
@@ -141,8 +152,38 @@ impl SimMgmt {
         })
     }
 
-    fn make(&self, kind: &Kind, spec: &DeviceSpec, number: u32) -> Result<SimDevice> {
+    /// Reads what a device string says of a device.
+    ///
+    /// * `number`: nobody else's
+    /// * `member`: it is for a virtual function, of the physical one that the string is of
+    fn recipe(
+        &self,
+        kind: &'static Kind,
+        spec: &DeviceSpec,
+        number: u32,
+        member: bool,
+    ) -> Result<Recipe> {
         let mut keys = spec.keys();
+        let shown = pci::shown(&mut keys)?;
+        let setup = match shown {
+            Shown::Vdpa | Shown::Vf => None,
+            Shown::Pci | Shown::Pf => Some(pci::setup(&mut keys)?),
+        };
+        let vfs = match shown {
+            Shown::Pf => pf::vfs(&mut keys)?,
+            Shown::Vdpa | Shown::Pci | Shown::Vf => 0,
+        };
+        if member {
+            let _its_owners = [keys.value("mac"), keys.value("mirror")];
+        }
+        if let Some(missing) = keys.value("page_requests")
+            && setup.is_some()
+            && missing.text() != "off"
+        {
+            return Err(missing
+                .malformed("off, with as=pci: a function asks for no page")
+                .into());
+        }
         let crew = keys.value("crew");
         let workers = keys.value("workers");
         let options = options(&mut keys, kind.max_workers)?;
@@ -150,14 +191,61 @@ impl SimMgmt {
             Some(name) => Some(self.crew(name, workers.as_ref(), options.workers)?),
             None => None,
         };
-        let class = (kind.make)(self, keys, number)?;
-        let name = format!("{}{number}", self.name());
-        let faults = spec.faults().cloned();
-        let device = match crew {
-            Some(crew) => SimDevice::in_crew(&name, class, options, crew),
-            None => SimDevice::new(&name, class, options),
+        Ok(Recipe {
+            class: (kind.make)(self, keys, number)?,
+            served: Served {
+                options,
+                crew,
+                faults: spec.faults().cloned(),
+            },
+            setup,
+            vfs,
+        })
+    }
+
+    /// A number that no other device has.
+    fn number(&self) -> u32 {
+        self.list(|devices| {
+            let number = devices.made;
+            devices.made = devices.made.wrapping_add(1);
+            number
+        })
+    }
+
+    /// Lists a device.
+    fn enter(&self, kind: &'static Kind, text: &str, device: &Arc<SimDevice>) {
+        let entry = MgmtEntry {
+            name: device.info().name.clone(),
+            device_type: kind.class.device_type,
+            spec: text.to_owned(),
         };
-        Ok(device.with_faults(faults))
+        self.list(|devices| devices.list.push((entry, Arc::downgrade(device))));
+    }
+
+    /// Makes the device that a device string describes, or finds it, and lists it.
+    fn add(&self, spec: &DeviceSpec) -> Result<Added> {
+        let kind = KINDS
+            .iter()
+            .find(|kind| kind.class.what == spec.what())
+            .ok_or_else(|| spec.unknown_what(KINDS.map(|kind| kind.class.what)))?;
+        let mut keys = spec.keys();
+        if pci::shown(&mut keys)? == Shown::Vf {
+            return self.member(kind, keys).map(Added::Function);
+        }
+        let number = self.number();
+        let recipe = self.recipe(kind, spec, number, false)?;
+        let name = format!("{}{number}", self.name());
+        if recipe.vfs != 0 {
+            return self
+                .physical(kind, spec, &name, recipe)
+                .map(Added::Function);
+        }
+        let device = Arc::new(recipe.served.device(&name, recipe.class));
+        self.enter(kind, spec.text(), &device);
+        Ok(match recipe.setup {
+            None => Added::Device(device),
+            Some(setup) => Added::Function(Arc::new(pci::function(device, setup)?)),
+        })
     }
 
     /// The crew of this name, which is made if there is none.
@@ -185,6 +273,40 @@ impl SimMgmt {
             return Err(given.malformed(expected));
         }
         Ok(crew)
+    }
+}
+
+/// A device that was added.
+enum Added {
+    Device(Arc<SimDevice>),
+    Function(Arc<dyn PciAccess>),
+}
+
+/// What a device string says.
+struct Recipe {
+    class: Box<dyn Class>,
+    served: Served,
+    /// How it is shown as a function, if it is.
+    setup: Option<Setup>,
+    /// How many virtual functions it has.
+    vfs: u16,
+}
+
+/// By whom a device is served, and with which faults.
+struct Served {
+    options: Options,
+    crew: Option<Arc<Crew>>,
+    faults: Option<faults::Plan>,
+}
+
+impl Served {
+    /// Makes the device.
+    fn device(self, name: &str, class: Box<dyn Class>) -> SimDevice {
+        let device = match self.crew {
+            Some(crew) => SimDevice::in_crew(name, class, self.options, crew),
+            None => SimDevice::new(name, class, self.options),
+        };
+        device.with_faults(self.faults)
     }
 }
 
@@ -218,23 +340,10 @@ impl MgmtDevice for SimMgmt {
     }
 
     fn dev_add(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
-        let kind = KINDS
-            .iter()
-            .find(|kind| kind.class.what == spec.what())
-            .ok_or_else(|| spec.unknown_what(KINDS.map(|kind| kind.class.what)))?;
-        let number = self.list(|devices| {
-            let number = devices.made;
-            devices.made = devices.made.wrapping_add(1);
-            number
-        });
-        let device = Arc::new(self.make(kind, spec, number)?);
-        let entry = MgmtEntry {
-            name: device.info().name.clone(),
-            device_type: kind.class.device_type,
-            spec: spec.text().to_owned(),
-        };
-        self.list(|devices| devices.list.push((entry, Arc::downgrade(&device))));
-        Ok(device)
+        Ok(match self.add(spec)? {
+            Added::Device(device) => device,
+            Added::Function(function) => Arc::new(VirtioPci::open(function)?),
+        })
     }
 
     fn dev_del(&self, name: &str) -> Result<()> {
@@ -262,6 +371,19 @@ impl MgmtDevice for SimMgmt {
         match what {
             "net" => crate::faults::NET,
             _ => crate::faults::ANY,
+        }
+    }
+}
+
+impl PciParent for SimMgmt {
+    fn function(&self, spec: &DeviceSpec) -> Result<Arc<dyn PciAccess>> {
+        if pci::shown(&mut spec.keys())? == Shown::Vdpa {
+            let name = spec.text().to_owned();
+            return Err(SimError::NoFunction { name }.into());
+        }
+        match self.add(spec)? {
+            Added::Function(function) => Ok(function),
+            Added::Device(device) => Ok(Arc::new(pci::function(device, pci::usual())?)),
         }
     }
 }

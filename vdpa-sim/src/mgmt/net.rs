@@ -4,7 +4,7 @@ use vdpa_core::config::Mac;
 use vdpa_core::spec::{Keys, SpecError};
 use vdpa_core::{DeviceType, Features, Key, MgmtClass, Result, graph};
 
-use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key, port};
+use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key, pci, pf, port};
 use crate::class::Class;
 use crate::net::{MAX_PAIRS, Net, POSSIBLE, Settings};
 use crate::port::Presence;
@@ -65,6 +65,15 @@ const KEYS: &[Key] = &[
     CREW,
     POLL_US,
     PAGE_REQUESTS,
+    pci::AS,
+    pci::LAYOUT,
+    pci::VECTORS,
+    pci::MULTIPLIER,
+    pci::NOTIFY_DATA,
+    pci::DMA_ENTRIES,
+    pf::VFS,
+    pf::OF,
+    pf::NUMBER,
 ];
 
 /// Makes the network card that the keys describe; `number` is nobody else's.

@@ -3,7 +3,7 @@
 use vdpa_core::spec::Keys;
 use vdpa_core::{DeviceType, Key, MgmtClass, Result};
 
-use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key};
+use super::{CREW, PAGE_REQUESTS, POLL_US, SimMgmt, key, pci, pf};
 use crate::class::Class;
 use crate::rng::{POSSIBLE, Rng};
 
@@ -30,6 +30,15 @@ const KEYS: &[Key] = &[
     key("workers", "1", "threads; default 1"),
     POLL_US,
     PAGE_REQUESTS,
+    pci::AS,
+    pci::LAYOUT,
+    pci::VECTORS,
+    pci::MULTIPLIER,
+    pci::NOTIFY_DATA,
+    pci::DMA_ENTRIES,
+    pf::VFS,
+    pf::OF,
+    pf::NUMBER,
     CREW,
 ];
 

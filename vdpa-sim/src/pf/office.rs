@@ -1,0 +1,69 @@
+//! Where the administration queue, the owner's class and its virtual functions meet.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
+
+use super::command::Reply;
+use super::engine::Engine;
+use super::group::{Group, NoGroup};
+use crate::shared::lock;
+use crate::stats::Counters;
+
+/// What the administration queue counts: places in [`COUNTERS`].
+pub(super) const COMMANDS: usize = 0;
+pub(super) const REFUSED: usize = 1;
+pub(super) const FAULTS: usize = 2;
+pub(super) const CALLS: usize = 3;
+
+/// The names of these counters, behind `admin.`.
+pub const COUNTERS: &[&str] = &["commands", "refused", "faults", "calls"];
+
+/// An [`Engine`] and what it works on.
+pub struct Office {
+    engine: Mutex<Engine>,
+    group: Mutex<Option<Weak<dyn Group>>>,
+    pub(super) counters: Counters,
+}
+
+impl Default for Office {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Office {
+    /// One without virtual functions.
+    pub fn new() -> Self {
+        Self {
+            engine: Mutex::new(Engine::new()),
+            group: Mutex::new(None),
+            counters: Counters::new(COUNTERS),
+        }
+    }
+
+    /// The virtual functions are those of `group` from here on, for as long as it lives.
+    pub fn set_group(&self, group: Weak<dyn Group>) {
+        *lock(&self.group) = Some(group);
+    }
+
+    /// Carries out a command, as [`Engine::run`] does.
+    pub fn run(&self, command: &[u8], room: usize) -> Poll<Reply> {
+        let group: Option<Arc<dyn Group>> = lock(&self.group).as_ref().and_then(Weak::upgrade);
+        let group: &dyn Group = group.as_deref().unwrap_or(&NoGroup);
+        lock(&self.engine).run(command, room, group)
+    }
+
+    /// The owner is reset: lists, capabilities and objects are gone.
+    pub fn reset(&self) {
+        *lock(&self.engine) = Engine::new();
+    }
+}
+
+impl fmt::Debug for Office {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Office")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
