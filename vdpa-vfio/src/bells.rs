@@ -65,25 +65,31 @@ impl Bells {
                 ),
             }
         }
-        let gate = state.gate.get_or_insert_with(|| {
-            Arc::new(Gate(RwLock::new(Some(Arc::clone(device)))))
-        });
+        let gate = state
+            .gate
+            .get_or_insert_with(|| Arc::new(Gate(RwLock::new(Some(Arc::clone(device))))));
         Ok(called(Arc::clone(gate), region.clone(), place))
     }
 
     /// Makes them all do nothing. A page that cannot be taken away for want of memory is tried again next time.
     pub(crate) fn revoke(&self) {
         let mut state = self.lock();
-        state.pages.retain(|(bar, at), registers| match registers.revoke() {
-            Ok(()) => false,
-            Err(error) => {
-                tracing::error!(bar, at, %error, "a doorbell cannot be taken away");
-                true
-            }
-        });
+        state
+            .pages
+            .retain(|(bar, at), registers| match registers.revoke() {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::error!(bar, at, %error, "a doorbell cannot be taken away");
+                    true
+                }
+            });
         if let Some(gate) = state.gate.take() {
             // Waits for a write that is under way.
-            let device = gate.0.write().unwrap_or_else(PoisonError::into_inner).take();
+            let device = gate
+                .0
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             drop(device);
         }
     }

@@ -3,8 +3,7 @@
 
 /// What is wrong with an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplyFault {
+pub(crate) enum ReplyFault {
     /// It ends before.
     #[error("it ends at {end} of {wanted} bytes")]
     Short {
@@ -69,7 +68,9 @@ pub(crate) fn capabilities(
     while at != 0 {
         let outside = ReplyFault::Outside { at };
         let start = usize::try_from(at).map_err(|_| outside)?;
-        let bytes = reply.get(start..).filter(|bytes| start >= fixed && bytes.len() >= HEADER);
+        let bytes = reply
+            .get(start..)
+            .filter(|bytes| start >= fixed && bytes.len() >= HEADER);
         let bytes = bytes.ok_or(outside)?;
         // They do not overlap, so there are no more of them than headers.
         if found.len() >= reply.len() / HEADER {
@@ -117,7 +118,9 @@ pub(crate) fn pairs(bytes: &[u8], at: usize, count: u32) -> Result<Vec<(u64, u64
         return Err(ReplyFault::List { count, room });
     }
     let pairs = list.chunks_exact(16).take(wanted);
-    pairs.map(|pair| Ok((u64_at(pair, 0)?, u64_at(pair, 8)?))).collect()
+    pairs
+        .map(|pair| Ok((u64_at(pair, 0)?, u64_at(pair, 8)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,7 +149,7 @@ pub(crate) mod tests {
     fn a_chain_is_followed_in_any_order() {
         let ([a, b], [c, d], [e, f]) = (header(7, 0), header(8, 8), header(9, 16));
         assert_eq!(ids(&[0, 0, a, b, c, d, e, f], 24).unwrap(), [9, 8, 7]);
-        assert_eq!(ids(&[0, 0], 0).unwrap(), []);
+        assert!(ids(&[0, 0], 0).unwrap().is_empty());
     }
 
     #[test]
@@ -177,8 +180,11 @@ pub(crate) mod tests {
         assert_eq!(pairs(&list, 0, 2).unwrap().len(), 2);
         assert_eq!(pairs(&list, 16, 1).unwrap().len(), 1);
         for (at, count, room) in [(0, 3, 2), (0, u32::MAX, 2), (17, 1, 0), (4000, 1, 0)] {
-            assert_eq!(pairs(&list, at, count), Err(ReplyFault::List { count, room }));
+            assert_eq!(
+                pairs(&list, at, count),
+                Err(ReplyFault::List { count, room })
+            );
         }
-        assert_eq!(pairs(&list, 4000, 0).unwrap(), []);
+        assert!(pairs(&list, 4000, 0).unwrap().is_empty());
     }
 }

@@ -82,7 +82,8 @@ impl Mappings {
         let mut mapped = self.lock();
         // SAFETY: `DmaMemory` has these bytes mapped, writable where they are to be written, and free of references for as
         // long as the value lives; it is held until the entry is gone.
-        unsafe { self.translator.map(m, address) }.map_err(|source| self.refused(m, source, &mapped))?;
+        unsafe { self.translator.map(m, address) }
+            .map_err(|source| self.refused(m, source, &mapped))?;
         mapped.insert(
             m.iova.first().get(),
             Entry {
@@ -96,7 +97,10 @@ impl Mappings {
     /// Checks what the kernel would refuse without a reason, or not at all. Answers where the memory is.
     fn check(&self, m: &Mapping) -> Result<u64, VfioError> {
         let granule = self.limits.granule;
-        let inside = m.offset.checked_add(m.iova.len()).is_some_and(|end| end <= m.memory.len());
+        let inside = m
+            .offset
+            .checked_add(m.iova.len())
+            .is_some_and(|end| end <= m.memory.len());
         let address = (m.memory.hva().as_ptr().expose_provenance() as u64).checked_add(m.offset);
         let allowed = m.memory.is_writable() || !m.access.allows(Access::DeviceWrites);
         let Some(address) = address.filter(|_| inside && allowed) else {
@@ -116,7 +120,8 @@ impl Mappings {
             });
         }
         let legal = &self.limits.ranges;
-        let within = |&(first, last): &(Iova, Iova)| first <= m.iova.first() && m.iova.last() <= last;
+        let within =
+            |&(first, last): &(Iova, Iova)| first <= m.iova.first() && m.iova.last() <= last;
         if !legal.iter().any(within) {
             return Err(VfioError::Range {
                 name: self.name.clone(),
@@ -128,12 +133,7 @@ impl Mappings {
     }
 
     /// What an error of the kernel means.
-    fn refused(
-        &self,
-        m: &Mapping,
-        source: io::Error,
-        mapped: &BTreeMap<u64, Entry>,
-    ) -> VfioError {
+    fn refused(&self, m: &Mapping, source: io::Error, mapped: &BTreeMap<u64, Entry>) -> VfioError {
         let name = self.name.clone();
         match source.raw_os_error() {
             Some(libc::ENOMEM) => VfioError::Memlock {
@@ -168,12 +168,14 @@ impl Mappings {
                 range: m.iova,
             });
         }
-        self.translator.unmap(m.iova).map_err(|(done, source)| VfioError::Unmap {
-            name: self.name.clone(),
-            range: m.iova,
-            done,
-            source,
-        })?;
+        self.translator
+            .unmap(m.iova)
+            .map_err(|(done, source)| VfioError::Unmap {
+                name: self.name.clone(),
+                range: m.iova,
+                done,
+                source,
+            })?;
         let gone = mapped.remove(&first);
         drop(mapped);
         // Outside the lock: memory may be anything.
@@ -307,7 +309,11 @@ fn container_limits(reply: &[u8]) -> Result<DmaLimits, ReplyFault> {
             }
         }
     }
-    limits(ranges.unwrap_or_else(|| vec![(0, u64::MAX)]), lowest(pages), entries)
+    limits(
+        ranges.unwrap_or_else(|| vec![(0, u64::MAX)]),
+        lowest(pages),
+        entries,
+    )
 }
 
 /// The lowest bit.
@@ -338,14 +344,15 @@ fn limits(
     if ranges.is_empty() {
         return Err(ReplyFault::List { count: 0, room: 0 });
     }
-    let ranges = ranges.into_iter().map(|(first, last)| (Iova::new(first), Iova::new(last)));
+    let ranges = ranges
+        .into_iter()
+        .map(|(first, last)| (Iova::new(first), Iova::new(last)));
     Ok(DmaLimits {
         ranges: ranges.collect(),
         granule,
         max_entries,
     })
 }
-
 
 #[cfg(test)]
 mod tests;

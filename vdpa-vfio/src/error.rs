@@ -40,7 +40,7 @@ pub enum VfioError {
         name: String,
     },
     /// A group that others use too.
-    #[error("{name}: IOMMU group {group} is not viable: {}: bind them to vfio-pci too, or to no driver", others(.others))]
+    #[error("{name}: IOMMU group {group} is not viable: {}: bind them to vfio-pci too, or to no driver", standing(.others))]
     NotViable {
         /// The function.
         name: String,
@@ -50,7 +50,10 @@ pub enum VfioError {
         others: Vec<(String, String)>,
     },
     /// A device file that this user may not open.
-    #[error("{name}: no permission to open {path}: run as root, or `chown {} {path}`", nix::unistd::geteuid())]
+    #[error(
+        "{name}: no permission to open {path}: run as root, or `chown {} {path}`",
+        nix::unistd::geteuid()
+    )]
     Permission {
         /// The function.
         name: String,
@@ -94,7 +97,9 @@ pub enum VfioError {
         module: &'static str,
     },
     /// A way that the program was not built with.
-    #[error("{name}: built without iommufd: open it with via=group, or build with the feature `iommufd`")]
+    #[error(
+        "{name}: built without iommufd: open it with via=group, or build with the feature `iommufd`"
+    )]
     NoIommufd {
         /// The function.
         name: String,
@@ -148,7 +153,9 @@ pub enum VfioError {
         len: u64,
     },
     /// A register that could not be accessed.
-    #[error("{name}: {region} at {at:#x} could not be accessed: is memory decoding on, and the function there?")]
+    #[error(
+        "{name}: {region} at {at:#x} could not be accessed: is memory decoding on, and the function there?"
+    )]
     Register {
         /// The function.
         name: String,
@@ -192,7 +199,9 @@ pub enum VfioError {
         name: String,
     },
     /// The line cannot be had.
-    #[error("{name}: the interrupt line cannot be had while MSI-X is on: switch its vectors off first")]
+    #[error(
+        "{name}: the interrupt line cannot be had while MSI-X is on: switch its vectors off first"
+    )]
     MsixOn {
         /// The function.
         name: String,
@@ -204,7 +213,9 @@ pub enum VfioError {
         name: String,
     },
     /// A mapping that the IOMMU cannot have.
-    #[error("{name}: {range} to memory at {address:#x}: addresses and lengths are multiples of {granule:#x}")]
+    #[error(
+        "{name}: {range} to memory at {address:#x}: addresses and lengths are multiples of {granule:#x}"
+    )]
     Granule {
         /// The function.
         name: String,
@@ -270,7 +281,9 @@ pub enum VfioError {
         range: IovaRange,
     },
     /// A mapping that did not go away: its memory is kept.
-    #[error("{name}: {range} could not be unmapped, {done} bytes of it were: its memory is kept until the function is closed")]
+    #[error(
+        "{name}: {range} could not be unmapped, {done} bytes of it were: its memory is kept until the function is closed"
+    )]
     Unmap {
         /// The function.
         name: String,
@@ -330,15 +343,19 @@ impl ParentError for VfioError {
     }
 }
 
-fn others(others: &[(String, String)]) -> String {
+fn standing(others: &[(String, String)]) -> String {
     if others.is_empty() {
         return "others use it".to_owned();
     }
-    let each = others.iter().map(|(name, driver)| format!("{name} is bound to {driver}"));
+    let each = others
+        .iter()
+        .map(|(name, driver)| format!("{name} is bound to {driver}"));
     each.collect::<Vec<_>>().join(", ")
 }
 
 fn ranges(ranges: &[(Iova, Iova)]) -> String {
-    let each = ranges.iter().map(|(first, last)| format!("{first} to {last}"));
+    let each = ranges
+        .iter()
+        .map(|(first, last)| format!("{first} to {last}"));
     each.collect::<Vec<_>>().join(", ")
 }

@@ -59,7 +59,9 @@ fn reply(file: &File, request: u64, head: usize, fields: [u32; 2]) -> io::Result
             return Err(io::Error::last_os_error());
         }
         let all: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
-        let wanted = all.first_chunk().map_or(0, |size| u32::from_ne_bytes(*size)) as usize;
+        let wanted = all
+            .first_chunk()
+            .map_or(0, |size| u32::from_ne_bytes(*size)) as usize;
         if wanted <= all.len() {
             return Ok(all);
         }
@@ -192,7 +194,7 @@ pub(crate) fn unmap_dma(container: &File, iova: u64, len: u64) -> io::Result<u64
 }
 
 #[cfg(feature = "iommufd")]
-pub(crate) use iommufd::{IoasRanges, ioas_map, ioas_ranges, ioas_unmap};
+pub(crate) use iommufd::{ioas_map, ioas_ranges, ioas_unmap};
 
 #[cfg(feature = "iommufd")]
 mod iommufd {
@@ -244,7 +246,11 @@ mod iommufd {
                 Err(e) => return Err(e),
                 Ok(_) => {
                     return Ok(IoasRanges {
-                        ranges: found.iter().take(count).map(|r| (r.start, r.last)).collect(),
+                        ranges: found
+                            .iter()
+                            .take(count)
+                            .map(|r| (r.start, r.last))
+                            .collect(),
                         granule: ask.out_iova_alignment,
                     });
                 }

@@ -153,6 +153,19 @@ impl Irqs {
             .map_err(self.failed("unmask the interrupt line"))
     }
 
+    /// Switches everything off that was switched on.
+    pub(crate) fn close(&self, device: &File) {
+        let mut state = self.lock();
+        let State { vectors, line } = std::mem::take(&mut *state);
+        let off = |index, on| {
+            if on && let Err(error) = off(device, index) {
+                tracing::debug!(function = self.name, index, %error, "cannot be switched off");
+            }
+        };
+        off(MSIX, !vectors.is_empty());
+        off(LINE, line.is_some());
+    }
+
     fn event(&self, call: &Call) -> Result<Option<Arc<OwnedFd>>, VfioError> {
         match call {
             Call::None => Ok(None),
@@ -198,17 +211,28 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
+    pub(crate) const ALL: [Self; 2] = [Self::Request, Self::Error];
+
     /// Whether a function has it, and then has it write `event`.
     pub(crate) fn watch(self, device: &File, event: &OwnedFd) -> io::Result<bool> {
-        let index = match self {
-            Self::Request => vfio::VFIO_PCI_REQ_IRQ_INDEX,
-            Self::Error => vfio::VFIO_PCI_ERR_IRQ_INDEX,
-        };
+        let index = self.index();
         // Older kernels, and other buses, do not know it.
         match ioctl::irq_info(device, index) {
             Ok((flags, count)) if count != 0 && flags & vfio::VFIO_IRQ_INFO_EVENTFD != 0 => {}
             _ => return Ok(false),
         }
         ioctl::trigger(device, index, 0, &[Some(event.as_fd())]).map(|_| true)
+    }
+
+    /// Has the kernel write nothing for it any more. Where it did not, it says so, which is no matter.
+    pub(crate) fn forget(self, device: &File) {
+        let _none = ioctl::trigger(device, self.index(), 0, &[None]);
+    }
+
+    const fn index(self) -> u32 {
+        match self {
+            Self::Request => vfio::VFIO_PCI_REQ_IRQ_INDEX,
+            Self::Error => vfio::VFIO_PCI_ERR_IRQ_INDEX,
+        }
     }
 }

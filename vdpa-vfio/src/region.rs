@@ -80,7 +80,9 @@ impl Region {
     /// Reads what [`holds`](Self::holds) allows.
     pub(crate) fn load(&self, device: &File, at: u64, width: Width) -> io::Result<u32> {
         let mut bytes = [0; 4];
-        let part = bytes.get_mut(..usize::from(width.bytes())).unwrap_or_default();
+        let part = bytes
+            .get_mut(..usize::from(width.bytes()))
+            .unwrap_or_default();
         match device.read_at(part, self.place(at)?)? {
             done if done == part.len() => Ok(u32::from_le_bytes(bytes)),
             done => Err(cut(done)),
@@ -134,7 +136,10 @@ impl Region {
 }
 
 fn cut(done: usize) -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{done} bytes were transferred"))
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("{done} bytes were transferred"),
+    )
 }
 
 #[cfg(test)]
@@ -149,7 +154,10 @@ mod tests {
 
     fn split(value: u64) -> [u32; 2] {
         let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
-        [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+        [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+        ]
     }
 
     /// An answer about a region at 4 << 40 of `len` bytes, with these capabilities behind.
@@ -213,11 +221,20 @@ mod tests {
         for end in 0..32 {
             let whole = reply(MMAP, 0, 0x1000, &[]);
             let cut = Region::parse(&whole[..end]);
-            assert!(matches!(cut, Err(ReplyFault::Short { .. })), "{end}: {cut:?}");
+            assert!(
+                matches!(cut, Err(ReplyFault::Short { .. })),
+                "{end}: {cut:?}"
+            );
         }
         let list = sparse(0, &[(0, 0x1000)], u32::MAX);
         let long = Region::parse(&reply(CAPS, 32, 0x1000, &list));
-        assert_eq!(long, Err(ReplyFault::List { count: u32::MAX, room: 1 }));
+        assert_eq!(
+            long,
+            Err(ReplyFault::List {
+                count: u32::MAX,
+                room: 1
+            })
+        );
         let back = Region::parse(&reply(CAPS, 32, 0x1000, &header(9, 32)));
         assert_eq!(back, Err(ReplyFault::Endless));
         let early = Region::parse(&reply(CAPS, 8, 0x1000, &header(9, 0)));

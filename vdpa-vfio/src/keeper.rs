@@ -1,0 +1,83 @@
+//! What a function was opened through, and how it is closed.
+#![allow(
+    unsafe_code,
+    reason = "closes what `vfio-ioctls` opened where its own way would panic"
+)]
+
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use vfio_ioctls::VfioDevice;
+
+/// A device of `vfio-ioctls`, which closes the function, and then gives its group or its space back.
+///
+/// Its own `Drop` unwraps what a function that is gone answers with, and what a process without `/sys` finds there.
+pub(crate) struct Keeper {
+    device: ManuallyDrop<VfioDevice>,
+    way: Way,
+}
+
+/// What a device was opened through.
+pub(crate) enum Way {
+    /// A group, which it looks for below this directory of the function's.
+    Group(PathBuf),
+    /// A space of an iommufd.
+    #[cfg(feature = "iommufd")]
+    Space,
+}
+
+impl Keeper {
+    pub(crate) fn new(device: VfioDevice, way: Way) -> Self {
+        Self {
+            device: ManuallyDrop::new(device),
+            way,
+        }
+    }
+
+    /// The function's file, once more. It has to be closed before the keeper is dropped.
+    pub(crate) fn file(&self) -> io::Result<File> {
+        duplicate(&*self.device)
+    }
+
+    /// Whether `vfio-ioctls` can close it.
+    fn is_closable(&self) -> bool {
+        match &self.way {
+            Way::Group(function) => {
+                let group = function.join("iommu_group").read_link();
+                let number = group
+                    .as_deref()
+                    .ok()
+                    .and_then(|group| group.file_name()?.to_str());
+                number.is_some_and(|number| number.parse::<u32>().is_ok())
+            }
+            // A second time it does nothing.
+            #[cfg(feature = "iommufd")]
+            Way::Space => self.device.detach_hwpt().is_ok(),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.is_closable() {
+            // SAFETY: nobody uses it any more.
+            unsafe { ManuallyDrop::drop(&mut self.device) };
+            return;
+        }
+        tracing::warn!(
+            "a function's container stays open, since the function cannot be looked up any more"
+        );
+        // SAFETY: the file is the device's own, and the device is forgotten.
+        drop(unsafe { OwnedFd::from_raw_fd(self.device.as_raw_fd()) });
+    }
+}
+
+/// The same file, once more.
+pub(crate) fn duplicate(of: &impl AsRawFd) -> io::Result<File> {
+    // SAFETY: the file is open for as long as `of` is borrowed.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) };
+    borrowed.try_clone_to_owned().map(File::from)
+}
