@@ -1,34 +1,55 @@
 //! PCI functions and the system around them, as files show them, for VFIO.
 //!
 //! ```text
-//!   Host ── /sys/bus/pci/devices ──▶ Function ── Identity     what there is, and what it is
+//!   Host ── /sys/bus/pci/devices ────▶ Function ── Identity     what there is, and what it is
+//!     ├──── /sys/kernel/iommu_groups ▶ Group, Iommu             who shares an address space, and whether there are any
+//!     ├──── /proc, /dev ─────────────▶ Usage, Opens, Memlock    who would miss it, and what this process may
+//!     └──── Bindings ── Plan ── Step ▶ Kernel                   who has it, changed, and recorded before
 //! ```
 //!
 //! Nothing here is unsafe, and nothing waits. The files are believed in nothing: what is missing or makes no sense is a
 //! [`Fact`] that is absent or unknown, with its reason.
 //!
 //! # Reading order
-//! [`Host`], [`Function`], [`Identity`]; `tree` is how files are read.
+//! [`Host`], [`Function`], [`Identity`], [`Group`], [`Usage`]; `tree` is how files are read. Then [`Bindings`], with
+//! `plan` (what is written), `records` (what outlasts a crash), and [`Rehearsal`], which acts like a kernel on a copy.
 
 mod address;
+mod bindings;
 mod error;
 mod fact;
 mod function;
+mod group;
 mod identity;
+mod iommu;
+mod kernel;
+mod permit;
+mod plan;
+mod records;
+mod rehearsal;
 mod tree;
+mod usage;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use address::Address;
+pub use bindings::{Bindings, Change, Plan, Regard, Wish};
 pub use error::SysfsError;
 pub use fact::Fact;
 pub use function::{Bar, Function, Sriov};
+pub use group::{Group, Member, Standing};
 pub use identity::Identity;
+pub use iommu::{Iommu, Maker};
+pub use kernel::{Kernel, Step};
+pub use permit::{Memlock, Opens};
+pub use rehearsal::Rehearsal;
+pub use usage::Usage;
 
 use function::DEVICES;
+use kernel::Running;
 use tree::Tree;
 
 /// The system that PCI functions are in, or a copy of its files.
@@ -71,6 +92,64 @@ impl Host {
             true => Ok(Function::read(&self.tree, address)),
             false => Err(SysfsError::NoSuchFunction { address }),
         }
+    }
+
+    /// An IOMMU group.
+    ///
+    /// * `number`: as in [`Function::iommu_group`]
+    pub fn group(&self, number: u32) -> Group {
+        Group::read(&self.tree, number)
+    }
+
+    /// Whether there is an IOMMU.
+    pub fn iommu(&self) -> Iommu {
+        Iommu::read(&self.tree)
+    }
+
+    /// What a function is used for, so that it would be missed; nothing, as a rule.
+    pub fn usage(&self, function: &Function) -> Vec<Usage> {
+        Usage::of(&self.tree, function)
+    }
+
+    /// Whether this process can open a file to read and write.
+    ///
+    /// * `path`: from the system's root, such as `/dev/vfio/vfio`
+    pub fn opens(&self, path: &str) -> Opens {
+        Opens::of(&self.tree, path)
+    }
+
+    /// How much memory this process may lock.
+    pub fn memlock(&self) -> Memlock {
+        Memlock::read(&self.tree)
+    }
+
+    /// What acts on writes: the kernel, for the system that runs, or else a [`Rehearsal`].
+    pub fn kernel(&self) -> Box<dyn Kernel> {
+        match self.tree.is_running() {
+            true => Box::new(Running::new(self.tree.clone())),
+            false => Box::new(Rehearsal::new(self.tree.clone())),
+        }
+    }
+
+    /// Where [`Bindings`] keep their records, unless another place is better: `/run/vdpactl/vfio`, which a boot clears.
+    pub fn state(&self) -> PathBuf {
+        self.tree.path("/run/vdpactl/vfio")
+    }
+
+    /// Whether a path of the system is there.
+    fn has(&self, path: &str) -> bool {
+        self.tree.path(path).exists()
+    }
+
+    /// What is to be seen at an address, be it nothing.
+    fn look(&self, address: Address) -> Function {
+        Function::read(&self.tree, address)
+    }
+
+    /// Whether drivers take new virtual functions of a function by themselves.
+    fn autoprobe(&self, address: Address) -> Fact<u8> {
+        let path = format!("{DEVICES}/{address}/sriov_drivers_autoprobe");
+        self.tree.number(path)
     }
 
     fn bus(&self, why: &str) -> SysfsError {

@@ -1,7 +1,11 @@
 //! Trees that stand for systems, good ones and hostile ones.
 
+mod bindings;
 mod fixture;
 mod hostile;
+mod rehearsal;
+mod room;
+mod usage;
 
 use fixture::Fixture;
 

@@ -31,6 +31,16 @@ impl Tree {
         }
     }
 
+    /// The root itself.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether it is the system that runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// Where a path of the system is in this tree.
     pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();

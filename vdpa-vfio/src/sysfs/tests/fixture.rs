@@ -78,4 +78,42 @@ impl Fixture {
             &format!("../../../../kernel/iommu_groups/{group}"),
         );
     }
+
+    /// What the bus and these drivers can be told.
+    pub(super) fn bus(&self, drivers: &[&str]) {
+        self.file("/sys/bus/pci/drivers_probe", "");
+        for driver in drivers {
+            self.file(&format!("/sys/bus/pci/drivers/{driver}/unbind"), "");
+        }
+    }
+
+    /// A network interface, with flags as `linux/if.h` has them.
+    pub(super) fn interface(&self, function: &str, name: &str, flags: u32) {
+        self.attribute(
+            function,
+            &format!("net/{name}/flags"),
+            format!("{flags:#x}\n"),
+        );
+        let target = format!("../../bus/pci/devices/{function}/net/{name}");
+        self.link(&format!("/sys/class/net/{name}"), &target);
+    }
+
+    /// A disk, with its number.
+    pub(super) fn disk(&self, function: &str, name: &str, number: &str) {
+        self.attribute(
+            function,
+            &format!("block/{name}/dev"),
+            format!("{number}\n"),
+        );
+        let target = format!("../../bus/pci/devices/{function}/block/{name}");
+        self.link(&format!("/sys/class/block/{name}"), &target);
+    }
+
+    pub(super) fn remove(&self, path: &str) {
+        let path = self.path(path);
+        match fs::symlink_metadata(&path).unwrap().is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
 }

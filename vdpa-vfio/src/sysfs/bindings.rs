@@ -1,0 +1,509 @@
+//! Who has a function, changed: to VFIO, and back.
+//!
+//! ```text
+//!   Wish ──▶ plan: may it be? what has to be written? ──▶ record on the disk ──▶ steps, one by one ──▶ look again
+//!                    │ no: an error, nothing is done                                  │ failed            │ not so
+//!                    ▼                                                                ▼                   ▼
+//!                                                                        back to what it was, and an error that says
+//!                                                                        where the function is
+//! ```
+
+use std::io;
+use std::path::Path;
+
+use super::plan::{state, to_anybody, to_state, to_virtuals};
+use super::records::{Record, Records, State, VirtualState, is_driver};
+use super::rehearsal::DRIVERS;
+use super::{Address, Fact, Function, Host, Kernel, Step, SysfsError, Usage};
+
+/// The driver that gives functions to processes.
+const VFIO: &str = "vfio-pci";
+
+/// What is to become of a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// VFIO has it.
+    Bind,
+    /// VFIO has it no longer: whoever had it before has it again, or, where that is not known, whoever takes it.
+    Unbind,
+    /// It is as it was before it was changed first, with its virtual functions.
+    Restore,
+    /// It has so many virtual functions, which no driver takes by itself; 0 takes them away.
+    VirtualFunctions(u16),
+}
+
+/// Whether a function in use is changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Regard {
+    /// It is left alone.
+    Spare,
+    /// It is changed all the same. A process that has it open is waited for.
+    Force,
+}
+
+/// What has to be written, and what is to come of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The function.
+    pub address: Address,
+    /// What has to be written, in this order; nothing, if all is as wished.
+    pub steps: Vec<Step>,
+    record: Record,
+    settled: Record,
+    goal: Goal,
+    before: Before,
+}
+
+/// What is to come of a plan.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Goal {
+    driver: Option<Driver>,
+    virtuals: Option<u16>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Driver {
+    Exactly(Option<String>),
+    NotVfio,
+}
+
+/// What to go back to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Before {
+    state: State,
+    virtuals: Option<VirtualState>,
+}
+
+/// What was done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The function as it was.
+    pub before: Function,
+    /// The function as it is.
+    pub after: Function,
+    /// What was written; nothing, if all was as wished.
+    pub steps: Vec<Step>,
+}
+
+/// The bindings of functions to drivers.
+pub struct Bindings<'a> {
+    host: &'a Host,
+    kernel: &'a dyn Kernel,
+    records: Records,
+}
+
+impl<'a> Bindings<'a> {
+    /// The bindings of a system.
+    ///
+    /// * `kernel`: what acts on writes, such as [`Host::kernel`]
+    /// * `records`: a directory for what was changed, such as [`Host::state`]; made when it is needed. It should not
+    ///   outlast a boot, as bindings do not.
+    pub fn new(host: &'a Host, kernel: &'a dyn Kernel, records: &Path) -> Self {
+        Self {
+            host,
+            kernel,
+            records: Records::new(records),
+        }
+    }
+
+    /// The functions that were changed, and are not as they were.
+    ///
+    /// # Errors
+    /// When the records cannot be listed.
+    pub fn changed(&self) -> Result<Vec<Address>, SysfsError> {
+        self.records.addresses()
+    }
+
+    /// What a wish takes. Nothing is written.
+    ///
+    /// # Errors
+    /// When it must not or cannot be.
+    pub fn plan(&self, at: Address, wish: Wish, regard: Regard) -> Result<Plan, SysfsError> {
+        let function = match (self.host.function(at), wish) {
+            (Ok(function), _) => function,
+            // It went away, a virtual function as a rule: nothing is left to restore.
+            (Err(SysfsError::NoSuchFunction { .. }), Wish::Restore) => return self.gone(at),
+            (Err(error), _) => return Err(error),
+        };
+        let now = state(&function)?;
+        let drivers = now.driver.iter().chain(&now.only);
+        if let Some(name) = drivers.into_iter().find(|name| !is_driver(name)) {
+            return Err(SysfsError::Unreadable {
+                address: at,
+                what: "driver",
+                why: format!("`{}` is no name of one", super::address::excerpt(name)),
+            });
+        }
+        let kept = self.record(&function, wish)?;
+        let draft = Plan {
+            address: at,
+            steps: Vec::new(),
+            record: kept.clone(),
+            settled: kept,
+            goal: Goal::default(),
+            before: Before {
+                state: now,
+                virtuals: None,
+            },
+        };
+        match wish {
+            Wish::Bind => self.plan_bind(&function, draft, regard),
+            Wish::Unbind => self.plan_unbind(&function, draft, regard),
+            Wish::Restore => self.plan_restore(&function, draft, regard),
+            Wish::VirtualFunctions(count) => {
+                self.plan_virtuals(&function, draft, Some(count), regard)
+            }
+        }
+    }
+
+    /// What is kept of the function, or an empty record.
+    fn record(&self, function: &Function, wish: Wish) -> Result<Record, SysfsError> {
+        let address = function.address;
+        let number = |what, fact: &Fact<u16>| {
+            match fact {
+                Fact::Is(number) => Ok(*number),
+                Fact::Absent => Err("there is no such file".to_owned()),
+                Fact::Unknown(why) => Err(why.clone()),
+            }
+            .map_err(|why| SysfsError::Unreadable { address, what, why })
+        };
+        let numbers = (
+            number("vendor", &function.vendor)?,
+            number("device", &function.device)?,
+        );
+        let kept = match self.records.of(address)? {
+            Some(kept) if kept.numbers == numbers => Some(kept),
+            Some(kept) if wish == Wish::Restore => {
+                let text = |(vendor, device)| format!("{vendor:04x}:{device:04x}");
+                return Err(SysfsError::Replaced {
+                    address,
+                    was: text(kept.numbers),
+                    is: text(numbers),
+                });
+            }
+            _ => None,
+        };
+        Ok(kept.unwrap_or(Record {
+            address,
+            numbers,
+            state: None,
+            virtuals: None,
+        }))
+    }
+
+    fn gone(&self, address: Address) -> Result<Plan, SysfsError> {
+        let kept = self.records.of(address)?;
+        let mut settled = kept.ok_or(SysfsError::NoSuchFunction { address })?;
+        (settled.state, settled.virtuals) = (None, None);
+        Ok(Plan {
+            address,
+            steps: Vec::new(),
+            record: settled.clone(),
+            settled,
+            goal: Goal::default(),
+            before: Before {
+                state: State {
+                    driver: None,
+                    only: None,
+                },
+                virtuals: None,
+            },
+        })
+    }
+
+    fn plan_bind(&self, of: &Function, mut plan: Plan, regard: Regard) -> Result<Plan, SysfsError> {
+        let address = of.address;
+        if of.is_bridge() {
+            return Err(SysfsError::Bridge { address });
+        }
+        let group = of
+            .iommu_group
+            .known()
+            .map(|number| self.host.group(*number));
+        if group.is_none_or(|group| group.no_iommu) {
+            let mend = self.host.iommu().mend();
+            return Err(SysfsError::NoIommu { address, mend });
+        }
+        let vfio = State {
+            driver: Some(VFIO.to_owned()),
+            only: Some(VFIO.to_owned()),
+        };
+        // One of the drivers made for one kind of card is VFIO too.
+        if of.is_vfio() {
+            return Ok(plan);
+        }
+        self.has_driver(address, VFIO)?;
+        self.spared(of, regard)?;
+        plan.steps = to_state(address, &plan.before.state, &vfio);
+        plan.goal.driver = Some(Driver::Exactly(vfio.driver));
+        plan.record.state.get_or_insert(plan.before.state.clone());
+        plan.settled = plan.record.clone();
+        Ok(plan)
+    }
+
+    fn plan_unbind(
+        &self,
+        of: &Function,
+        mut plan: Plan,
+        regard: Regard,
+    ) -> Result<Plan, SysfsError> {
+        let address = of.address;
+        let steps = match &plan.record.state {
+            Some(was) => {
+                plan.goal.driver = Some(Driver::Exactly(was.driver.clone()));
+                to_state(address, &plan.before.state, was)
+            }
+            None if of.is_vfio() => {
+                plan.goal.driver = Some(Driver::NotVfio);
+                plan.record.state = Some(plan.before.state.clone());
+                to_anybody(address, &plan.before.state)
+            }
+            None => Vec::new(),
+        };
+        if let Some(Driver::Exactly(Some(driver))) = &plan.goal.driver
+            && plan.before.state.driver.as_ref() != Some(driver)
+        {
+            self.has_driver(address, driver)?;
+        }
+        // Virtual functions that the plan takes away itself are nobody's loss.
+        if steps.iter().any(|step| step.path.ends_with("/unbind")) && plan.goal.virtuals != Some(0)
+        {
+            self.spared(of, regard)?;
+        }
+        plan.steps.extend(steps);
+        plan.settled.state = None;
+        Ok(plan)
+    }
+
+    /// A driver that goes takes virtual functions with it, and one that is not there makes none.
+    fn plan_restore(&self, of: &Function, plan: Plan, regard: Regard) -> Result<Plan, SysfsError> {
+        let virtuals = |plan: Plan| match plan.record.virtuals {
+            Some(_) => self.plan_virtuals(of, plan, None, regard),
+            None => Ok(plan),
+        };
+        let driver = |plan: Plan| match plan.record.state {
+            Some(_) => self.plan_unbind(of, plan, regard),
+            None => Ok(plan),
+        };
+        match plan.record.virtuals {
+            Some(VirtualState { made: 1.., .. }) => virtuals(driver(plan)?),
+            _ => driver(virtuals(plan)?),
+        }
+    }
+
+    /// * `count`: as many as there were at first, for `None`
+    fn plan_virtuals(
+        &self,
+        of: &Function,
+        mut plan: Plan,
+        count: Option<u16>,
+        regard: Regard,
+    ) -> Result<Plan, SysfsError> {
+        let address = of.address;
+        let Fact::Is(sriov) = &of.sriov else {
+            let physical = of.physical.known().copied();
+            return Err(SysfsError::NoVirtualFunctions { address, physical });
+        };
+        let known = |what, fact: &Fact<u16>| match fact {
+            Fact::Is(number) => Ok(*number),
+            Fact::Absent => Err(SysfsError::NoVirtualFunctions {
+                address,
+                physical: None,
+            }),
+            Fact::Unknown(why) => Err(SysfsError::Unreadable {
+                address,
+                what,
+                why: why.clone(),
+            }),
+        };
+        let total = known("sriov_totalvfs", &sriov.total)?;
+        let now = VirtualState {
+            made: known("sriov_numvfs", &sriov.made)?,
+            autoprobe: self.host.autoprobe(address).known().copied(),
+        };
+        let want = match (count, plan.record.virtuals) {
+            (None, Some(was)) => was,
+            (Some(0), was) => VirtualState {
+                made: 0,
+                autoprobe: was.map_or(now.autoprobe, |was| was.autoprobe),
+            },
+            (count, _) => VirtualState {
+                made: count.unwrap_or(now.made),
+                autoprobe: now.autoprobe.map(|_| 0),
+            },
+        };
+        if want.made > total {
+            return Err(SysfsError::TooManyVirtualFunctions {
+                address,
+                count: want.made,
+                total,
+            });
+        }
+        if of.driver == Fact::Absent && want.made != now.made {
+            return Err(SysfsError::NoPhysicalDriver { address });
+        }
+        plan.before.virtuals = Some(now);
+        plan.goal.virtuals = Some(want.made);
+        if now.made != want.made && now.made != 0 {
+            for made in &sriov.functions {
+                self.spared(&self.host.function(*made)?, regard)?;
+            }
+        }
+        if now.made != want.made || count.is_none() {
+            plan.steps.extend(to_virtuals(address, now, want));
+            let was = *plan.record.virtuals.get_or_insert(now);
+            plan.settled.virtuals = (was != want).then_some(was);
+        }
+        Ok(plan)
+    }
+
+    fn has_driver(&self, address: Address, driver: &str) -> Result<(), SysfsError> {
+        match self.host.has(&format!("{DRIVERS}/{driver}")) {
+            true => Ok(()),
+            false => Err(SysfsError::NoDriver {
+                address,
+                driver: driver.to_owned(),
+            }),
+        }
+    }
+
+    fn spared(&self, function: &Function, regard: Regard) -> Result<(), SysfsError> {
+        let usage: Vec<Usage> = self.host.usage(function);
+        match regard {
+            Regard::Spare if !usage.is_empty() => Err(SysfsError::InUse {
+                address: function.address,
+                usage,
+            }),
+            Regard::Spare | Regard::Force => Ok(()),
+        }
+    }
+
+    /// Does what a wish takes. Doing it again does nothing.
+    ///
+    /// Before the first step, what the function was like is on the disk, for [`Wish::Restore`]; after the last one, the
+    /// function is looked at again.
+    ///
+    /// # Errors
+    /// As for [`plan`](Self::plan): nothing was done then. Or a step failed: the function is put back, and the error says
+    /// where it is. [`is_refusal`](SysfsError::is_refusal) tells which.
+    pub fn carry_out(&self, at: Address, wish: Wish, regard: Regard) -> Result<Change, SysfsError> {
+        // Before anybody is kept from anything: whoever may not write the records is told what is wrong with the wish.
+        self.plan(at, wish, regard)?;
+        let _locked = self.records.lock()?;
+        let plan = self.plan(at, wish, regard)?;
+        let before = self.host.look(at);
+        if !plan.steps.is_empty() {
+            self.records.keep(&plan.record)?;
+            if let Err(error) = self.take(&plan) {
+                return Err(self.put_back(&plan, error));
+            }
+        }
+        self.records.keep(&plan.settled)?;
+        Ok(Change {
+            before,
+            after: self.host.look(at),
+            steps: plan.steps,
+        })
+    }
+
+    fn take(&self, plan: &Plan) -> Result<(), Trouble> {
+        for step in &plan.steps {
+            self.kernel.write(step).map_err(|source| Trouble::Step {
+                step: step.clone(),
+                source,
+            })?;
+        }
+        let now = self.host.look(plan.address);
+        let settled = match &plan.goal.driver {
+            Some(Driver::Exactly(driver)) => {
+                now.driver == driver.clone().map_or(Fact::Absent, Fact::Is)
+            }
+            Some(Driver::NotVfio) => !now.is_vfio(),
+            None => true,
+        };
+        if !settled {
+            let wanted = match &plan.goal.driver {
+                Some(Driver::Exactly(Some(driver))) => format!("driver {driver}"),
+                Some(Driver::Exactly(None)) => "no driver".to_owned(),
+                Some(Driver::NotVfio) | None => "another driver than VFIO's".to_owned(),
+            };
+            return Err(Trouble::NotSettled { wanted });
+        }
+        match plan.goal.virtuals {
+            Some(count) if self.virtuals(&now).made != count => Err(Trouble::NotSettled {
+                wanted: format!("{count} virtual functions"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Back to what it was before the first step, as far as the kernel lets.
+    fn put_back(&self, plan: &Plan, trouble: Trouble) -> SysfsError {
+        let address = plan.address;
+        let steps = |function: &Function| {
+            let mut steps = match state(function) {
+                Ok(now) => to_state(address, &now, &plan.before.state),
+                Err(_) => Vec::new(),
+            };
+            if let Some(was) = plan.before.virtuals {
+                steps.extend(to_virtuals(address, self.virtuals(function), was));
+            }
+            steps
+        };
+        for step in steps(&self.host.look(address)) {
+            // What comes of it is looked at below; one that fails does not make the next one useless.
+            let _ = self.kernel.write(&step);
+        }
+        let now = self.host.look(address);
+        let back = steps(&now).is_empty() && state(&now).is_ok();
+        let mut place = match &now.driver {
+            Fact::Is(driver) => format!("it is with {driver}"),
+            Fact::Absent => "no driver has it".to_owned(),
+            Fact::Unknown(why) => format!("its driver cannot be seen: {why}"),
+        };
+        if plan.before.virtuals.is_some() {
+            place += &format!(", with {} virtual functions", self.virtuals(&now).made);
+        }
+        let now = match back {
+            true => {
+                // What was recorded before this stays so. What cannot be taken away does no harm: restoring does nothing.
+                let mut record = plan.record.clone();
+                record.state = record.state.filter(|state| *state != plan.before.state);
+                record.virtuals = record
+                    .virtuals
+                    .filter(|was| Some(*was) != plan.before.virtuals);
+                let _ = self.records.keep(&record);
+                format!("{place}, as before")
+            }
+            false => format!("{place}: `vdpactl vfio restore` puts it back"),
+        };
+        match trouble {
+            Trouble::Step { step, source } => SysfsError::Step {
+                address,
+                step,
+                now,
+                source,
+            },
+            Trouble::NotSettled { wanted } => SysfsError::NotSettled {
+                address,
+                wanted,
+                now,
+            },
+        }
+    }
+
+    fn virtuals(&self, function: &Function) -> VirtualState {
+        let sriov = function.sriov.known();
+        let made = sriov.and_then(|sriov| sriov.made.known().copied());
+        VirtualState {
+            made: made.unwrap_or(0),
+            autoprobe: self.host.autoprobe(function.address).known().copied(),
+        }
+    }
+}
+
+/// Why a plan did not come to its end.
+enum Trouble {
+    Step { step: Step, source: io::Error },
+    NotSettled { wanted: String },
+}

@@ -1,0 +1,249 @@
+//! What was changed, kept where a crash does not lose it.
+//!
+//! A function that is changed has a file with what it was like before, written out to the disk before the first change,
+//! and there until it is like that again:
+//!
+//! ```text
+//!   vdpactl vfio 1
+//!   function 0000:01:00.0
+//!   numbers 1af4:1041
+//!   driver virtio-pci          no such line: it had none
+//!   only vfio-pci              no such line: any driver could have it
+//!   vfs 0 1                    how many virtual functions it had, and whether drivers took them; only if that was changed
+//!   state                      stands for the driver and only lines; only if those were changed
+//!   end
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::address::excerpt;
+use super::tree::Tree;
+use super::{Address, Fact, SysfsError};
+
+/// The first line of a record.
+const HEAD: &str = "vdpactl vfio 1";
+
+/// Bytes of a record.
+const RECORD: usize = 4096;
+
+/// Who had a function, and who could have it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct State {
+    pub(super) driver: Option<String>,
+    pub(super) only: Option<String>,
+}
+
+/// How many virtual functions there were, and whether drivers took new ones at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct VirtualState {
+    pub(super) made: u16,
+    pub(super) autoprobe: Option<u8>,
+}
+
+/// What a function was like before it was changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Record {
+    pub(super) address: Address,
+    /// Vendor and device: another card may be in its place by now.
+    pub(super) numbers: (u16, u16),
+    pub(super) state: Option<State>,
+    pub(super) virtuals: Option<VirtualState>,
+}
+
+impl Record {
+    fn text(&self) -> String {
+        let (vendor, device) = self.numbers;
+        let mut lines = vec![
+            HEAD.to_owned(),
+            format!("function {}", self.address),
+            format!("numbers {vendor:04x}:{device:04x}"),
+        ];
+        if let Some(State { driver, only }) = &self.state {
+            lines.push("state".to_owned());
+            lines.extend(driver.iter().map(|driver| format!("driver {driver}")));
+            lines.extend(only.iter().map(|only| format!("only {only}")));
+        }
+        if let Some(VirtualState { made, autoprobe }) = self.virtuals {
+            let autoprobe = autoprobe.map_or("none".to_owned(), |on| on.to_string());
+            lines.push(format!("vfs {made} {autoprobe}"));
+        }
+        lines.push("end\n".to_owned());
+        lines.join("\n")
+    }
+
+    fn parsed(text: &str, address: Address) -> Result<Self, String> {
+        let mut lines = text.lines();
+        if lines.next() != Some(HEAD) {
+            return Err(format!("it does not begin with `{HEAD}`"));
+        }
+        let mut record = Self {
+            address,
+            numbers: (0, 0),
+            state: None,
+            virtuals: None,
+        };
+        let mut numbers = None;
+        for line in lines.by_ref() {
+            let wrong = || format!("`{}` is no line of a record", excerpt(line));
+            let (word, value) = line.split_once(' ').unwrap_or((line, ""));
+            match (word, &mut record.state) {
+                ("end", _) if value.is_empty() => {
+                    record.numbers = numbers.ok_or("it has no numbers")?;
+                    return Ok(record);
+                }
+                ("function", _) if value.parse::<Address>().ok() == Some(address) => {}
+                ("numbers", _) => numbers = Some(pair(value).ok_or_else(wrong)?),
+                ("state", state @ None) => {
+                    *state = Some(State {
+                        driver: None,
+                        only: None,
+                    });
+                }
+                ("driver", Some(state)) if is_driver(value) => {
+                    state.driver = Some(value.to_owned());
+                }
+                ("only", Some(state)) if is_driver(value) => state.only = Some(value.to_owned()),
+                ("vfs", _) => {
+                    let (made, autoprobe) = value.split_once(' ').ok_or_else(wrong)?;
+                    record.virtuals = Some(VirtualState {
+                        made: made.parse().map_err(|_| wrong())?,
+                        autoprobe: match autoprobe {
+                            "none" => None,
+                            on => Some(on.parse().map_err(|_| wrong())?),
+                        },
+                    });
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        Err("its end is missing".to_owned())
+    }
+}
+
+fn pair(text: &str) -> Option<(u16, u16)> {
+    let (vendor, device) = text.split_once(':')?;
+    let number = |text| u16::from_str_radix(text, 16).ok();
+    Some((number(vendor)?, number(device)?))
+}
+
+/// Whether a text can be the name of a driver, and of nothing else: it becomes part of a path.
+pub(super) fn is_driver(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('.')
+}
+
+/// The records of all functions that are changed.
+#[derive(Debug)]
+pub(super) struct Records {
+    home: PathBuf,
+}
+
+/// Nobody else changes anything meanwhile.
+pub(super) struct Locked {
+    _file: Flock<File>,
+}
+
+impl Records {
+    pub(super) fn new(home: &Path) -> Self {
+        Self {
+            home: home.to_owned(),
+        }
+    }
+
+    fn path(&self, address: Address) -> PathBuf {
+        self.home.join(address.to_string())
+    }
+
+    fn failed(&self, source: io::Error) -> SysfsError {
+        SysfsError::Records {
+            path: self.home.display().to_string(),
+            source,
+        }
+    }
+
+    /// Keeps everybody else from changing anything.
+    pub(super) fn lock(&self) -> Result<Locked, SysfsError> {
+        let open = || {
+            fs::create_dir_all(&self.home)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            options.custom_flags(libc::O_NOFOLLOW).mode(0o600);
+            options.open(self.home.join("lock"))
+        };
+        let file = open().map_err(|error| self.failed(error))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Locked { _file: file }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(SysfsError::Locked {
+                path: self.home.join("lock").display().to_string(),
+            }),
+            Err((_, errno)) => Err(self.failed(errno.into())),
+        }
+    }
+
+    /// What is kept of a function.
+    pub(super) fn of(&self, address: Address) -> Result<Option<Record>, SysfsError> {
+        let path = self.path(address);
+        let why = match Tree::new(&self.home).text(address.to_string(), RECORD) {
+            Fact::Absent => return Ok(None),
+            Fact::Is(text) => match Record::parsed(&text, address) {
+                Ok(record) => return Ok(Some(record)),
+                Err(why) => why,
+            },
+            Fact::Unknown(why) => why,
+        };
+        Err(SysfsError::Record {
+            path: path.display().to_string(),
+            why,
+        })
+    }
+
+    /// The functions of which something is kept.
+    pub(super) fn addresses(&self) -> Result<Vec<Address>, SysfsError> {
+        match Tree::new(&self.home).names("") {
+            Fact::Is(names) => Ok(names.iter().filter_map(|name| name.parse().ok()).collect()),
+            Fact::Absent => Ok(Vec::new()),
+            Fact::Unknown(why) => Err(self.failed(io::Error::other(why))),
+        }
+    }
+
+    /// Keeps a record: on return it is on the disk, whole. A record without anything in it is taken away.
+    pub(super) fn keep(&self, record: &Record) -> Result<(), SysfsError> {
+        let done = match (&record.state, record.virtuals) {
+            (None, None) => self.take_away(record.address),
+            _ => self.write(record),
+        };
+        done.map_err(|error| self.failed(error))
+    }
+
+    fn write(&self, record: &Record) -> io::Result<()> {
+        let path = self.path(record.address);
+        let new = self.home.join(format!("{}.new", record.address));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        options.custom_flags(libc::O_NOFOLLOW).mode(0o644);
+        let mut file = options.open(&new)?;
+        file.write_all(record.text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(new, path)?;
+        self.sync()
+    }
+
+    fn take_away(&self, address: Address) -> io::Result<()> {
+        match fs::remove_file(self.path(address)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync(),
+        }
+    }
+
+    /// The names in the directory are on the disk.
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.home)?.sync_all()
+    }
+}

@@ -1,0 +1,213 @@
+//! A copy of a system's files that changes as the kernel would change them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use super::function::DEVICES;
+use super::group::GROUPS;
+use super::tree::{ATTRIBUTE, Tree};
+use super::{Address, Fact, Function, Kernel, Step};
+
+/// The drivers of the bus, by name.
+pub(super) const DRIVERS: &str = "/sys/bus/pci/drivers";
+
+/// Which driver a function had before it was taken from it; a kernel knows by the driver's own table.
+const NATIVE: &str = "rehearsed_driver";
+
+/// Where the virtual functions have their addresses: right behind the physical one, one by one.
+const STRIDE: u16 = 1;
+
+/// Does to a copy of a system's files what the kernel would: drivers take functions and let them go, groups get a device
+/// file when VFIO has a member, virtual functions come and go.
+///
+/// A function that nobody was seen to have stays free when the bus is searched for a driver.
+pub struct Rehearsal {
+    tree: Tree,
+}
+
+impl Rehearsal {
+    pub(super) fn new(tree: Tree) -> Self {
+        Self { tree }
+    }
+
+    /// The path, if it is in the tree: a copy's links may lead out of it, to the system that runs.
+    fn inside(&self, path: &str) -> io::Result<PathBuf> {
+        let path = self.tree.path(path);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::EINVAL.into());
+        };
+        let (parent, root) = (parent.canonicalize()?, self.tree.root().canonicalize()?);
+        match parent.starts_with(root) {
+            true => Ok(parent.join(name)),
+            false => Err(io::Error::other("a link leads out of the copy")),
+        }
+    }
+
+    fn function(&self, text: &str) -> io::Result<Function> {
+        let address: Address = text.parse().map_err(|_| Errno::ENODEV)?;
+        match self.tree.path(format!("{DEVICES}/{address}")).is_dir() {
+            true => Ok(Function::read(&self.tree, address)),
+            false => Err(Errno::ENODEV.into()),
+        }
+    }
+
+    fn put(&self, path: &str, text: &str) -> io::Result<()> {
+        let path = self.inside(path)?;
+        match fs::symlink_metadata(&path) {
+            Ok(about) if !about.is_file() => Err(Errno::EINVAL.into()),
+            _ => fs::write(path, text),
+        }
+    }
+
+    fn unbind(&self, driver: &str, address: &str) -> io::Result<()> {
+        let function = self.function(address)?;
+        if function.driver.known().map(String::as_str) != Some(driver) {
+            return Err(Errno::ENODEV.into());
+        }
+        if !function.is_vfio() {
+            self.put(&format!("{DEVICES}/{address}/{NATIVE}"), driver)?;
+        }
+        fs::remove_file(self.inside(&format!("{DEVICES}/{address}/driver"))?)?;
+        self.group_file(&function)
+    }
+
+    fn probe(&self, address: &str) -> io::Result<()> {
+        let function = self.function(address)?;
+        if function.driver != Fact::Absent {
+            return Ok(());
+        }
+        let native = self
+            .tree
+            .text(format!("{DEVICES}/{address}/{NATIVE}"), ATTRIBUTE);
+        let driver = match &function.driver_override {
+            Fact::Is(only) => only,
+            _ => match &native {
+                Fact::Is(native) => native,
+                _ => return Ok(()),
+            },
+        };
+        if !self.tree.path(format!("{DRIVERS}/{driver}")).is_dir() {
+            return Ok(());
+        }
+        let link = self.inside(&format!("{DEVICES}/{address}/driver"))?;
+        symlink(format!("../../drivers/{driver}"), link)?;
+        self.group_file(&function)
+    }
+
+    /// VFIO's file of the group is there while it has a member.
+    fn group_file(&self, function: &Function) -> io::Result<()> {
+        let Some(group) = function.iommu_group.known() else {
+            return Ok(());
+        };
+        let members = self.tree.names(format!("{GROUPS}/{group}/devices"));
+        let vfio = members.known().into_iter().flatten().any(|name| {
+            let member = self.function(name);
+            member.is_ok_and(|member| member.is_vfio())
+        });
+        fs::create_dir_all(self.tree.path("/dev/vfio"))?;
+        let file = self.inside(&format!("/dev/vfio/{group}"))?;
+        match (vfio, file.exists()) {
+            (true, false) => fs::write(file, ""),
+            (false, true) => fs::remove_file(file),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_virtual_functions(&self, at: &str, text: &str) -> io::Result<()> {
+        let function = self.function(at)?;
+        let count: u16 = text.parse().map_err(|_| Errno::EINVAL)?;
+        let sriov = function.sriov.known().ok_or(Errno::ENOENT)?;
+        let total = *sriov.total.known().ok_or(Errno::EINVAL)?;
+        let made = *sriov.made.known().ok_or(Errno::EINVAL)?;
+        if function.driver == Fact::Absent {
+            return Err(Errno::ENOENT.into());
+        }
+        if count > total {
+            return Err(Errno::ERANGE.into());
+        }
+        if made != 0 && count != 0 {
+            return Err(Errno::EBUSY.into());
+        }
+        for (number, address) in sriov.functions.iter().enumerate() {
+            let gone = Function::read(&self.tree, *address);
+            fs::remove_dir_all(self.inside(&format!("{DEVICES}/{address}"))?)?;
+            fs::remove_file(self.inside(&format!("{DEVICES}/{at}/virtfn{number}"))?)?;
+            if let Some(group) = gone.iommu_group.known() {
+                fs::remove_dir_all(self.inside(&format!("{GROUPS}/{group}"))?)?;
+                // It is there only if VFIO had it.
+                let _ = fs::remove_file(self.tree.path(format!("/dev/vfio/{group}")));
+            }
+        }
+        for number in 0..count {
+            self.make(&function, number)?;
+        }
+        self.put(
+            &format!("{DEVICES}/{at}/sriov_numvfs"),
+            &format!("{count}\n"),
+        )
+    }
+
+    fn make(&self, physical: &Function, number: u16) -> io::Result<()> {
+        let by = number.saturating_add(1).saturating_mul(STRIDE);
+        let address = physical.address.further(by).ok_or(Errno::ENOMEM)?;
+        let home = format!("{DEVICES}/{address}");
+        fs::create_dir(self.inside(&home)?)?;
+        let of = |name: &str| {
+            self.tree
+                .text(format!("{DEVICES}/{}/{name}", physical.address), ATTRIBUTE)
+        };
+        for name in ["vendor", "subsystem_vendor", "subsystem_device", "class"] {
+            if let Fact::Is(text) = of(name) {
+                self.put(&format!("{home}/{name}"), &text)?;
+            }
+        }
+        if let Fact::Is(device) = of("sriov_vf_device") {
+            self.put(&format!("{home}/device"), &format!("0x{device}"))?;
+        }
+        self.put(&format!("{home}/driver_override"), "(null)\n")?;
+        symlink(
+            format!("../{}", physical.address),
+            self.inside(&format!("{home}/physfn"))?,
+        )?;
+        let virtfn = format!("{DEVICES}/{}/virtfn{number}", physical.address);
+        symlink(format!("../{address}"), self.inside(&virtfn)?)?;
+        let groups = self.tree.names(GROUPS).known().cloned().unwrap_or_default();
+        let numbers = groups.iter().filter_map(|name| name.parse::<u32>().ok());
+        let group = numbers.max().map_or(0, |last| last.saturating_add(1));
+        let members = format!("{GROUPS}/{group}/devices");
+        fs::create_dir_all(self.tree.path(&members))?;
+        symlink(
+            format!("../../../../bus/pci/devices/{address}"),
+            self.inside(&format!("{members}/{address}"))?,
+        )?;
+        symlink(
+            format!("../../../../kernel/iommu_groups/{group}"),
+            self.inside(&format!("{home}/iommu_group"))?,
+        )
+    }
+}
+
+impl Kernel for Rehearsal {
+    fn write(&self, step: &Step) -> io::Result<()> {
+        let mut parts = step.path.rsplit('/');
+        let (file, of) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        // As the kernel has it, only what is there can be written.
+        if !self.inside(&step.path)?.exists() {
+            return Err(Errno::ENOENT.into());
+        }
+        match file {
+            "unbind" => self.unbind(of, &step.text),
+            "drivers_probe" => self.probe(&step.text),
+            "sriov_numvfs" => self.set_virtual_functions(of, &step.text),
+            "driver_override" if step.text.is_empty() => self.put(&step.path, "(null)\n"),
+            "driver_override" | "sriov_drivers_autoprobe" => {
+                self.put(&step.path, &format!("{}\n", step.text))
+            }
+            _ => Err(Errno::EACCES.into()),
+        }
+    }
+}

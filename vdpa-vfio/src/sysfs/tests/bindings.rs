@@ -1,0 +1,588 @@
+//! Functions that change hands, on trees that change as a kernel changes them.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+
+use super::*;
+
+const AT: &str = "0000:01:00.0";
+const PHYSICAL: &str = "0000:02:00.0";
+
+/// A network card with its driver, and one with virtual functions.
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.bus(&["virtio-pci", "vfio-pci", "igb"]);
+    fixture.function(AT, "1af4:1041 1af4:1100 020000");
+    fixture.driver(AT, "virtio-pci");
+    fixture.group(AT, 12);
+    fixture.function(PHYSICAL, "8086:10c9 8086:0000 020000");
+    fixture.driver(PHYSICAL, "igb");
+    fixture.group(PHYSICAL, 13);
+    for (name, text) in [
+        ("sriov_totalvfs", "7"),
+        ("sriov_numvfs", "0"),
+        ("sriov_vf_device", "10ca"),
+        ("sriov_drivers_autoprobe", "1"),
+    ] {
+        fixture.attribute(PHYSICAL, name, text);
+    }
+    fixture
+}
+
+fn with<T>(fixture: &Fixture, kernel: &dyn Kernel, then: impl FnOnce(&Bindings) -> T) -> T {
+    let host = fixture.host();
+    then(&Bindings::new(&host, kernel, &host.state()))
+}
+
+fn done(fixture: &Fixture, at: &str, wish: Wish) -> Result<Change, SysfsError> {
+    let kernel = fixture.host().kernel();
+    with(fixture, &*kernel, |bindings| {
+        bindings.carry_out(address(at), wish, Regard::Spare)
+    })
+}
+
+fn changed(fixture: &Fixture) -> Vec<Address> {
+    let kernel = fixture.host().kernel();
+    with(fixture, &*kernel, |bindings| bindings.changed()).unwrap()
+}
+
+fn read(fixture: &Fixture, at: &str) -> Function {
+    fixture.host().function(address(at)).unwrap()
+}
+
+#[track_caller]
+fn refused(fixture: &Fixture, at: &str, wish: Wish, words: &[&str]) {
+    let before: Vec<Function> = fixture.host().functions().unwrap();
+    let error = done(fixture, at, wish).unwrap_err();
+    assert!(error.is_refusal(), "{error}");
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(!text.contains('\n'), "{text}");
+    assert_eq!(fixture.host().functions().unwrap(), before);
+}
+
+#[test]
+fn a_function_goes_to_vfio_and_back_to_who_had_it() {
+    let fixture = fixture();
+    let before = read(&fixture, AT);
+    let change = done(&fixture, AT, Wish::Bind).unwrap();
+    assert_eq!(change.before, before);
+    assert_eq!(change.after.driver, Fact::Is("vfio-pci".to_owned()));
+    let steps: Vec<String> = change.steps.iter().map(Step::to_string).collect();
+    assert_eq!(
+        steps,
+        [
+            "echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override",
+            "echo 0000:01:00.0 > /sys/bus/pci/drivers/virtio-pci/unbind",
+            "echo 0000:01:00.0 > /sys/bus/pci/drivers_probe",
+        ]
+    );
+    assert!(read(&fixture, AT).is_vfio());
+    assert_eq!(fixture.host().opens("/dev/vfio/12"), Opens::Yes);
+    assert_eq!(changed(&fixture), [address(AT)]);
+    // Again, and nothing happens.
+    assert_eq!(done(&fixture, AT, Wish::Bind).unwrap().steps, []);
+    let change = done(&fixture, AT, Wish::Unbind).unwrap();
+    assert_eq!(change.steps.len(), 4);
+    assert_eq!(change.after.driver, before.driver);
+    assert_eq!(change.after.driver_override, Fact::Absent);
+    assert_eq!(changed(&fixture), []);
+    assert_eq!(fixture.host().opens("/dev/vfio/12"), Opens::Missing);
+    assert_eq!(done(&fixture, AT, Wish::Unbind).unwrap().steps, []);
+}
+
+#[test]
+fn a_function_that_nobody_had_is_nobodys_again() {
+    let fixture = fixture();
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/driver"));
+    fixture.attribute(AT, "driver_override", "pci-stub\n");
+    let before = read(&fixture, AT);
+    done(&fixture, AT, Wish::Bind).unwrap();
+    assert!(read(&fixture, AT).is_vfio());
+    done(&fixture, AT, Wish::Unbind).unwrap();
+    assert_eq!(read(&fixture, AT), before);
+}
+
+#[test]
+fn what_another_program_gave_to_vfio_goes_to_who_takes_it() {
+    let fixture = fixture();
+    fixture.attribute(AT, "rehearsed_driver", "virtio-pci");
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/driver"));
+    fixture.driver(AT, "vfio-pci");
+    fixture.attribute(AT, "driver_override", "vfio-pci\n");
+    let change = done(&fixture, AT, Wish::Unbind).unwrap();
+    assert_eq!(change.after.driver, Fact::Is("virtio-pci".to_owned()));
+    assert_eq!(changed(&fixture), []);
+}
+
+#[test]
+fn a_plan_writes_nothing() {
+    let fixture = fixture();
+    let before = fixture.host().functions().unwrap();
+    let kernel = fixture.host().kernel();
+    with(&fixture, &*kernel, |bindings| {
+        let plan = bindings.plan(address(AT), Wish::Bind, Regard::Spare);
+        assert_eq!(plan.unwrap().steps.len(), 3);
+        let plan = bindings.plan(address(PHYSICAL), Wish::VirtualFunctions(2), Regard::Spare);
+        assert_eq!(plan.unwrap().steps.len(), 2);
+    });
+    assert_eq!(fixture.host().functions().unwrap(), before);
+    assert!(!fixture.host().state().exists());
+}
+
+// --- crashes and failures --------------------------------------------------------------------
+
+/// Acts, until a step at which this process dies, before or after the kernel has acted.
+struct Mortal {
+    kernel: Box<dyn Kernel>,
+    steps: AtomicUsize,
+    acts: bool,
+}
+
+impl Kernel for Mortal {
+    fn write(&self, step: &Step) -> io::Result<()> {
+        match self.steps.fetch_sub(1, Ordering::Relaxed) {
+            0 => {
+                if self.acts {
+                    self.kernel.write(step)?;
+                }
+                panic!("dies");
+            }
+            _ => self.kernel.write(step),
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_step_is_undone_by_restore() {
+    let mut crashes = 0;
+    for (at, prepare, wish) in [
+        (AT, None, Wish::Bind),
+        (AT, Some(Wish::Bind), Wish::Unbind),
+        (PHYSICAL, None, Wish::VirtualFunctions(3)),
+        (
+            PHYSICAL,
+            Some(Wish::VirtualFunctions(3)),
+            Wish::VirtualFunctions(2),
+        ),
+        (
+            PHYSICAL,
+            Some(Wish::VirtualFunctions(3)),
+            Wish::VirtualFunctions(0),
+        ),
+        (PHYSICAL, Some(Wish::Bind), Wish::Restore),
+    ] {
+        for acts in [false, true] {
+            for step in 0.. {
+                let fixture = fixture();
+                let before = fixture.host().functions().unwrap();
+                if let Some(wish) = prepare {
+                    done(&fixture, at, wish).unwrap();
+                }
+                let kernel = Mortal {
+                    kernel: fixture.host().kernel(),
+                    steps: AtomicUsize::new(step),
+                    acts,
+                };
+                let run = || {
+                    with(&fixture, &kernel, |bindings| {
+                        bindings.carry_out(address(at), wish, Regard::Spare)
+                    })
+                };
+                let died = catch_unwind(AssertUnwindSafe(run)).is_err();
+                if !died {
+                    // The wish takes fewer steps.
+                    break;
+                }
+                crashes += 1;
+                assert_eq!(changed(&fixture), [address(at)], "{wish:?}, step {step}");
+                done(&fixture, at, Wish::Restore).unwrap();
+                let after = fixture.host().functions().unwrap();
+                assert_eq!(after, before, "{wish:?}, step {step}");
+                assert_eq!(changed(&fixture), []);
+            }
+        }
+    }
+    assert_eq!(crashes, 2 * (3 + 4 + 2 + 2 + 2 + 4));
+}
+
+/// Refuses one step.
+struct Refusing {
+    kernel: Box<dyn Kernel>,
+    steps: AtomicUsize,
+}
+
+impl Kernel for Refusing {
+    fn write(&self, step: &Step) -> io::Result<()> {
+        match self.steps.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(Errno::EIO.into()),
+            _ => self.kernel.write(step),
+        }
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_function_where_it_was() {
+    for (at, wish, steps) in [
+        (AT, Wish::Bind, 3),
+        (PHYSICAL, Wish::VirtualFunctions(2), 2),
+    ] {
+        for step in 0..steps {
+            let fixture = fixture();
+            let before = fixture.host().functions().unwrap();
+            let kernel = Refusing {
+                kernel: fixture.host().kernel(),
+                steps: AtomicUsize::new(step),
+            };
+            let error = with(&fixture, &kernel, |bindings| {
+                bindings.carry_out(address(at), wish, Regard::Spare)
+            })
+            .unwrap_err();
+            assert!(!error.is_refusal());
+            let text = error.to_string();
+            assert!(
+                text.contains("as before") && text.contains("echo "),
+                "{text}"
+            );
+            assert_eq!(fixture.host().functions().unwrap(), before, "{text}");
+            assert_eq!(changed(&fixture), []);
+        }
+    }
+}
+
+#[test]
+fn a_failure_on_the_way_back_leaves_it_with_vfio_and_recorded() {
+    for step in 0..4 {
+        let fixture = fixture();
+        done(&fixture, AT, Wish::Bind).unwrap();
+        let kernel = Refusing {
+            kernel: fixture.host().kernel(),
+            steps: AtomicUsize::new(step),
+        };
+        let error = with(&fixture, &kernel, |bindings| {
+            bindings.carry_out(address(AT), Wish::Unbind, Regard::Spare)
+        });
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("vfio-pci, as before"), "{text}");
+        assert!(read(&fixture, AT).is_vfio());
+        assert_eq!(changed(&fixture), [address(AT)]);
+        done(&fixture, AT, Wish::Restore).unwrap();
+        assert_eq!(read(&fixture, AT).driver, Fact::Is("virtio-pci".to_owned()));
+    }
+}
+
+/// Takes no function for VFIO, and says nothing, as when a driver's probe fails.
+struct Unwilling(Box<dyn Kernel>, Fixture);
+
+impl Kernel for Unwilling {
+    fn write(&self, step: &Step) -> io::Result<()> {
+        let only = read(&self.1, AT).driver_override;
+        match step.path.ends_with("drivers_probe") && only == Fact::Is("vfio-pci".to_owned()) {
+            true => Ok(()),
+            false => self.0.write(step),
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_does_not_take_it_is_told_and_the_old_one_has_it_again() {
+    let fixture = fixture();
+    let before = read(&fixture, AT);
+    let kernel = Unwilling(fixture.host().kernel(), fixture);
+    let fixture = &kernel.1;
+    let error = with(fixture, &kernel, |bindings| {
+        bindings.carry_out(address(AT), Wish::Bind, Regard::Spare)
+    });
+    let text = error.unwrap_err().to_string();
+    assert!(
+        text.contains("driver vfio-pci") && text.contains("virtio-pci, as before"),
+        "{text}"
+    );
+    assert_eq!(read(fixture, AT), before);
+    assert_eq!(changed(fixture), []);
+}
+
+/// Looks for the record before each step.
+struct Witness<'a>(&'a Fixture, Box<dyn Kernel>);
+
+impl Kernel for Witness<'_> {
+    fn write(&self, step: &Step) -> io::Result<()> {
+        let record = self.0.host().state().join(AT);
+        let text =
+            std::fs::read_to_string(record).expect("what it was is kept before it is changed");
+        assert!(
+            text.contains("driver virtio-pci\n") && text.ends_with("end\n"),
+            "{text}"
+        );
+        self.1.write(step)
+    }
+}
+
+#[test]
+fn what_it_was_is_kept_before_anything_is_written() {
+    let fixture = fixture();
+    let kernel = Witness(&fixture, fixture.host().kernel());
+    for wish in [Wish::Bind, Wish::Unbind] {
+        let change = with(&fixture, &kernel, |bindings| {
+            bindings.carry_out(address(AT), wish, Regard::Spare)
+        });
+        assert!(!change.unwrap().steps.is_empty());
+    }
+}
+
+// --- what is refused -------------------------------------------------------------------------
+
+#[test]
+fn a_function_without_iommu_is_not_given_to_vfio() {
+    let fixture = fixture();
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/iommu_group"));
+    fixture.file("/proc/cmdline", "quiet intel_iommu=on intel_iommu=off\n");
+    refused(
+        &fixture,
+        AT,
+        Wish::Bind,
+        &["IOMMU", "intel_iommu=off", "reboot"],
+    );
+    fixture.file("/proc/cmdline", "quiet\n");
+    fixture.file(
+        "/proc/cpuinfo",
+        "processor\t: 0\nvendor_id\t: GenuineIntel\n",
+    );
+    refused(&fixture, AT, Wish::Bind, &["VT-d", "intel_iommu=on"]);
+    fixture.file(
+        "/proc/cpuinfo",
+        "processor\t: 0\nvendor_id\t: AuthenticAMD\n",
+    );
+    refused(&fixture, AT, Wish::Bind, &["AMD-Vi"]);
+    // A group in name only.
+    fixture.file("/sys/kernel/iommu_groups/12/name", "vfio-noiommu\n");
+    fixture.link(
+        &format!("/sys/bus/pci/devices/{AT}/iommu_group"),
+        "../../../../kernel/iommu_groups/12",
+    );
+    refused(&fixture, AT, Wish::Bind, &["IOMMU"]);
+}
+
+#[test]
+fn a_kernel_without_vfio_is_told_how_to_get_it() {
+    let fixture = fixture();
+    fixture.remove("/sys/bus/pci/drivers/vfio-pci");
+    refused(&fixture, AT, Wish::Bind, &["modprobe vfio-pci"]);
+}
+
+#[test]
+fn a_bridge_is_not_given_to_anybody() {
+    let fixture = fixture();
+    fixture.function("0000:00:1c.0", "8086:a110 0000:0000 060400");
+    refused(&fixture, "0000:00:1c.0", Wish::Bind, &["bridge"]);
+}
+
+#[test]
+fn what_cannot_be_seen_is_not_changed() {
+    for name in ["driver", "driver_override", "vendor"] {
+        let fixture = fixture();
+        fixture.remove(&format!("/sys/bus/pci/devices/{AT}/{name}"));
+        fixture.attribute(AT, name, b"\xff");
+        refused(&fixture, AT, Wish::Bind, &[name, "cannot be read"]);
+    }
+}
+
+#[test]
+fn a_driver_with_a_name_that_leads_elsewhere_is_not_written_to() {
+    let fixture = fixture();
+    for name in ["../../../../etc/passwd", "a b", "", ".hidden"] {
+        fixture.attribute(AT, "driver_override", name);
+        let error = done(&fixture, AT, Wish::Bind);
+        match name {
+            "" => assert!(error.is_ok()),
+            _ => {
+                let text = error.unwrap_err().to_string();
+                assert!(text.contains("no name of one"), "{text}");
+            }
+        }
+        if name.is_empty() {
+            done(&fixture, AT, Wish::Unbind).unwrap();
+        }
+    }
+}
+
+#[test]
+fn records_that_are_damaged_are_not_acted_on() {
+    let whole = {
+        let fixture = fixture();
+        done(&fixture, AT, Wish::Bind).unwrap();
+        std::fs::read_to_string(fixture.host().state().join(AT)).unwrap()
+    };
+    let mut broken: Vec<String> = (0..whole.len() - 1)
+        .map(|len| whole[..len].to_owned())
+        .collect();
+    broken.push(whole.replace("driver virtio-pci", "driver ../../../etc"));
+    broken.push(whole.replace("function 0000:01:00.0", "function 0000:01:00.1"));
+    broken.push(whole.replace("end", "vfs 99999 1\nend"));
+    broken.push("x".repeat(1 << 20));
+    for text in broken {
+        let fixture = fixture();
+        fixture.file(&format!("/run/vdpactl/vfio/{AT}"), &text);
+        for wish in [Wish::Restore, Wish::Unbind, Wish::Bind] {
+            refused(&fixture, AT, wish, &[AT, "no record", "remove the file"]);
+        }
+    }
+}
+
+#[test]
+fn another_card_in_the_same_place_is_left_alone() {
+    let fixture = fixture();
+    done(&fixture, AT, Wish::Bind).unwrap();
+    fixture.attribute(AT, "device", "0x1042\n");
+    refused(&fixture, AT, Wish::Restore, &["1af4:1041", "1af4:1042"]);
+}
+
+#[test]
+fn a_record_of_a_function_that_is_gone_is_dropped() {
+    let fixture = fixture();
+    done(&fixture, AT, Wish::Bind).unwrap();
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}"));
+    assert_eq!(done(&fixture, AT, Wish::Restore).unwrap().steps, []);
+    assert_eq!(changed(&fixture), []);
+}
+
+#[test]
+fn restoring_what_was_never_changed_does_nothing() {
+    let fixture = fixture();
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/driver"));
+    fixture.driver(AT, "vfio-pci");
+    assert_eq!(done(&fixture, AT, Wish::Restore).unwrap().steps, []);
+    assert!(read(&fixture, AT).is_vfio());
+}
+
+#[test]
+fn two_do_not_change_functions_at_the_same_time() {
+    struct Second<'a>(&'a Fixture, Box<dyn Kernel>);
+    impl Kernel for Second<'_> {
+        fn write(&self, step: &Step) -> io::Result<()> {
+            let error = done(self.0, PHYSICAL, Wish::Bind).unwrap_err();
+            assert!(matches!(error, SysfsError::Locked { .. }), "{error}");
+            self.1.write(step)
+        }
+    }
+    let fixture = fixture();
+    let kernel = Second(&fixture, fixture.host().kernel());
+    with(&fixture, &kernel, |bindings| {
+        bindings.carry_out(address(AT), Wish::Bind, Regard::Spare)
+    })
+    .unwrap();
+    assert_eq!(read(&fixture, PHYSICAL).driver, Fact::Is("igb".to_owned()));
+}
+
+#[test]
+fn nothing_is_changed_that_cannot_be_recorded() {
+    let fixture = fixture();
+    fixture.file("/run/vdpactl", "a file in the way");
+    refused(&fixture, AT, Wish::Bind, &["/run/vdpactl/vfio"]);
+}
+
+// --- virtual functions -----------------------------------------------------------------------
+
+#[test]
+fn virtual_functions_come_without_drivers_and_go() {
+    let fixture = fixture();
+    let before = fixture.host().functions().unwrap();
+    let change = done(&fixture, PHYSICAL, Wish::VirtualFunctions(2)).unwrap();
+    let steps: Vec<String> = change.steps.iter().map(Step::to_string).collect();
+    assert_eq!(
+        steps,
+        [
+            "echo 0 > /sys/bus/pci/devices/0000:02:00.0/sriov_drivers_autoprobe",
+            "echo 2 > /sys/bus/pci/devices/0000:02:00.0/sriov_numvfs",
+        ]
+    );
+    let made = &change.after.sriov.known().unwrap().functions;
+    assert_eq!(made, &[address("0000:02:00.1"), address("0000:02:00.2")]);
+    let first = read(&fixture, "0000:02:00.1");
+    assert_eq!(first.driver, Fact::Absent);
+    assert_eq!(first.physical, Fact::Is(address(PHYSICAL)));
+    assert_eq!(
+        done(&fixture, PHYSICAL, Wish::VirtualFunctions(2))
+            .unwrap()
+            .steps,
+        []
+    );
+    done(&fixture, "0000:02:00.1", Wish::Bind).unwrap();
+    done(&fixture, "0000:02:00.1", Wish::Unbind).unwrap();
+    done(&fixture, PHYSICAL, Wish::VirtualFunctions(0)).unwrap();
+    assert_eq!(fixture.host().functions().unwrap(), before);
+    assert_eq!(changed(&fixture), []);
+    assert_eq!(
+        std::fs::read_to_string(fixture.path(&format!(
+            "/sys/bus/pci/devices/{PHYSICAL}/sriov_drivers_autoprobe"
+        )))
+        .unwrap(),
+        "1\n"
+    );
+}
+
+#[test]
+fn impossible_numbers_of_virtual_functions_are_refused() {
+    let fixture = fixture();
+    refused(
+        &fixture,
+        PHYSICAL,
+        Wish::VirtualFunctions(8),
+        &["7", "8", PHYSICAL],
+    );
+    refused(&fixture, AT, Wish::VirtualFunctions(1), &["SR-IOV"]);
+    done(&fixture, PHYSICAL, Wish::VirtualFunctions(1)).unwrap();
+    refused(
+        &fixture,
+        "0000:02:00.1",
+        Wish::VirtualFunctions(1),
+        &[PHYSICAL],
+    );
+    fixture.remove(&format!("/sys/bus/pci/devices/{PHYSICAL}/driver"));
+    refused(
+        &fixture,
+        PHYSICAL,
+        Wish::VirtualFunctions(2),
+        &["no driver"],
+    );
+}
+
+#[test]
+fn virtual_functions_in_use_are_not_taken_away() {
+    let fixture = fixture();
+    done(&fixture, PHYSICAL, Wish::VirtualFunctions(2)).unwrap();
+    done(&fixture, "0000:02:00.2", Wish::Bind).unwrap();
+    let group = *read(&fixture, "0000:02:00.2").iommu_group.known().unwrap();
+    fixture.link("/proc/4711/fd/9", &format!("/dev/vfio/{group}"));
+    fixture.file("/proc/4711/comm", "qemu-system-x86\n");
+    for count in [0, 1] {
+        let words = ["0000:02:00.2", "4711", "qemu"];
+        refused(&fixture, PHYSICAL, Wish::VirtualFunctions(count), &words);
+    }
+    // Nor is their physical function.
+    refused(&fixture, PHYSICAL, Wish::Bind, &["2 virtual functions"]);
+}
+
+#[test]
+fn everything_that_was_changed_is_restored() {
+    let fixture = fixture();
+    let before = fixture.host().functions().unwrap();
+    done(&fixture, PHYSICAL, Wish::VirtualFunctions(2)).unwrap();
+    done(&fixture, "0000:02:00.1", Wish::Bind).unwrap();
+    done(&fixture, AT, Wish::Bind).unwrap();
+    let kernel = fixture.host().kernel();
+    with(&fixture, &*kernel, |bindings| {
+        for at in bindings.changed().unwrap() {
+            bindings
+                .carry_out(at, Wish::Restore, Regard::Spare)
+                .unwrap();
+        }
+    });
+    assert_eq!(fixture.host().functions().unwrap(), before);
+    assert_eq!(changed(&fixture), []);
+}

@@ -1,0 +1,54 @@
+//! A copy changes as a kernel changes it, and nothing else does.
+
+use std::fs;
+
+use super::*;
+
+const AT: &str = "0000:01:00.0";
+
+fn write(fixture: &Fixture, path: &str, text: &str) -> std::io::Result<()> {
+    let (path, text) = (path.to_owned(), text.to_owned());
+    fixture.host().kernel().write(&Step { path, text })
+}
+
+#[test]
+fn what_is_not_a_file_of_the_bus_is_not_written() {
+    let fixture = Fixture::new();
+    fixture.bus(&["vfio-pci"]);
+    fixture.function(AT, "1af4:1041 1af4:1100 020000");
+    for path in [
+        "/sys/bus/pci/devices/0000:01:00.0/vendor",
+        "/sys/bus/pci/devices/0000:01:00.0/nothing",
+        "/sys/bus/pci/drivers/none/unbind",
+        "/etc/passwd",
+    ] {
+        assert!(write(&fixture, path, "1").is_err(), "{path}");
+    }
+    // Not bound to this driver; no function; no address.
+    for text in [AT, "0000:09:00.0", "../.."] {
+        assert!(write(&fixture, "/sys/bus/pci/drivers/vfio-pci/unbind", text).is_err());
+    }
+}
+
+#[test]
+fn a_link_out_of_the_copy_is_not_followed_to_write() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let precious = elsewhere.path().join("driver_override");
+    fs::write(&precious, "precious").unwrap();
+    let fixture = Fixture::new();
+    fixture.link(
+        "/sys/bus/pci/devices/0000:01:00.0",
+        elsewhere.path().to_str().unwrap(),
+    );
+    fixture.function("0000:02:00.0", "1af4:1041 1af4:1100 020000");
+    fixture.remove("/sys/bus/pci/devices/0000:02:00.0/driver_override");
+    fixture.link(
+        "/sys/bus/pci/devices/0000:02:00.0/driver_override",
+        precious.to_str().unwrap(),
+    );
+    for at in ["0000:01:00.0", "0000:02:00.0"] {
+        let path = format!("/sys/bus/pci/devices/{at}/driver_override");
+        assert!(write(&fixture, &path, "vfio-pci").is_err());
+    }
+    assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
+}
