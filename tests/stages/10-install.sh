@@ -22,16 +22,6 @@ install() { # NAME SECONDS COMMAND...
   fail "$name"
 }
 
-# Debian 12 or later; testing and unstable carry no number.
-debian_root() {
-  [ "$(id -u)" -eq 0 ] && [ -r /etc/os-release ] || return 1
-  (
-    # shellcheck source=/dev/null
-    . /etc/os-release
-    [ "${ID-}" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ]
-  )
-}
-
 stage() {
   local may=no packages=() toolchain
   [ "$INSTALL" = yes ] && debian_root && may=yes
@@ -52,6 +42,12 @@ stage() {
     else
       echo "   missing packages: ${packages[*]}"
     fi
+  fi
+
+  # First of all what takes longest. Without the lab's stage nobody asks for it.
+  if [ $may = yes ] && [ "$(uname -m)" = x86_64 ] && selected tests/stages/60-lab.sh; then
+    install "lab" 600 tests/lab/setup
+    begin_second_kernel
   fi
 
   if ! command -v rustup >/dev/null; then

@@ -9,6 +9,8 @@ declare -A run_limits=([quick]=3000 [normal]=3540 [full]=36000)
 run_started=$SECONDS
 all_passed=0 all_failed=0 all_skipped=0
 all_failures=() all_skips=() stages_json=
+# What runs beside the stages, by name: the processes.
+declare -A beside=()
 # Install steps that were tried and refused, where a stage has a second way; its skip then is no installable one.
 export REFUSED=
 
@@ -20,7 +22,10 @@ open_ledger() { # DIR: tests.json and the logs go there
 }
 
 # `timeout` leads its own process group, so that what it started dies with it.
-kill_child() { [ -z "$child" ] || kill -TERM "$child" 2>/dev/null; }
+kill_child() {
+  local one
+  for one in $child "${beside[@]}"; do kill -TERM "$one" 2>/dev/null; done
+}
 
 begin_stage() { # NAME MINUTES WHAT
   STAGE=$1 stage_minutes=$2 stage_began=$EPOCHREALTIME
@@ -45,6 +50,7 @@ end_stage() {
 
 # Writes tests.json, prints the failures, the skips and the last line; the exit code of the run.
 close_ledger() {
+  kill_child
   printf '{"stages":[%s\n]}\n' "$stages_json" >"$ledger_dir/tests.json"
   if [ ${#all_failures[@]} -gt 0 ]; then printf '\nfailed:\n'; printf '  %s\n' "${all_failures[@]}"; fi
   if [ ${#all_skips[@]} -gt 0 ]; then printf '\nskipped:\n'; printf '  %s\n' "${all_skips[@]}"; fi
@@ -92,6 +98,30 @@ bounded() { # SECONDS COMMAND...
   code=$? child=
   [ "$code" -ne 124 ] || echo "stopped after $limit s: $*" >>"$LOG"
   return "$code"
+}
+
+# A command that runs beside the stages, on what processor time they leave, with a log of its own, until a stage waits
+# for it. It has what is left of the run.
+begin_beside() { # NAME COMMAND...
+  local name=$1
+  shift
+  timeout -k 10 "$((run_limits[$EFFORT] - (SECONDS - run_started)))" chrt -i 0 nice -n 19 "$@" \
+    >"$ledger_dir/tests/$name.log" 2>&1 &
+  beside[$name]=$!
+}
+is_beside() { [ -n "${beside[$1]-}" ]; } # NAME
+
+# Waits for it; a test.
+joined() { # TEST NAME
+  local code
+  wait "${beside[$2]}"
+  code=$?
+  unset "beside[$2]"
+  cat "$ledger_dir/tests/$2.log" >>"$LOG"
+  if [ "$code" -eq 0 ]; then pass; return 0; fi
+  tail -n 60 "$ledger_dir/tests/$2.log" | sed 's/^/   | /'
+  fail "$1"
+  return 1
 }
 
 # The log from byte $1 on; on a failure its last 60 lines are shown.
@@ -155,6 +185,23 @@ cargo_tests() { # NAME SECONDS COMMAND... (with the arguments of the test binari
 }
 
 # --- what several stages ask ---
+
+# Debian 12 or later; testing and unstable carry no number.
+debian_root() {
+  [ "$(id -u)" -eq 0 ] && [ -r /etc/os-release ] || return 1
+  (
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    [ "${ID-}" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ]
+  )
+}
+
+# The lab's second kernel takes minutes: it is made beside the stages, where it may be made at all.
+begin_second_kernel() {
+  if [ "$INSTALL" = yes ] && debian_root && ! is_beside second-kernel; then
+    begin_beside second-kernel tests/lab/kernel
+  fi
+}
 
 # A target without an operating system, where only `no_std` code builds.
 BARE_TARGET=x86_64-unknown-none

@@ -1,0 +1,50 @@
+//! What a guest of the lab does with functions that `vdpactl` does not: `guest WHAT DEVICE...`.
+//!
+//! One JSON object on standard output; exit code 1 with a line on standard error when something is not as it has to be.
+
+mod disk;
+mod dma;
+mod pair;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// What is left to whoever reads the line.
+type Done = Result<(), Box<dyn Error>>;
+
+const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | traffic DEVICE DEVICE RING";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest: {}", told(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Done {
+    match *words {
+        ["disk", device, ring] => disk::compare(device, ring.parse()?),
+        ["dma", device] => dma::stray(device),
+        ["pair", left, right, ring, frames] => {
+            pair::exchange(left, right, ring.parse()?, frames.parse()?)
+        }
+        ["traffic", left, right, ring] => pair::until_taken_out(left, right, ring.parse()?),
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// An error with what is behind it.
+fn told(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
+}

@@ -1,0 +1,219 @@
+//! A guest, from `tests/lab/boot` to what it has printed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::monitor::Monitor;
+use crate::transcript::Transcript;
+
+/// How long a guest may run, in seconds. A busy machine makes it ten times slower than one at rest.
+const DEADLINE: &str = "120";
+
+/// Which kernel runs in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kernel {
+    /// Debian's, as it comes.
+    Stock,
+    /// Ours, with what Debian leaves out: iommufd, VFIO by cdev, no-IOMMU.
+    Second,
+}
+
+/// A guest that is described and not started.
+pub(crate) struct Machine {
+    kernel: Kernel,
+    parts: Vec<String>,
+    home: TempDir,
+}
+
+/// A guest that runs. It ends when this is dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    errors: Option<JoinHandle<String>>,
+    said: String,
+    home: TempDir,
+}
+
+impl Kernel {
+    /// Whether it was made; if not, the skip of this test is told.
+    pub(crate) fn is_there(self, test: &str) -> bool {
+        let made = cache().join(self.name()).join("vmlinux").exists();
+        if !made {
+            let script = match self {
+                Self::Stock => "setup",
+                Self::Second => "kernel",
+            };
+            println!("SKIP {test}: not installed: what guests start from (tests/lab/{script})");
+        }
+        made
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::Second => "second",
+        }
+    }
+}
+
+/// Where the scripts keep what they made.
+fn cache() -> PathBuf {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    set("LAB_CACHE").unwrap_or_else(|| {
+        let home = || set("HOME").unwrap_or_default().join(".cache");
+        set("XDG_CACHE_HOME").unwrap_or_else(home).join("vdpa-lab")
+    })
+}
+
+impl Machine {
+    /// With these parts of `tests/lab/topology`.
+    pub(crate) fn new(kernel: Kernel, parts: &[&str]) -> Self {
+        Self {
+            kernel,
+            parts: parts.iter().map(|part| (*part).to_owned()).collect(),
+            home: TempDir::with_prefix("lab.").unwrap(),
+        }
+    }
+
+    /// With one part more.
+    pub(crate) fn part(mut self, part: String) -> Self {
+        self.parts.push(part);
+        self
+    }
+
+    /// A file of the test's own, which goes with the guest.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Runs this script in it, to the end.
+    #[track_caller]
+    pub(crate) fn run(self, script: &str) -> Transcript {
+        self.start(script).finish()
+    }
+
+    /// Starts it with this script, which finds `vdpactl`, `guest` and `steps.sh` beside it.
+    #[track_caller]
+    pub(crate) fn start(self, script: &str) -> Running {
+        let run = self.file("run");
+        std::fs::write(&run, format!("#!/bin/sh\n. ./steps.sh\n{script}\n")).unwrap();
+        let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
+        let mut boot = Command::new(lab.join("boot"));
+        boot.args(["-t", DEADLINE, "-k"]).arg(self.kernel.name());
+        for part in &self.parts {
+            boot.args(["-m", part]);
+        }
+        boot.arg("-q").arg(self.file("monitor"));
+        for file in [
+            lab.join("guest/steps.sh"),
+            program("vdpactl"),
+            program("examples/guest"),
+        ] {
+            assert!(file.exists(), "{}: tests/run --only lab", file.display());
+            boot.arg("-f").arg(file);
+        }
+        let mut child = boot
+            .arg("-i")
+            .arg(run)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let errors = child.stderr.take().unwrap();
+        Running {
+            child,
+            lines,
+            errors: Some(thread::spawn(move || whole(errors))),
+            said: String::new(),
+            home: self.home,
+        }
+    }
+}
+
+impl Running {
+    /// Reads on until the script has told this.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, what: &str) {
+        let told = format!("@tell {what}");
+        while self.line().trim_end() != told {}
+    }
+
+    /// Says a line to the script, which waits for it.
+    #[track_caller]
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The next line of the script that is an object.
+    #[track_caller]
+    pub(crate) fn object(&mut self) -> Value {
+        loop {
+            let line = self.line();
+            if line.starts_with('{') {
+                return serde_json::from_str(&line).unwrap();
+            }
+        }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let len = self.lines.read_until(b'\n', &mut line).unwrap();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        self.said.push_str(&line);
+        if len == 0 {
+            let errors = self.errors.take().unwrap().join().unwrap();
+            panic!("the guest has ended:\n{errors}\n{}", self.said);
+        }
+        line
+    }
+
+    /// Its monitor.
+    #[track_caller]
+    pub(crate) fn monitor(&self) -> Monitor {
+        Monitor::connect(&self.home.path().join("monitor"))
+    }
+
+    /// Waits until the guest has ended, by itself, and its script with 0.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Transcript {
+        let mut rest = Vec::new();
+        self.lines.read_to_end(&mut rest).unwrap();
+        self.said.push_str(&String::from_utf8_lossy(&rest));
+        let status = self.child.wait().unwrap();
+        let errors = self.errors.take().unwrap().join().unwrap();
+        let said = std::mem::take(&mut self.said);
+        assert!(status.success(), "{status}\n{errors}\n{said}");
+        Transcript::parse(said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After a failure. `boot` takes QEMU with it, and its files, when it is asked to end.
+        if let Ok(None) = self.child.try_wait() {
+            let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        }
+        let _gone = self.child.wait();
+    }
+}
+
+/// A program that was built for guests: static, release.
+fn program(name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    target.join("x86_64-unknown-linux-gnu/release").join(name)
+}
+
+fn whole(mut errors: ChildStderr) -> String {
+    let mut bytes = Vec::new();
+    let _length = errors.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}

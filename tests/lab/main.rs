@@ -1,0 +1,269 @@
+//! The lab: guests with QEMU's functions behind emulated IOMMUs, where a real kernel's VFIO hands them to our programs.
+//!
+//! ```text
+//!   test ─ boot ─ QEMU: IOMMU, virtio functions │ guest: kernel ─ vfio-pci ─ vdpactl, guest ─ @step lines ─▶ test
+//!     └─────────── QMP: take a function out     │
+//! ```
+//! `tests/lab/README.md` says how to run one by hand. Guests in `full` are for `tests/run --full`: six are what a plain
+//! run has time for.
+#![cfg(feature = "cli")]
+
+#[path = "../kernel/datagrams.rs"]
+mod datagrams;
+mod disk;
+mod echo;
+mod full;
+#[path = "../kernel/host.rs"]
+mod host;
+mod isolation;
+mod machine;
+mod monitor;
+#[path = "../../vdpa-sim/tests/netns/mod.rs"]
+mod netns;
+#[path = "../kernel/ping.rs"]
+mod ping;
+#[path = "../kernel/streams.rs"]
+mod streams;
+mod transcript;
+mod verdict;
+
+use machine::{Kernel, Machine};
+
+/// Sectors of the disks: 2 MiB.
+const SECTORS: u64 = 4096;
+
+/// A network card that loops back, all of its life with us: doctor, bind, check, restore.
+const CARD: &str = r#"
+load
+card=$(behind 06)
+step before driver_of "$card"
+step "doctor before" ./vdpactl vfio doctor "$card" --json
+step bind ./vdpactl vfio bind "$card" --json
+step bound driver_of "$card"
+step doctor ./vdpactl vfio doctor "$card" --json
+step show ./vdpactl dev show "vfio:$card" --json
+step check ./vdpactl check "vfio:$card" --effort quick --json
+step restore ./vdpactl vfio restore --json
+step after driver_of "$card"
+"#;
+
+/// The same for a disk, whose contents are compared first.
+const DISK: &str = r#"
+load
+disk=$(behind 07)
+step bind ./vdpactl vfio bind "$disk" --json
+step split ./guest disk "vfio:$disk" split
+step packed ./guest disk "vfio:$disk" packed
+tell compared
+hear seen
+step dma ./guest dma "vfio:$disk"
+step log dmesg
+step check ./vdpactl check "vfio:$disk" --effort quick --json
+step restore ./vdpactl vfio restore --json
+step after driver_of "$disk"
+"#;
+
+#[track_caller]
+fn card_is_well(kernel: Kernel, parts: &[&str]) {
+    let transcript = Machine::new(kernel, parts).run(CARD);
+    assert_eq!(transcript.said("before"), "virtio-pci");
+    transcript.step("bind").well();
+    assert_eq!(transcript.said("bound"), "vfio-pci");
+    transcript.step("doctor").well();
+    transcript.step("show").well();
+    verdict::is_well(transcript.step("check"), 90);
+    transcript.step("restore").well();
+    assert_eq!(transcript.said("after"), "virtio-pci");
+}
+
+#[test]
+fn a_card_that_loops_back_keeps_every_statement() {
+    let name = "a_card_that_loops_back_keeps_every_statement";
+    if Kernel::Stock.is_there(name) {
+        card_is_well(Kernel::Stock, &["intel-iommu", "net-loop,vectors=2"]);
+    }
+}
+
+#[test]
+fn second_kernel_gives_a_card_by_its_own_file() {
+    let name = "second_kernel_gives_a_card_by_its_own_file";
+    if Kernel::Second.is_there(name) {
+        card_is_well(Kernel::Second, &["intel-iommu", "net-loop"]);
+    }
+}
+
+#[test]
+fn a_disk_holds_what_was_written_and_writes_nowhere_else() {
+    let name = "a_disk_holds_what_was_written_and_writes_nowhere_else";
+    if !Kernel::Stock.is_there(name) {
+        return;
+    }
+    let machine = Machine::new(Kernel::Stock, &["intel-iommu"]);
+    let image = machine.file("disk.img");
+    disk::make(&image, SECTORS);
+    let mut guest = machine
+        .part(format!("block,disk={}", image.display()))
+        .start(DISK);
+    guest.wait_for("compared");
+    disk::is_as_written(&image, SECTORS);
+    guest.say("seen");
+    let transcript = guest.finish();
+    for (step, packed) in [("split", false), ("packed", true)] {
+        let said = transcript.step(step).well().json();
+        assert_eq!(said["packed"], packed, "{said}");
+        assert_eq!(said["read"], SECTORS / 2, "{said}");
+    }
+    isolation::holds(&transcript);
+    verdict::is_well(transcript.step("check"), 80);
+    transcript.step("restore").well();
+    assert_eq!(transcript.said("after"), "virtio-pci");
+}
+
+/// Two cards on a hub: frames from one to the other, then the first one is taken out while they are on their way.
+const HUB: &str = r#"
+load
+left=$(behind 04)
+right=$(behind 05)
+step "bind left" ./vdpactl vfio bind "$left" --json
+step "bind right" ./vdpactl vfio bind "$right" --json
+step split ./guest pair "vfio:$left" "vfio:$right" split 2000
+step packed ./guest pair "vfio:$left" "vfio:$right" packed 2000
+step traffic ./guest traffic "vfio:$left" "vfio:$right" packed
+step "list" ./vdpactl vfio list --json
+step restore ./vdpactl vfio restore --json
+step after driver_of "$right"
+"#;
+
+#[test]
+fn cards_on_a_hub_exchange_frames_until_one_is_taken_out() {
+    let name = "cards_on_a_hub_exchange_frames_until_one_is_taken_out";
+    if !Kernel::Stock.is_there(name) {
+        return;
+    }
+    let parts = ["virtio-iommu", "net-pair,vectors=1"];
+    let mut guest = Machine::new(Kernel::Stock, &parts).start(HUB);
+    guest.wait_for("traffic");
+    let mut monitor = guest.monitor();
+    monitor.take_out("left");
+    monitor.is_out("left");
+    let transcript = guest.finish();
+    for (step, packed) in [("split", false), ("packed", true)] {
+        let said = transcript.step(step).well().json();
+        assert_eq!(said["packed"], packed, "{said}");
+        for way in ["there", "back"] {
+            assert!(said[way].as_u64() >= Some(2000), "{said}");
+        }
+    }
+    // It was asked for, let go of, and is no function any more; the other one works on.
+    let end = transcript.step("traffic").well();
+    let said = end.out.lines().find(|line| line.starts_with('{')).unwrap();
+    let said: serde_json::Value = serde_json::from_str(said).unwrap();
+    assert_eq!(said["end"], "RemoveRequested", "{said}");
+    assert_eq!(said["stopped"], serde_json::Value::Null, "{said}");
+    let again = said["again"].as_str().unwrap();
+    assert!(
+        again.contains("0000:"),
+        "which function it is about: {again}"
+    );
+    transcript.step("restore").well();
+    assert_eq!(transcript.said("after"), "virtio-pci");
+}
+
+/// A card with four queue pairs: the statements, then a host behind it.
+const PAIRS: &str = r#"
+load
+card=$(behind 0b)
+step bind ./vdpactl vfio bind "$card" --json
+step check ./vdpactl check "vfio:$card" --effort quick --json
+tell "echo"
+./vdpactl echo "vfio:$card" --json --every 0 --ring packed --pairs 4 ADDRESSES &
+echo=$!
+hear enough
+kill -TERM $echo
+step echo wait $echo
+step restore ./vdpactl vfio restore --json
+step after driver_of "$card"
+"#;
+
+#[test]
+fn a_card_with_four_pairs_answers_the_hosts_stack() {
+    let name = "a_card_with_four_pairs_answers_the_hosts_stack";
+    netns::within(name, move || {
+        if !Kernel::Stock.is_there(name) || !ping::is_installed(name) {
+            return;
+        }
+        let script = PAIRS.replace("ADDRESSES", echo::ADDRESSES);
+        let mut guest = Machine::new(Kernel::Stock, &["intel-iommu", "net-tap"]).start(&script);
+        guest.wait_for("echo");
+        echo::attach("tap0");
+        echo::comes_back(&mut guest, 4);
+        let transcript = guest.finish();
+        verdict::is_well(transcript.step("check"), 80);
+        transcript.step("echo").well();
+        transcript.step("restore").well();
+        assert_eq!(transcript.said("after"), "virtio-pci");
+    });
+}
+
+/// Functions that cannot be driven, and why: somebody else is in the group, it is no virtio device, or too old.
+const OTHERS: &str = r#"
+load
+modprobe igb
+card=$(behind 09)
+first=$(behind 08 0)
+second=$(behind 08 1)
+old=$(behind 0a)
+step list ./vdpactl vfio list --json
+step "bind first" ./vdpactl vfio bind "$first" --json
+step doctor ./vdpactl vfio doctor "$first" --json
+step open ./vdpactl dev show "vfio:$first" --json
+step "bind second" ./vdpactl vfio bind "$second" --json
+step "doctor both" ./vdpactl vfio doctor "$first" --json
+step check ./vdpactl check "vfio:$second" --effort quick --json
+step vf ./vdpactl vfio vf create "$card" 2 --json
+step vfs cat "/sys/bus/pci/devices/$card/sriov_numvfs"
+vf=$(basename "$(readlink "/sys/bus/pci/devices/$card/virtfn1")")
+step name echo "$vf"
+step "bind vf" ./vdpactl vfio bind "$vf" --json
+step "doctor vf" ./vdpactl vfio doctor "$vf" --json
+step "open vf" ./vdpactl dev show "vfio:$vf" --json
+step "bind old" ./vdpactl vfio bind "$old" --json
+step "open old" ./vdpactl dev show "vfio:$old" --json
+step restore ./vdpactl vfio restore --json
+step none ./vdpactl vfio vf create "$card" 0 --json
+step after echo "$(driver_of "$first") $(driver_of "$second") $(driver_of "$card") $(driver_of "$old")"
+step "no vfs" cat "/sys/bus/pci/devices/$card/sriov_numvfs"
+"#;
+
+#[test]
+fn what_cannot_be_driven_is_refused_by_name() {
+    let name = "what_cannot_be_driven_is_refused_by_name";
+    if !Kernel::Stock.is_there(name) {
+        return;
+    }
+    let parts = ["intel-iommu", "shared-group", "igb", "legacy"];
+    let transcript = Machine::new(Kernel::Stock, &parts).run(OTHERS);
+    transcript.step("list").well();
+    transcript.step("bind first").well();
+    // Its neighbour has a driver of the kernel's: nothing can be opened, and the neighbour is named.
+    transcript
+        .step("doctor")
+        .ends_with(1, &["group", "virtio-pci"]);
+    transcript.step("open").ends_with(2, &["group"]);
+    transcript.step("bind second").well();
+    transcript.step("doctor both").well();
+    verdict::is_well(transcript.step("check"), 60);
+    transcript.step("vf").well();
+    assert_eq!(transcript.said("vfs"), "2");
+    transcript.step("bind vf").well();
+    transcript.step("doctor vf").ends_with(1, &["virtio"]);
+    transcript.step("open vf").ends_with(2, &["virtio"]);
+    transcript.step("open old").ends_with(2, &["legacy"]);
+    transcript.step("restore").well();
+    transcript.step("none").well();
+    assert_eq!(
+        transcript.said("after"),
+        "virtio-pci virtio-pci igb virtio-pci"
+    );
+    assert_eq!(transcript.said("no vfs"), "0");
+}

@@ -1,0 +1,75 @@
+//! QEMU's monitor: QMP over a socket, one command and its answer at a time.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// How long the monitor may take for an answer or an event.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to a monitor.
+pub(crate) struct Monitor {
+    lines: BufReader<UnixStream>,
+    /// Events that came while something else was waited for.
+    events: Vec<Value>,
+}
+
+impl Monitor {
+    /// Connects to a guest's monitor.
+    #[track_caller]
+    pub(crate) fn connect(at: &Path) -> Self {
+        let stream = UnixStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut monitor = Self {
+            lines: BufReader::new(stream),
+            events: Vec::new(),
+        };
+        let greeting = monitor.line();
+        assert!(greeting["QMP"].is_object(), "{greeting}");
+        monitor.command("qmp_capabilities", &json!({}));
+        monitor
+    }
+
+    /// Has a command carried out.
+    #[track_caller]
+    pub(crate) fn command(&mut self, name: &str, arguments: &Value) {
+        let command = json!({ "execute": name, "arguments": arguments });
+        writeln!(self.lines.get_mut(), "{command}").unwrap();
+        loop {
+            let line = self.line();
+            if line.get("event").is_some() {
+                self.events.push(line);
+                continue;
+            }
+            assert!(line.get("return").is_some(), "{command}: {line}");
+            return;
+        }
+    }
+
+    /// Asks the guest to let go of a device.
+    #[track_caller]
+    pub(crate) fn take_out(&mut self, id: &str) {
+        self.command("device_del", &json!({ "id": id }));
+    }
+
+    /// Waits until a device is gone.
+    #[track_caller]
+    pub(crate) fn is_out(&mut self, id: &str) {
+        let gone =
+            |event: &Value| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id;
+        while !self.events.iter().any(gone) {
+            let line = self.line();
+            self.events.push(line);
+        }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+}
