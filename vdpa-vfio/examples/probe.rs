@@ -95,13 +95,15 @@ fn doorbells(function: &Function) -> Done<()> {
     println!("{first:?}");
     first.ring(0);
     function.write_config(COMMAND, Width::U16, command & !MEMORY)?;
-    (first.ring(0), clone.ring(0));
+    first.ring(0);
+    clone.ring(0);
     function.write_config(COMMAND, Width::U16, command)?;
     first.ring(0);
     let second = doorbell()?;
     second.ring(0);
     function.reset()?;
-    (first.ring(0), second.ring(0));
+    first.ring(0);
+    second.ring(0);
     let third = doorbell()?;
     third.ring(0);
     function.revoke_doorbells();

@@ -139,7 +139,7 @@ pub enum VfioError {
         name: String,
     },
     /// A register that is not there.
-    #[error("{name}: {region} has no {bytes} bytes at {at:#x}: it has {len:#x}")]
+    #[error("{name}: {region} has no aligned {bytes} bytes at {at:#x}: it has {len:#x}")]
     Bounds {
         /// The function.
         name: String,

@@ -51,12 +51,12 @@ mod group;
 mod ioctl;
 mod irq;
 mod keeper;
-//mod mgmt;
+mod mgmt;
 mod open;
 mod region;
 pub mod sysfs;
 
 pub use error::VfioError;
 pub use function::{DmaOwner, Function};
-//pub use mgmt::VfioMgmt;
+pub use mgmt::VfioMgmt;
 pub use open::Via;

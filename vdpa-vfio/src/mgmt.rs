@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vdpa_core::spec::{DeviceSpec, Value};
 use vdpa_core::{
-    Attr, DeviceType, Error, Features, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result,
+    Attr, DeviceType, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result,
     VdpaDevice, bits,
 };
 use vdpa_pci::{PciAccess, PciParent, VirtioPci};
