@@ -4,6 +4,7 @@
 //!   Host ── /sys/bus/pci/devices ────▶ Function ── Identity     what there is, and what it is
 //!     ├──── /sys/kernel/iommu_groups ▶ Group, Iommu             who shares an address space, and whether there are any
 //!     ├──── /proc, /dev ─────────────▶ Usage, Opens, Memlock    who would miss it, and what this process may
+//!     ├──── examine ─────────────────▶ Finding                  what is in the way of using it, and what mends it
 //!     └──── Bindings ── Plan ── Step ▶ Kernel                   who has it, changed, and recorded before
 //! ```
 //!
@@ -16,6 +17,8 @@
 
 mod address;
 mod bindings;
+mod config;
+mod doctor;
 mod error;
 mod fact;
 mod function;
@@ -37,6 +40,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::Address;
 pub use bindings::{Bindings, Change, Plan, Regard, Wish};
+pub use doctor::{Finding, Verdict, examine};
 pub use error::SysfsError;
 pub use fact::Fact;
 pub use function::{Bar, Function, Sriov};
@@ -49,6 +53,9 @@ pub use rehearsal::Rehearsal;
 pub use usage::Usage;
 
 use function::DEVICES;
+use vdpa_pci::Layout;
+
+use config::Shown;
 use kernel::Running;
 use tree::Tree;
 
@@ -92,6 +99,21 @@ impl Host {
             true => Ok(Function::read(&self.tree, address)),
             false => Err(SysfsError::NoSuchFunction { address }),
         }
+    }
+
+    /// Where a function keeps virtio's structures, from its configuration space, whichever driver has it. Nothing is
+    /// written, and no register is read.
+    ///
+    /// # Errors
+    /// As for [`Layout::read`]; and [`SysfsError::Unreadable`] for whoever may not read more than the header, which takes
+    /// root.
+    pub fn layout(&self, function: &Function) -> Result<Layout, vdpa_core::Error> {
+        Layout::read(&self.shown(function)?)
+    }
+
+    /// A function's configuration space.
+    fn shown(&self, function: &Function) -> Result<Shown, SysfsError> {
+        Shown::read(&self.tree, function)
     }
 
     /// An IOMMU group.

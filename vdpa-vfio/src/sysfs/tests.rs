@@ -1,13 +1,14 @@
 //! Trees that stand for systems, good ones and hostile ones.
 
 mod bindings;
+mod doctor;
 mod fixture;
 mod hostile;
 mod rehearsal;
 mod room;
 mod usage;
 
-use fixture::Fixture;
+pub(super) use fixture::Fixture;
 
 use super::*;
 
