@@ -28,12 +28,14 @@
 //!   [`BlkDriver`](blk::BlkDriver) a disk, [`Session`] any kind of device.
 //! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
 //! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, `sim` a parent in
-//!   software, and `layer` what stands around any device.
+//!   software, `vfio` one that drives PCI functions, by `pci`, and `layer` what stands around any device.
 //!
 //! # Features
 //! | feature | what it adds |
 //! |---|---|
 //! | `sim` (default) | the parent `sim` |
+//! | `vfio` (default) | the parent `vfio`: PCI functions of this machine |
+//! | `iommufd` | for it: functions by device files of their own, where the kernel has them |
 //! | `layers` (default) | `trace=` and `fault=` in any device string |
 //! | `smoltcp` (default) | [`net::smoltcp`]: TCP and UDP over any network device |
 //! | `cli` (default) | the program `vdpactl` |
@@ -51,9 +53,15 @@ pub use vdpa_layer as layer;
 pub use vdpa_mem as mem;
 #[doc(inline)]
 pub use vdpa_ring as ring;
+#[cfg(any(feature = "sim", feature = "vfio"))]
+#[doc(inline)]
+pub use vdpa_pci as pci;
 #[cfg(feature = "sim")]
 #[doc(inline)]
 pub use vdpa_sim as sim;
+#[cfg(feature = "vfio")]
+#[doc(inline)]
+pub use vdpa_vfio as vfio;
 
 pub use vdpa_core::{
     Device, DeviceSpec, DeviceType, Error, Features, Registry, Result, Session, VdpaDevice,
@@ -98,12 +106,14 @@ pub use vdpa_mem::{AddressSpace, Deadline, Iova, Mapping, Region};
 /// ```
 pub fn registry() -> Registry {
     #[cfg_attr(
-        not(any(feature = "sim", feature = "layers")),
+        not(any(feature = "sim", feature = "vfio", feature = "layers")),
         expect(unused_mut, reason = "nothing to add")
     )]
     let mut registry = Registry::new();
     #[cfg(feature = "sim")]
     registry.add(std::sync::Arc::new(vdpa_sim::SimMgmt::new()));
+    #[cfg(feature = "vfio")]
+    registry.add(std::sync::Arc::new(vdpa_vfio::VfioMgmt::new()));
     #[cfg(feature = "layers")]
     {
         registry.add_layer(std::sync::Arc::new(vdpa_layer::FaultsLayer));
@@ -124,7 +134,7 @@ pub fn open(spec: &str) -> Result<Device> {
     registry().open(spec)
 }
 
-#[cfg(all(test, not(feature = "sim")))]
+#[cfg(all(test, not(feature = "sim"), not(feature = "vfio")))]
 mod tests {
     #[test]
     fn without_parents_an_error_says_that_there_are_none() {

@@ -75,6 +75,7 @@ const ROOMS: &[Room] = &[
             "vdpa-mem",
             "vdpa-ring",
             "vdpa-core",
+            "vdpa-pci",
             "vdpa-layer",
             "vdpa-sim",
             "vdpa-vfio",
