@@ -64,25 +64,50 @@ fn told<E: Display>(what: &str, refused: Result<(), E>) {
 }
 
 fn registers(function: &Function) -> Done<()> {
-    println!("{}, {} bytes of configuration space", function.name(), function.config_len());
+    println!(
+        "{}, {} bytes of configuration space",
+        function.name(),
+        function.config_len()
+    );
     for bar in (0..BARS).filter(|bar| function.bar_len(*bar) != 0) {
         println!("BAR {bar}: {:#x} bytes", function.bar_len(bar));
     }
     let command = function.read_config(COMMAND, Width::U16)?;
     function.write_config(COMMAND, Width::U16, command | MEMORY)?;
     let layout = Layout::read(function)?;
-    println!("{}, queues notified by {}", layout.device_type, layout.notify_multiplier);
+    println!(
+        "{}, queues notified by {}",
+        layout.device_type, layout.notify_multiplier
+    );
     let common = &layout.common;
     let queues = function.read(common.bar, common.offset + 18, Width::U16)?;
     assert!((1..0xffff).contains(&queues), "{queues} queues");
     println!("{queues} queues");
 
-    told("past the end", function.read(common.bar, function.bar_len(common.bar), Width::U8).map(drop));
-    told("not aligned", function.read(common.bar, common.offset + 1, Width::U16).map(drop));
+    told(
+        "past the end",
+        function
+            .read(common.bar, function.bar_len(common.bar), Width::U8)
+            .map(drop),
+    );
+    told(
+        "not aligned",
+        function
+            .read(common.bar, common.offset + 1, Width::U16)
+            .map(drop),
+    );
     function.write_config(COMMAND, Width::U16, command & !MEMORY)?;
-    told("without decoding", function.read(common.bar, common.offset, Width::U32).map(drop));
+    told(
+        "without decoding",
+        function
+            .read(common.bar, common.offset, Width::U32)
+            .map(drop),
+    );
     function.write_config(COMMAND, Width::U16, command | MEMORY)?;
-    assert_eq!(function.read(common.bar, common.offset + 18, Width::U16)?, queues);
+    assert_eq!(
+        function.read(common.bar, common.offset + 18, Width::U16)?,
+        queues
+    );
     Ok(())
 }
 
@@ -146,7 +171,12 @@ fn interrupts(function: &Function) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn mapping(memory: &Arc<dyn vdpa_mem::DmaMemory>, iova: u64, len: u64, offset: u64) -> Done<Mapping> {
+fn mapping(
+    memory: &Arc<dyn vdpa_mem::DmaMemory>,
+    iova: u64,
+    len: u64,
+    offset: u64,
+) -> Done<Mapping> {
     Ok(Mapping {
         iova: IovaRange::new(Iova::new(iova), len)?,
         memory: Arc::clone(memory),
@@ -164,14 +194,33 @@ fn mappings(function: &Function) -> Done<()> {
     let m = make(0x10_0000, 4 * PAGE, PAGE)?;
     function.dma_map(&m)?;
     told("over another", function.dma_map(&make(0x10_1000, PAGE, 0)?));
-    told("half a page", function.dma_map(&make(0x20_0000, PAGE / 2, 0)?));
-    told("out of range", function.dma_map(&make(u64::MAX - PAGE + 1, PAGE, 0)?));
-    told("half of it back", function.dma_unmap(&make(0x10_0000, PAGE, PAGE)?));
-    assert_eq!(Arc::strong_count(&memory), 3, "held for the kernel, and by the mapping here");
+    told(
+        "half a page",
+        function.dma_map(&make(0x20_0000, PAGE / 2, 0)?),
+    );
+    told(
+        "out of range",
+        function.dma_map(&make(u64::MAX - PAGE + 1, PAGE, 0)?),
+    );
+    told(
+        "half of it back",
+        function.dma_unmap(&make(0x10_0000, PAGE, PAGE)?),
+    );
+    assert_eq!(
+        Arc::strong_count(&memory),
+        3,
+        "held for the kernel, and by the mapping here"
+    );
     function.dma_unmap(&m)?;
     told("twice back", function.dma_unmap(&m));
     if let Some(most) = limits.max_entries.filter(|most| *most < 64) {
-        let page = |at: u32| make(u64::from(at) * 2 * PAGE + 0x100_0000, PAGE, u64::from(at) * PAGE);
+        let page = |at: u32| {
+            make(
+                u64::from(at) * 2 * PAGE + 0x100_0000,
+                PAGE,
+                u64::from(at) * PAGE,
+            )
+        };
         for at in 0..most {
             function.dma_map(&page(at)?)?;
         }
@@ -186,6 +235,9 @@ fn memlock(function: &Function) -> Result<(), Box<dyn Error>> {
     setuid(Uid::from_raw(65534))?;
     let (memory, _) = Region::anonymous(64 * PAGE)?.into_shared();
     function.dma_map(&mapping(&memory, 0x10_0000, 8 * PAGE, 0)?)?;
-    told("more than may be locked", function.dma_map(&mapping(&memory, 0x20_0000, 64 * PAGE, 0)?));
+    told(
+        "more than may be locked",
+        function.dma_map(&mapping(&memory, 0x20_0000, 64 * PAGE, 0)?),
+    );
     Ok(())
 }

@@ -4,7 +4,7 @@ use vdpa_pci::Width;
 
 /// The command register, and its bits that have the function answer at its BARs and reach memory.
 pub(crate) const COMMAND: u16 = 0x04;
-const MEMORY: u32 = 1 << 1;
+pub(crate) const MEMORY: u32 = 1 << 1;
 pub(crate) const MASTER: u32 = 1 << 2;
 
 /// Where the list of capabilities begins, and who says that there is one.

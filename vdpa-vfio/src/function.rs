@@ -12,7 +12,7 @@ use vdpa_pci::{BARS, Interrupts, PciAccess, Width};
 use vfio_bindings::bindings::vfio;
 
 use crate::bells::{Bells, Place};
-use crate::config::{COMMAND, MASTER, Marks};
+use crate::config::{COMMAND, MASTER, MEMORY, Marks};
 use crate::dma::{Mappings, Translator};
 use crate::irq::{Irqs, Notice};
 use crate::keeper::Keeper;
@@ -90,7 +90,8 @@ impl Function {
     /// * `dma`: who maps memory
     /// * `relay`: runs what the kernel reports
     ///
-    /// What is mapped by this value is unmapped when it is dropped. Interrupts have no other user meanwhile.
+    /// What is mapped by this value is unmapped when it is dropped. Interrupts have no other user meanwhile. Memory decoding
+    /// and bus mastering are switched on, and left on.
     ///
     /// # Errors
     /// When it is no PCI function's file, or does not answer.
@@ -146,6 +147,11 @@ impl Function {
                 region(index)?
             });
         }
+        // VFIO hands functions over that reach no memory. What this one can reach is what is mapped from here on.
+        let command = read(COMMAND, Width::U16)? | MEMORY | MASTER;
+        config
+            .store(&device, COMMAND.into(), Width::U16, command)
+            .map_err(asked("switch it on"))?;
         let irqs = Irqs::new(&name, &device).map_err(asked("ask for its interrupts"))?;
         Ok(Self {
             marks: Marks::read(read)?,

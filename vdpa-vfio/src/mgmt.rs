@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vdpa_core::spec::{DeviceSpec, Value};
 use vdpa_core::{
-    Attr, DeviceType, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result,
-    VdpaDevice, bits,
+    Attr, DeviceType, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result, VdpaDevice, bits,
 };
 use vdpa_pci::{PciAccess, PciParent, VirtioPci};
 
@@ -116,7 +115,10 @@ impl VfioMgmt {
     /// A device that is listed.
     fn find(&self, name: &str) -> Result<Arc<Function>> {
         let open = self.lock();
-        let entries = || open.iter().filter_map(|opened| Some((opened.entry.as_ref()?, opened)));
+        let entries = || {
+            open.iter()
+                .filter_map(|opened| Some((opened.entry.as_ref()?, opened)))
+        };
         entries()
             .find(|(entry, _)| entry.name == name)
             .and_then(|(_, opened)| opened.function.upgrade())
@@ -173,7 +175,10 @@ impl MgmtDevice for VfioMgmt {
     }
 
     fn devices(&self) -> Vec<MgmtEntry> {
-        self.lock().iter().filter_map(|opened| opened.entry.clone()).collect()
+        self.lock()
+            .iter()
+            .filter_map(|opened| opened.entry.clone())
+            .collect()
     }
 }
 
@@ -216,7 +221,10 @@ mod tests {
         assert_eq!(part("vfio:01:00.1,mtu=1"), "mtu");
         for spec in ["vfio:0000:01:00.1", "vfio:01:00.1", "vfio:01:00.1,via=cdev"] {
             let error = add(&mgmt, spec);
-            assert!(error.to_string().contains("vdpactl vfio bind 0000:01:00.1"), "{error}");
+            assert!(
+                error.to_string().contains("vdpactl vfio bind 0000:01:00.1"),
+                "{error}"
+            );
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
         assert!(mgmt.devices().is_empty(), "nothing half-made is left");
@@ -228,6 +236,8 @@ mod tests {
         let mgmt = VfioMgmt::at(tree.root());
         let unknown = |error| matches!(error, Error::DeviceUnknown { .. });
         assert!(unknown(mgmt.dev_del("0000:01:00.1").unwrap_err()));
-        assert!(unknown(mgmt.dev_set("x", Attr::Link(LinkState::Up)).unwrap_err()));
+        assert!(unknown(
+            mgmt.dev_set("x", Attr::Link(LinkState::Up)).unwrap_err()
+        ));
     }
 }
