@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use vdpa_core::Relay;
 
 use crate::function::Parts;
-use crate::sysfs::{Address, Fact, Host, SysfsError};
+use crate::sysfs::{Address, Fact, Host, Standing, SysfsError};
 use crate::{Function, VfioError, group};
 
 /// The file of iommufd.
@@ -96,9 +96,7 @@ impl Found {
                 });
             }
         };
-        // Linux, drivers/vfio/group.c: so a group is called that VFIO made up.
-        let called = std::fs::read_to_string(path.join("iommu_group/name")).unwrap_or_default();
-        if called.trim() == "vfio-noiommu" {
+        if host.group(group).no_iommu {
             return Err(VfioError::Unprotected { name });
         }
         Ok(Self {
@@ -202,16 +200,14 @@ impl Found {
 
     /// Who stands in the way of using the group, with their drivers.
     pub(crate) fn others(&self) -> Vec<(String, String)> {
-        let Ok(functions) = self.host.functions() else {
-            return Vec::new();
+        let group = self.host.group(self.group);
+        let driver = |standing: &Standing| match standing {
+            Standing::Taken { driver } => driver.clone(),
+            _ => "an unknown driver".to_owned(),
         };
-        let group = Fact::Is(self.group);
-        functions
-            .into_iter()
-            .filter(|other| other.iommu_group == group && !other.is_vfio())
-            .filter_map(|other| Some((other.address.to_string(), other.driver.known()?.clone())))
-            // These two leave DMA alone.
-            .filter(|(_, driver)| driver != "pcieport" && driver != "pci-stub")
+        let others = group.in_the_way().into_iter();
+        others
+            .map(|other| (other.name.clone(), driver(&other.standing)))
             .collect()
     }
 }

@@ -34,6 +34,7 @@ impl Tree {
                 .join("sys/kernel/iommu_groups")
                 .join(group.to_string());
             fs::create_dir_all(to.join("devices")).unwrap();
+            symlink(&at, to.join("devices").join(name)).unwrap();
             symlink(to, at.join("iommu_group")).unwrap();
         }
         at
