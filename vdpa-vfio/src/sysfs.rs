@@ -163,8 +163,8 @@ impl Host {
         self.tree.path(path).exists()
     }
 
-    /// What is to be seen at an address, be it nothing.
-    fn look(&self, address: Address) -> Function {
+    /// What is to be seen at an address, be it nothing: everything is absent then.
+    pub fn look(&self, address: Address) -> Function {
         Function::read(&self.tree, address)
     }
 

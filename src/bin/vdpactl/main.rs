@@ -23,6 +23,7 @@ mod protocols;
 mod replay;
 mod soak;
 mod told;
+mod vfio;
 mod words;
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ fn run(command: Command, output: &mut Output) -> Result<Verdict, Failure> {
         Command::Check(options) => check::run(&options, output),
         Command::Echo(options) => echo::run(&options, output),
         Command::Soak(options) => soak::run(&options, output),
+        Command::Vfio(options) => vfio::run(options, output),
         Command::Completions { shell } => completions::run(shell, output),
     }
 }

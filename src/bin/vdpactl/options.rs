@@ -8,6 +8,8 @@ use smoltcp::wire::IpCidr;
 use vdpa::net::Ring;
 use vdpa_conformance::{Ids, catalogue};
 
+use crate::vfio::Vfio;
+
 /// Looks at vDPA devices, and drives them.
 ///
 /// A device is named by a string, PARENT:WHAT[,key=value...], such as sim:net,mtu=9000,port=loopback.
@@ -99,6 +101,11 @@ pub(crate) enum Command {
     /// what was on it is lost. With --json each line is an object with an event: plan, progress, result. `packets` counts a
     /// disk's requests.
     Soak(Soak),
+    /// PCI functions: list them, examine them, give them to VFIO and take them back
+    ///
+    /// docs/lab-machine.md tells the whole way, from the firmware's settings to a device that is driven.
+    #[command(arg_required_else_help = false)]
+    Vfio(Vfio),
     /// Print a shell's completion script
     Completions {
         /// The shell

@@ -1,0 +1,75 @@
+//! `vdpactl vfio`: PCI functions, and who has them.
+
+mod bind;
+mod command;
+mod doctor;
+mod list;
+
+use serde::Serialize;
+use vdpa_vfio::sysfs::{Address, Fact, Host, Step, SysfsError};
+
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+
+pub(crate) use command::Vfio;
+use command::{Command, VfCommand};
+
+/// Does what the command line says.
+pub(crate) fn run(options: Vfio, output: &mut Output) -> Result<Verdict, Failure> {
+    let host = Host::new(&options.root);
+    let records = options.state.unwrap_or_else(|| host.state());
+    let binder = bind::Binder::new(&host, &records);
+    match options.command {
+        Command::List { all } => list::run(&host, all, output),
+        Command::Doctor { function } => {
+            doctor::run(&host, &options.root, address(&function)?, output)
+        }
+        Command::Bind { function, how } => binder.bind(address(&function)?, how, output),
+        Command::Unbind { function, how } => binder.unbind(address(&function)?, how, output),
+        Command::Restore { functions, how } => {
+            let functions: Result<Vec<Address>, Failure> =
+                functions.iter().map(|function| address(function)).collect();
+            binder.restore(functions?, how, output)
+        }
+        Command::Vf {
+            command:
+                VfCommand::Create {
+                    function,
+                    count,
+                    how,
+                },
+        } => binder.virtual_functions(address(&function)?, count, how, output),
+    }
+}
+
+fn address(text: &str) -> Result<Address, Failure> {
+    text.parse().map_err(Failure::input)
+}
+
+/// A refusal is bad input; what was begun and failed is a failure.
+fn failed(error: SysfsError) -> Failure {
+    match error.is_refusal() {
+        true => Failure::input(error),
+        false => Failure::ran(error),
+    }
+}
+
+/// What is known of a fact: the value, or null.
+fn known<T: Clone>(fact: &Fact<T>) -> Option<T> {
+    fact.known().cloned()
+}
+
+/// A write to a file of the kernel's.
+#[derive(Serialize)]
+struct Write {
+    path: String,
+    text: String,
+}
+
+fn writes(steps: &[Step]) -> Vec<Write> {
+    let write = |step: &Step| Write {
+        path: step.path.clone(),
+        text: step.text.clone(),
+    };
+    steps.iter().map(write).collect()
+}
