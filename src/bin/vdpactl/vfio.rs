@@ -6,7 +6,7 @@ mod doctor;
 mod list;
 
 use serde::Serialize;
-use vdpa_vfio::sysfs::{Address, Fact, Host, Step, SysfsError};
+use vdpa::vfio::sysfs::{Address, Fact, Host, Step, SysfsError};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;

@@ -116,7 +116,7 @@ fn iommu(host: &Host) -> Finding {
         Fact::Is(true) => {
             let units = iommu.units.known().map_or(0, Vec::len);
             let groups = iommu.groups.known().copied().unwrap_or(0);
-            Finding::pass(WHAT, format!("on: {units} units, {groups} groups"))
+            Finding::pass(WHAT, format!("on, units: {units}, groups: {groups}"))
         }
         Fact::Is(false) | Fact::Absent => Finding::fail(WHAT, "off", iommu.mend()),
         Fact::Unknown(why) => Finding::unknown(WHAT, why, "ls /sys/kernel/iommu_groups"),

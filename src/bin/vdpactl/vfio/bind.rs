@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use vdpa_vfio::sysfs::{
+use vdpa::vfio::sysfs::{
     Address, Bindings, Change, Fact, Function, Host, Kernel, Regard, Step, SysfsError, Wish,
 };
 

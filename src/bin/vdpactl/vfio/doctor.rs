@@ -1,14 +1,13 @@
 //! `vdpactl vfio doctor`: what is in the way of using a function.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Serialize;
-use vdpa::VdpaDevice;
-use vdpa::core::Relay;
-use vdpa_pci::layout::{Kind, Structure};
-use vdpa_pci::{Layout, PciAccess, VirtioPci};
-use vdpa_vfio::sysfs::{self, Address, Finding, Host};
+use vdpa::pci::layout::{Kind, Structure};
+use vdpa::pci::{Layout, PciParent, VirtioPci};
+use vdpa::vfio::VfioMgmt;
+use vdpa::vfio::sysfs::{self, Address, Finding, Host};
+use vdpa::{DeviceSpec, VdpaDevice};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -91,7 +90,7 @@ pub(super) fn run(
             Some(line) => Line::features(
                 "unknown",
                 format!("not readable until {} passes", line.what),
-                Some("mend that first".to_owned()),
+                None,
             ),
             None if root != Path::new("/") => Line::features(
                 "unknown",
@@ -126,9 +125,8 @@ pub(super) fn run(
 
 /// The names of what a function offers. It is opened and reset for that.
 fn offered(root: &Path, at: Address) -> Result<Vec<String>, vdpa::Error> {
-    let function = vdpa_vfio::Function::open(root, at, None, Relay::new())?;
-    let access: Arc<dyn PciAccess> = Arc::new(function);
-    let device = VirtioPci::open(access)?;
+    let spec = DeviceSpec::parse(&format!("vfio:{at}"))?;
+    let device = VirtioPci::open(VfioMgmt::at(root).function(&spec)?)?;
     let names = device.offered().names(device.info().device_type);
     Ok(names.map(|name| name.to_string()).collect())
 }

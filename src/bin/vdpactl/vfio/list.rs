@@ -1,7 +1,7 @@
 //! `vdpactl vfio list`: which functions there are.
 
 use serde::Serialize;
-use vdpa_vfio::sysfs::{Bar, Fact, Function, Host, Identity};
+use vdpa::vfio::sysfs::{Bar, Fact, Function, Host, Identity};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;

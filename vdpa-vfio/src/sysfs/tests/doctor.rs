@@ -72,7 +72,7 @@ fn a_function_that_can_be_used_has_no_trouble() {
         lines,
         [
             "function: 1af4:1041, virtio net",
-            "IOMMU: on: 1 units, 1 groups",
+            "IOMMU: on, units: 1, groups: 1",
             "group: 12: 0000:01:00.0 (VFIO)",
             "driver: vfio-pci",
             "device file: /dev/vfio/12 can be opened",
