@@ -206,9 +206,12 @@ fn driver(host: &Host, function: &Function) -> Finding {
     }
 }
 
-/// Only told where there are some.
+/// Only told where there are some: who would miss the function if it were bound, or, once it is, who has it open.
 fn users(host: &Host, function: &Function) -> Option<Finding> {
-    let usage = host.usage(function);
+    let mut usage = host.usage(function);
+    if function.is_vfio() {
+        usage.retain(|usage| matches!(usage, Usage::Opened { .. }));
+    }
     if usage.is_empty() {
         return None;
     }
@@ -239,7 +242,10 @@ fn files(host: &Host, function: &Function) -> [Finding; 2] {
     };
     let module = "modprobe vfio-pci";
     let file = match file {
-        None => Finding::unknown("device file", "there is none without a group", module),
+        None => Finding {
+            verdict: Verdict::Unknown,
+            ..Finding::pass("device file", "there is none before there is a group")
+        },
         Some(path) if function.is_vfio() => opened(host, "device file", &path, module),
         Some(path) => Finding::unknown(
             "device file",

@@ -67,3 +67,30 @@ impl Kernel for Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn one_line_is_written_to_what_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("driver_override");
+        fs::write(&file, "").unwrap();
+        let kernel = Running::new(Tree::new(root.path()));
+        kernel
+            .write(&Step::new("/driver_override", "vfio-pci"))
+            .unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "vfio-pci\n");
+        fs::write(&file, "").unwrap();
+        kernel.write(&Step::new("/driver_override", "")).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "\n");
+        let missing = kernel
+            .write(&Step::new("/unbind", "0000:01:00.0"))
+            .unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(!root.path().join("unbind").exists());
+    }
+}

@@ -47,6 +47,17 @@ impl Rehearsal {
         }
     }
 
+    /// Makes a directory and those above it, link by link: none may lead out.
+    fn directory(&self, path: &str) -> io::Result<()> {
+        for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
+            let above = self.inside(path.get(..end).unwrap_or(path))?;
+            if !above.is_dir() {
+                fs::create_dir(above)?;
+            }
+        }
+        Ok(())
+    }
+
     fn function(&self, text: &str) -> io::Result<Function> {
         let address: Address = text.parse().map_err(|_| Errno::ENODEV)?;
         match self.tree.path(format!("{DEVICES}/{address}")).is_dir() {
@@ -108,7 +119,7 @@ impl Rehearsal {
             let member = self.function(name);
             member.is_ok_and(|member| member.is_vfio())
         });
-        fs::create_dir_all(self.tree.path("/dev/vfio"))?;
+        self.directory("/dev/vfio")?;
         let file = self.inside(&format!("/dev/vfio/{group}"))?;
         match (vfio, file.exists()) {
             (true, false) => fs::write(file, ""),
@@ -139,7 +150,8 @@ impl Rehearsal {
             if let Some(group) = gone.iommu_group.known() {
                 fs::remove_dir_all(self.inside(&format!("{GROUPS}/{group}"))?)?;
                 // It is there only if VFIO had it.
-                let _ = fs::remove_file(self.tree.path(format!("/dev/vfio/{group}")));
+                let file = self.inside(&format!("/dev/vfio/{group}"));
+                let _ = file.and_then(fs::remove_file);
             }
         }
         for number in 0..count {
@@ -179,7 +191,7 @@ impl Rehearsal {
         let numbers = groups.iter().filter_map(|name| name.parse::<u32>().ok());
         let group = numbers.max().map_or(0, |last| last.saturating_add(1));
         let members = format!("{GROUPS}/{group}/devices");
-        fs::create_dir_all(self.tree.path(&members))?;
+        self.directory(&members)?;
         symlink(
             format!("../../../../bus/pci/devices/{address}"),
             self.inside(&format!("{members}/{address}"))?,

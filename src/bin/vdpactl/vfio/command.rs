@@ -96,3 +96,26 @@ pub(super) struct How {
     #[arg(long)]
     pub(super) dry_run: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::options::Options;
+
+    #[test]
+    fn commands_of_the_guide_are_command_lines() {
+        let guide = include_str!("../../../../docs/lab-machine.md");
+        let mut lines = 0;
+        for line in guide.lines().filter(|line| line.starts_with("vdpactl ")) {
+            // Up to a comment, the next command or a redirection.
+            let end = line.find([';', '#', '>']).unwrap_or(line.len());
+            let words = line[..end].trim_end_matches(" 2").split_whitespace();
+            if let Err(refusal) = Options::try_parse_from(words) {
+                assert!(!refusal.use_stderr(), "{line}: {refusal}");
+            }
+            lines += 1;
+        }
+        assert!(lines > 20, "{lines} lines");
+    }
+}

@@ -39,7 +39,7 @@ fn trouble(fixture: &Fixture) -> Vec<String> {
         .into_iter()
         .filter(|finding| finding.verdict != Verdict::Pass)
         .map(|finding| {
-            let mend = finding.mend.unwrap();
+            let mend = finding.mend.unwrap_or_default();
             let line = format!(
                 "{} {:?}: {} => {mend}",
                 finding.what, finding.verdict, finding.found
@@ -258,4 +258,16 @@ fn whatever_configuration_space_says_there_is_a_line() {
             let _ = host.layout(&function);
         }
     }
+}
+
+#[test]
+fn virtual_functions_of_a_bound_physical_one_are_no_trouble() {
+    let fixture = well();
+    fixture.attribute(AT, "sriov_totalvfs", "2");
+    fixture.attribute(AT, "sriov_numvfs", "1");
+    fixture.link(
+        &format!("/sys/bus/pci/devices/{AT}/virtfn0"),
+        "../0000:01:00.1",
+    );
+    assert_eq!(trouble(&fixture), [] as [&str; 0]);
 }

@@ -52,3 +52,16 @@ fn a_link_out_of_the_copy_is_not_followed_to_write() {
     }
     assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
 }
+
+#[test]
+fn a_directory_is_not_made_out_of_the_copy() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let fixture = Fixture::new();
+    fixture.bus(&["vfio-pci"]);
+    fixture.function(AT, "1af4:1041 1af4:1100 020000");
+    fixture.group(AT, 12);
+    fixture.attribute(AT, "driver_override", "vfio-pci\n");
+    fixture.link("/dev", elsewhere.path().to_str().unwrap());
+    assert!(write(&fixture, "/sys/bus/pci/drivers_probe", AT).is_err());
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
