@@ -307,6 +307,19 @@ fn restore_takes_everything_back() {
 }
 
 #[test]
+fn restore_says_what_became_of_each() {
+    let machine = machine();
+    vfio(&machine, &format!("vf create {IGB} 1"));
+    vfio(&machine, "bind 0000:02:00.1");
+    let run = vfio(&machine, "restore");
+    assert_eq!(
+        run.stdout,
+        "0000:02:00.0 has 0 virtual functions again\n\
+         0000:02:00.1 is gone: nothing to restore\n"
+    );
+}
+
+#[test]
 fn restore_goes_on_after_one_that_cannot_be() {
     let machine = machine();
     machine.function("0000:03:00.0 1af4:1042 010000 virtio-pci 14");
@@ -361,6 +374,14 @@ fn records_are_kept_where_they_are_wanted() {
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stderr.contains("no record of a change"), "{run:?}");
     assert_eq!(machine.driver(NET).as_deref(), Some("vfio-pci"));
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    let script = ended(&mut command(["completions", "bash"])).stdout;
+    for verb in ["vfio", "doctor", "unbind", "restore", "--dry-run"] {
+        assert!(script.contains(verb), "{verb}");
+    }
 }
 
 // --- vf create -------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::Address;
 pub use bindings::{Bindings, Change, Plan, Regard, Wish};
-pub use doctor::{Finding, Verdict, examine};
+pub use doctor::{Finding, REGISTERS, Verdict, examine};
 pub use error::SysfsError;
 pub use fact::Fact;
 pub use function::{Bar, Function, Sriov};

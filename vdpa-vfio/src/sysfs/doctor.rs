@@ -11,6 +11,9 @@ use super::{Bar, Fact, Function, Group, Host, Identity, Member, Opens, Standing,
 /// The memory that a process should be able to lock: what a modest driver maps.
 const MEMLOCK: u64 = 64 << 20;
 
+/// The finding of where virtio's structures are. Unknown, it may yet be found out through VFIO.
+pub const REGISTERS: &str = "registers";
+
 /// Whether something is as it has to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -329,8 +332,6 @@ fn bar(bar: &Bar) -> String {
 
 /// Only told of what may be virtio.
 fn structures(host: &Host, function: &Function) -> Option<Finding> {
-    const WHAT: &str = "registers";
-
     if matches!(function.identity(), Identity::Other { .. }) {
         return None;
     }
@@ -338,13 +339,13 @@ fn structures(host: &Host, function: &Function) -> Option<Finding> {
         Ok(shown) => shown,
         Err(error) => {
             let mend = format!("sudo vdpactl vfio doctor {}", function.address);
-            return Some(Finding::unknown(WHAT, error.to_string(), mend));
+            return Some(Finding::unknown(REGISTERS, error.to_string(), mend));
         }
     };
     let mend = "another function, or other firmware";
     Some(match Layout::read(&shown) {
-        Ok(layout) => Finding::pass(WHAT, placed(&layout)),
-        Err(error) => Finding::fail(WHAT, error.to_string(), mend),
+        Ok(layout) => Finding::pass(REGISTERS, placed(&layout)),
+        Err(error) => Finding::fail(REGISTERS, error.to_string(), mend),
     })
 }
 

@@ -227,12 +227,20 @@ fn tell(change: &Change, wish: Wish, how: How, output: &mut Output) -> Result<()
     };
     let line = match (change.steps.is_empty(), wish) {
         _ if how.dry_run && !change.steps.is_empty() => return Ok(()),
+        _ if after.vendor == Fact::Absent => format!("{at} is gone: nothing to restore"),
         (true, Wish::VirtualFunctions(_)) => format!("{at} is as wished"),
         (true, _) => format!("{at} is with {}, as wished", driver(&after.driver)),
         (false, Wish::VirtualFunctions(_)) => match &virtuals(after)[..] {
             [] => format!("{at} has no virtual functions any more"),
             functions => format!("{at} has {}", functions.join(" ")),
         },
+        (false, _) if change.before.driver == after.driver => {
+            let made = |step: &Step| step.path.ends_with("/sriov_numvfs");
+            match change.steps.iter().any(made) {
+                true => format!("{at} has {} virtual functions again", virtuals(after).len()),
+                false => format!("{at} is with {}, as before", driver(&after.driver)),
+            }
+        }
         (false, _) => format!(
             "{at} was with {}, is with {}",
             driver(&change.before.driver),
