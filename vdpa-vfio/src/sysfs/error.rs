@@ -135,7 +135,9 @@ pub enum SysfsError {
         path: String,
     },
     /// The records of what was changed cannot be kept.
-    #[error("{path}: what is changed cannot be recorded here, so nothing is: another --state DIR?")]
+    #[error(
+        "{path}: what is changed cannot be recorded here, so nothing is changed: try as root, or another place, --state DIR"
+    )]
     Records {
         /// Where they are kept.
         path: String,

@@ -135,10 +135,12 @@ impl<'a> Binder<'a> {
                     report.restored.push(one);
                 }
                 Err(error) => {
-                    output.complain(&error.to_string());
+                    // With what the system said.
+                    let error = failed(error).to_string();
+                    output.complain(&error);
                     report.failed.push(Refused {
                         function: at.to_string(),
-                        error: error.to_string(),
+                        error,
                     });
                 }
             }
