@@ -13,10 +13,11 @@
 //!
 //! # Reading order
 //! [`Host`], [`Function`], [`Identity`], [`Group`], [`Usage`]; `tree` is how files are read. Then [`Bindings`], with
-//! `plan` (what is written), `records` (what outlasts a crash), and [`Rehearsal`], which acts like a kernel on a copy.
+//! `plan` (what is written), `carry` (how), `records` (what outlasts a crash), and [`Rehearsal`], which acts like a kernel on a copy.
 
 mod address;
 mod bindings;
+mod carry;
 mod config;
 mod doctor;
 mod error;

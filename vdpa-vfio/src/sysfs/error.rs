@@ -144,6 +144,18 @@ pub enum SysfsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A function is as wished, and its record cannot be changed.
+    #[error(
+        "{address} is as wished, but what is recorded of it in {path} cannot be changed: look at its file there"
+    )]
+    Leftover {
+        /// The function.
+        address: Address,
+        /// Where records are kept.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A record that is damaged.
     #[error(
         "{path} is no record of a change: {why}; bind the function by hand, and remove the file"
@@ -169,7 +181,10 @@ pub enum SysfsError {
 impl SysfsError {
     /// Whether nothing was done: what was asked for is refused. Otherwise it was begun, and failed.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Step { .. } | Self::NotSettled { .. })
+        !matches!(
+            self,
+            Self::Step { .. } | Self::NotSettled { .. } | Self::Leftover { .. }
+        )
     }
 }
 
@@ -191,6 +206,7 @@ impl ParentError for SysfsError {
             | Self::Step { .. }
             | Self::NotSettled { .. }
             | Self::Records { .. }
+            | Self::Leftover { .. }
             | Self::Record { .. } => ErrorKind::Io,
         }
     }

@@ -7,6 +7,7 @@ mod hostile;
 mod rehearsal;
 mod room;
 mod usage;
+mod virtuals;
 
 pub(super) use fixture::Fixture;
 
