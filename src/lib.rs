@@ -51,11 +51,11 @@ pub use vdpa_core as core;
 pub use vdpa_layer as layer;
 #[doc(inline)]
 pub use vdpa_mem as mem;
-#[doc(inline)]
-pub use vdpa_ring as ring;
 #[cfg(any(feature = "sim", feature = "vfio"))]
 #[doc(inline)]
 pub use vdpa_pci as pci;
+#[doc(inline)]
+pub use vdpa_ring as ring;
 #[cfg(feature = "sim")]
 #[doc(inline)]
 pub use vdpa_sim as sim;
