@@ -115,11 +115,12 @@ impl Function {
     }
 
     pub(crate) fn new(parts: Parts) -> Result<Self, VfioError> {
+        // The keeper first, so that an error drops it last.
         let Parts {
+            keeper,
             name,
             device,
             translator,
-            keeper,
             relay,
         } = parts;
         let asked = |what| {
