@@ -19,7 +19,11 @@ pub(crate) fn open(found: &Found, relay: Relay) -> Result<Parts, VfioError> {
     let why = |error| explained(found, error);
     let container = Arc::new(VfioContainer::new(None).map_err(why)?);
     let device = VfioDevice::new(&found.path, container.clone(), true).map_err(why)?;
-    let keeper = Keeper::new(device, Way::Group(found.path.clone()));
+    let way = Way::Group {
+        function: found.path.clone(),
+        number: found.group,
+    };
+    let keeper = Keeper::new(device, way);
     let failed = |source| VfioError::System {
         name: found.name.clone(),
         what: "duplicate its file",

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vfio_ioctls::VfioDevice;
 
@@ -22,8 +22,13 @@ pub(crate) struct Keeper {
 
 /// What a device was opened through.
 pub(crate) enum Way {
-    /// A group, which it looks for below this directory of the function's.
-    Group(PathBuf),
+    /// A group, which it looks for below the function's directory when it closes, and unwraps what it finds.
+    Group {
+        /// The function's directory.
+        function: PathBuf,
+        /// The group's number.
+        number: u32,
+    },
     /// A space of an iommufd.
     #[cfg(feature = "iommufd")]
     Space,
@@ -45,14 +50,7 @@ impl Keeper {
     /// Whether `vfio-ioctls` can close it.
     fn is_closable(&self) -> bool {
         match &self.way {
-            Way::Group(function) => {
-                let group = function.join("iommu_group").read_link();
-                let number = group
-                    .as_deref()
-                    .ok()
-                    .and_then(|group| group.file_name()?.to_str());
-                number.is_some_and(|number| number.parse::<u32>().is_ok())
-            }
+            Way::Group { function, number } => is_in(function, *number),
             // A second time it does nothing.
             #[cfg(feature = "iommufd")]
             Way::Space => self.device.detach_hwpt().is_ok(),
@@ -75,9 +73,38 @@ impl Drop for Keeper {
     }
 }
 
+/// Whether a function is still in the group that it was opened in. An address that another function has now may be in
+/// another, which is not in the container, and may be open elsewhere.
+fn is_in(function: &Path, number: u32) -> bool {
+    let group = function.join("iommu_group").read_link();
+    let found = group
+        .as_deref()
+        .ok()
+        .and_then(|group| group.file_name()?.to_str()?.parse::<u32>().ok());
+    found == Some(number)
+}
+
 /// The same file, once more.
 pub(crate) fn duplicate(of: &impl AsRawFd) -> io::Result<File> {
     // SAFETY: the file is open for as long as `of` is borrowed.
     let borrowed = unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) };
     borrowed.try_clone_to_owned().map(File::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::open::tests::Tree;
+
+    #[test]
+    fn a_group_that_changed_while_open_is_not_closed_as_another() {
+        let tree = Tree::new();
+        let function = tree.function("0000:01:00.1", Some("vfio-pci"), Some(7));
+        assert!(is_in(&function, 7));
+        std::fs::remove_file(function.join("iommu_group")).unwrap();
+        assert!(!is_in(&function, 7), "it is gone");
+        std::os::unix::fs::symlink("../../kernel/iommu_groups/8", function.join("iommu_group"))
+            .unwrap();
+        assert!(!is_in(&function, 7), "another is there");
+    }
 }

@@ -59,7 +59,7 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// Its directory in sysfs.
     pub(crate) path: PathBuf,
-    group: u32,
+    pub(crate) group: u32,
     /// The name of its own device file.
     cdev: Option<String>,
 }
