@@ -10,9 +10,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sys::resource::{Resource, getrlimit};
 use vdpa_core::DmaLimits;
 use vdpa_mem::{Access, DmaMemory, Iova, IovaRange, Mapping};
 use vfio_bindings::bindings::vfio;
@@ -20,6 +20,7 @@ use vfio_bindings::bindings::vfio;
 use crate::VfioError;
 use crate::chain::{ReplyFault, capabilities, pairs, u32_at, u64_at};
 use crate::ioctl;
+use crate::sysfs::{Fact, Host};
 
 /// Who translates for the function.
 pub(crate) enum Translator {
@@ -136,12 +137,10 @@ impl Mappings {
     fn refused(&self, m: &Mapping, source: io::Error, mapped: &BTreeMap<u64, Entry>) -> VfioError {
         let name = self.name.clone();
         match source.raw_os_error() {
-            Some(libc::ENOMEM) => VfioError::Memlock {
-                name,
-                wanted: m.iova.len(),
-                locked: mapped.values().map(|entry| entry.range.len()).sum(),
-                limit: memlock(),
-            },
+            Some(libc::ENOMEM) => {
+                let locked = mapped.values().map(|entry| entry.range.len()).sum();
+                self.no_memory(m.iova.len(), locked, &lockable())
+            }
             Some(libc::ENOSPC) => VfioError::Entries {
                 name,
                 used: mapped.len(),
@@ -153,6 +152,28 @@ impl Mappings {
                 range: m.iova,
                 source,
             },
+        }
+    }
+
+    /// No memory: for want of it, or of the right to lock it.
+    fn no_memory(&self, wanted: u64, locked: u64, lockable: &Fact<u64>) -> VfioError {
+        let name = self.name.clone();
+        let limit = match lockable {
+            Fact::Is(u64::MAX) => {
+                return VfioError::NoMemory {
+                    name,
+                    wanted,
+                    locked,
+                };
+            }
+            Fact::Is(bytes) => format!("{bytes} bytes"),
+            Fact::Absent | Fact::Unknown(_) => "unknown".to_owned(),
+        };
+        VfioError::Memlock {
+            name,
+            wanted,
+            locked,
+            limit,
         }
     }
 
@@ -274,12 +295,8 @@ fn flags(access: Access) -> u32 {
 }
 
 /// How much memory this process may lock.
-fn memlock() -> String {
-    match getrlimit(Resource::RLIMIT_MEMLOCK) {
-        Ok((nix::libc::RLIM_INFINITY, _)) => "unlimited".to_owned(),
-        Ok((soft, _)) => format!("{soft} bytes"),
-        Err(_) => "unknown".to_owned(),
-    }
+fn lockable() -> Fact<u64> {
+    Host::new(Path::new("/")).memlock().bytes()
 }
 
 /// Bytes of a `vfio_iommu_type1_info` before its capabilities.

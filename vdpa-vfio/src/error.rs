@@ -238,7 +238,7 @@ pub enum VfioError {
     },
     /// Memory that may not be locked.
     #[error(
-        "{name}: {wanted} bytes more cannot be locked in memory: {locked} are for this function, and RLIMIT_MEMLOCK is {limit}: raise it (`ulimit -l`, `LimitMEMLOCK=` of a unit, memlock in limits.conf), or free memory"
+        "{name}: {wanted} bytes more cannot be locked in memory: {locked} are for this function, and RLIMIT_MEMLOCK is {limit}: raise it (`ulimit -l`, `LimitMEMLOCK=` of a unit, memlock in limits.conf), or have CAP_IPC_LOCK, which it does not hold for"
     )]
     Memlock {
         /// The function.
@@ -247,8 +247,20 @@ pub enum VfioError {
         wanted: u64,
         /// Bytes that are mapped.
         locked: u64,
-        /// The limit: bytes, or `unlimited`.
+        /// The limit: bytes, or `unknown`.
         limit: String,
+    },
+    /// No memory for a mapping, and no limit in its way.
+    #[error(
+        "{name}: the system has no memory to map {wanted} bytes more ({locked} are for this function); no limit of this process is in the way: free some"
+    )]
+    NoMemory {
+        /// The function.
+        name: String,
+        /// Bytes that were to be mapped.
+        wanted: u64,
+        /// Bytes that are mapped.
+        locked: u64,
     },
     /// More mappings than the kernel keeps.
     #[error(
@@ -336,6 +348,7 @@ impl ParentError for VfioError {
             | Self::NoFile { .. }
             | Self::Refused { .. }
             | Self::Memlock { .. }
+            | Self::NoMemory { .. }
             | Self::Entries { .. }
             | Self::Map { .. } => ErrorKind::Io,
             Self::Unmap { .. } | Self::Gone { .. } => ErrorKind::Gone,

@@ -164,14 +164,44 @@ fn errors_of_the_kernel_say_numbers_and_the_cure() {
         let error = dma.refused(&m, io::Error::from_raw_os_error(errno), &BTreeMap::new());
         error.to_string()
     };
-    let memlock = said(libc::ENOMEM);
-    assert!(
-        memlock.contains("4096 bytes") && memlock.contains("ulimit -l"),
-        "{memlock}"
-    );
     let entries = said(libc::ENOSPC);
     assert!(
         entries.contains("7 in all") && entries.contains("dma_entry_limit"),
         "{entries}"
+    );
+}
+
+#[test]
+fn memory_that_is_short_without_a_limit_is_not_told_to_raise_one() {
+    let dma = mappings(limits(vec![(0, u64::MAX)], 0x1000, None).unwrap());
+    let said = |lockable| dma.no_memory(4096, 8192, &lockable).to_string();
+    let numbers = |text: &str| text.contains("4096 bytes") && text.contains("8192");
+    for (lockable, limit) in [
+        (Fact::Is(65_536), "is 65536 bytes"),
+        (Fact::Absent, "is unknown"),
+        (Fact::Unknown("x".to_owned()), "is unknown"),
+    ] {
+        let text = said(lockable);
+        assert!(numbers(&text) && text.contains(limit), "{text}");
+        assert!(
+            text.contains("ulimit -l") && text.contains("CAP_IPC_LOCK"),
+            "{text}"
+        );
+    }
+    let free = said(Fact::Is(u64::MAX));
+    assert!(numbers(&free) && free.contains("free"), "{free}");
+    assert!(!free.contains("MEMLOCK"), "{free}");
+    let m = mapping(0x1000, 0x1000, 0);
+    let error = dma.refused(
+        &m,
+        io::Error::from_raw_os_error(libc::ENOMEM),
+        &BTreeMap::new(),
+    );
+    assert!(
+        matches!(
+            error,
+            VfioError::Memlock { wanted: 4096, .. } | VfioError::NoMemory { wanted: 4096, .. }
+        ),
+        "{error}"
     );
 }
