@@ -20,6 +20,8 @@ struct State {
     pages: HashMap<(u8, u64), Arc<Registers>>,
     /// What doorbells without a page write through.
     gate: Option<Arc<Gate>>,
+    /// None are made any more.
+    closed: bool,
 }
 
 /// A way to the function's file that can be closed. Held for reading during a write.
@@ -41,6 +43,7 @@ pub(crate) struct Place {
 
 impl Bells {
     /// A doorbell: a store to a mapped page, or where there is none, or the kernel does not map it after all, a system call.
+    /// `None` once they are [closed](Self::close).
     ///
     /// * `page`: bytes of a page
     ///
@@ -52,11 +55,14 @@ impl Bells {
         region: &Region,
         place: &Place,
         page: u64,
-    ) -> Result<Doorbell> {
+    ) -> Result<Option<Doorbell>> {
         let mut state = self.lock();
+        if state.closed {
+            return Ok(None);
+        }
         if let Some(first) = place.page {
             match state.page(device, region, place.bar, first, page) {
-                Ok(registers) => return wired(registers, place, first),
+                Ok(registers) => return wired(registers, place, first).map(Some),
                 Err(error) => tracing::warn!(
                     bar = place.bar,
                     at = place.at,
@@ -68,14 +74,38 @@ impl Bells {
         let gate = state
             .gate
             .get_or_insert_with(|| Arc::new(Gate(RwLock::new(Some(Arc::clone(device))))));
-        Ok(called(Arc::clone(gate), region.clone(), place))
+        Ok(Some(called(Arc::clone(gate), region.clone(), place)))
     }
 
     /// Makes them all do nothing. A page that cannot be taken away for want of memory is tried again next time.
     pub(crate) fn revoke(&self) {
+        self.lock().revoke();
+    }
+
+    /// Makes them all do nothing, and then does what they are in the way of, during which none are made.
+    ///
+    /// * `then`: makes no doorbell, nor revokes any
+    pub(crate) fn revoke_for<T>(&self, then: impl FnOnce() -> T) -> T {
         let mut state = self.lock();
-        state
-            .pages
+        state.revoke();
+        then()
+    }
+
+    /// Makes them all do nothing, and makes none any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.revoke();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn revoke(&mut self) {
+        self.pages
             .retain(|(bar, at), registers| match registers.revoke() {
                 Ok(()) => false,
                 Err(error) => {
@@ -83,7 +113,7 @@ impl Bells {
                     true
                 }
             });
-        if let Some(gate) = state.gate.take() {
+        if let Some(gate) = self.gate.take() {
             // Waits for a write that is under way.
             let device = gate
                 .0
@@ -94,12 +124,6 @@ impl Bells {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
     fn page(
         &mut self,
         device: &File,
@@ -187,7 +211,10 @@ mod tests {
         let bells = Bells::default();
         let ring = |at, width| {
             let place = place(&region, at, width);
-            bells.doorbell(&file, &region, &place, PAGE).unwrap()
+            bells
+                .doorbell(&file, &region, &place, PAGE)
+                .unwrap()
+                .unwrap()
         };
         let all = [
             (0x10, Width::U16, ring(0x10, Width::U16)),
@@ -213,5 +240,24 @@ mod tests {
         assert_eq!(word(&file, 0x1010), 5, "a new start has new ones");
         all[0].2.ring(0);
         bells.revoke();
+    }
+
+    #[test]
+    fn a_doorbell_made_while_they_are_taken_away_is_not_left_live() {
+        let (file, region) = device();
+        let bells = Bells::default();
+        let made = |at| {
+            let place = place(&region, at, Width::U16);
+            bells.doorbell(&file, &region, &place, PAGE).unwrap()
+        };
+        assert!(made(0x10).is_some());
+        let busy = bells.revoke_for(|| bells.0.try_lock().is_err());
+        assert!(busy, "one could be made before what it is in the way of");
+        assert!(made(0x10).is_some(), "a new start has new ones");
+        bells.close();
+        assert!(made(0x10).is_none() && made(0x1010).is_none());
+        assert_eq!(Arc::strong_count(&file), 1, "nothing keeps it open");
+        bells.revoke();
+        assert!(made(0x10).is_none(), "closed is closed");
     }
 }

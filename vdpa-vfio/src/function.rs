@@ -175,7 +175,7 @@ impl Function {
     /// Takes the function from whoever uses it, who is told so. It is closed once it is dropped.
     pub(crate) fn remove(&self) {
         self.gone.store(true, Ordering::Release);
-        self.bells.revoke();
+        self.bells.close();
         let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watching) = &*watching {
             watching.events.raise(Event::Gone);
@@ -267,10 +267,12 @@ impl PciAccess for Function {
     }
 
     fn write_config(&self, at: u16, width: Width, value: u32) -> Result<()> {
-        if self.marks.takes_registers_away(at, width, value) {
-            self.bells.revoke();
-        }
-        Ok(self.store(Which::Config, at.into(), width, value)?)
+        let store = || self.store(Which::Config, at.into(), width, value);
+        let stored = match self.marks.takes_registers_away(at, width, value) {
+            true => self.bells.revoke_for(store),
+            false => store(),
+        };
+        Ok(stored?)
     }
 
     fn bar_len(&self, bar: u8) -> u64 {
@@ -296,7 +298,12 @@ impl PciAccess for Function {
             name,
             page: region.page(at, self.page, table),
         };
-        self.bells.doorbell(&self.device, region, &place, self.page)
+        let made = self
+            .bells
+            .doorbell(&self.device, region, &place, self.page)?;
+        Ok(made.ok_or_else(|| VfioError::Gone {
+            name: self.name.clone(),
+        })?)
     }
 
     fn revoke_doorbells(&self) {
@@ -333,14 +340,12 @@ impl PciAccess for Function {
         if !self.resets {
             return Err(VfioError::NoReset { name: name() }.into());
         }
-        self.bells.revoke();
-        Ok(
-            ioctl::reset(&self.device).map_err(|source| VfioError::System {
-                name: name(),
-                what: "reset it",
-                source,
-            })?,
-        )
+        let reset = self.bells.revoke_for(|| ioctl::reset(&self.device));
+        Ok(reset.map_err(|source| VfioError::System {
+            name: name(),
+            what: "reset it",
+            source,
+        })?)
     }
 
     fn dma_limits(&self) -> DmaLimits {
