@@ -71,6 +71,17 @@ impl Mappings {
         })
     }
 
+    /// Mappings of a translator that is not asked for its limits.
+    #[cfg(test)]
+    pub(crate) fn unlimited(name: &str, translator: Translator) -> Self {
+        Self {
+            name: name.to_owned(),
+            translator,
+            limits: everything(),
+            mapped: Mutex::default(),
+        }
+    }
+
     pub(crate) fn limits(&self) -> &DmaLimits {
         &self.limits
     }
@@ -238,11 +249,7 @@ impl Translator {
                 let found = ioctl::ioas_ranges(iommufd, *ioas)?;
                 limits(found.ranges, found.granule, None).map_err(io::Error::other)
             }
-            Self::Owner => Ok(DmaLimits {
-                ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
-                granule: 1,
-                max_entries: None,
-            }),
+            Self::Owner => Ok(everything()),
         }
     }
 
@@ -279,6 +286,15 @@ impl Translator {
             Ok(done) => Err((done, io::Error::other("the kernel unmapped something else"))),
             Err(e) => Err((0, e)),
         }
+    }
+}
+
+/// No limits.
+fn everything() -> DmaLimits {
+    DmaLimits {
+        ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
+        granule: 1,
+        max_entries: None,
     }
 }
 

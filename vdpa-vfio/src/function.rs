@@ -177,8 +177,13 @@ impl Function {
         self.gone.store(true, Ordering::Release);
         self.bells.close();
         let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watching) = &*watching {
-            watching.events.raise(Event::Gone);
+        let events = watching
+            .as_ref()
+            .map(|watching| Arc::clone(&watching.events));
+        drop(watching);
+        // Outside the lock: who is told may call anything.
+        if let Some(events) = events {
+            events.raise(Event::Gone);
         }
     }
 
@@ -448,3 +453,6 @@ fn page_bytes() -> u64 {
         .filter(|page| page.is_power_of_two())
         .unwrap_or(4096)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

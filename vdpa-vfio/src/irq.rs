@@ -46,6 +46,17 @@ impl Irqs {
         })
     }
 
+    /// Those of a function that has none.
+    #[cfg(test)]
+    pub(crate) fn none(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            vectors: 0,
+            line: false,
+            state: Mutex::default(),
+        }
+    }
+
     pub(crate) fn vectors(&self) -> u16 {
         self.vectors
     }
