@@ -1,7 +1,7 @@
 //! A function that VFIO gives access to.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use vfio_bindings::bindings::vfio;
 use crate::bells::{Bells, Place};
 use crate::config::{COMMAND, MASTER, MEMORY, Marks};
 use crate::dma::{Mappings, Translator};
-use crate::irq::{Irqs, Notice};
+use crate::irq::{self, Irqs, Notice};
 use crate::keeper::Keeper;
 use crate::region::Region;
 use crate::{VfioError, ioctl};
@@ -49,8 +49,11 @@ pub struct Function {
 struct Watching {
     events: Arc<dyn EventSink>,
     /// Kept until nothing is watched any more.
-    _relayed: Vec<Relayed>,
+    relayed: Vec<Watched>,
 }
+
+/// What the kernel writes an eventfd for, that, and who reads it.
+type Watched = (Notice, Arc<OwnedFd>, Relayed);
 
 /// What a function is made of.
 pub(crate) struct Parts {
@@ -374,21 +377,28 @@ impl PciAccess for Function {
                 move || events.raise(notice.event(&name))
             });
             let (event, relay) = self.relay.call_fd(call)?;
-            let watched = notice.watch(&self.device, &event);
-            let watched = watched.map_err(|source| VfioError::System {
-                name: self.name.clone(),
-                what: "watch it",
-                source,
-            })?;
-            if watched {
-                relayed.push(relay);
-            }
+            relayed.push((notice, event, relay));
         }
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = watching.replace(Watching {
-            events,
-            _relayed: relayed,
-        });
+        let old: &[Watched] = watching.as_ref().map_or(&[], |watching| &watching.relayed);
+        let there = irq::point_all(
+            relayed
+                .iter()
+                .map(|(notice, event, _)| (*notice, event.as_fd())),
+            |notice| {
+                let mut old = old.iter();
+                let (_, event, _) = old.find(|(other, ..)| *other == notice)?;
+                Some(event.as_fd())
+            },
+            |notice, event| notice.point(&self.device, event),
+        );
+        let there = there.map_err(|source| VfioError::System {
+            name: self.name.clone(),
+            what: "watch it",
+            source,
+        })?;
+        relayed.retain(|(notice, ..)| there.contains(notice));
+        let old = watching.replace(Watching { events, relayed });
         drop(watching);
         // Outside the lock: it waits for one that is under way.
         drop(old);

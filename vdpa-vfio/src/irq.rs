@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdpa_core::Call;
@@ -224,15 +224,15 @@ pub(crate) enum Notice {
 impl Notice {
     pub(crate) const ALL: [Self; 2] = [Self::Request, Self::Error];
 
-    /// Whether a function has it, and then has it write `event`.
-    pub(crate) fn watch(self, device: &File, event: &OwnedFd) -> io::Result<bool> {
+    /// Whether a function has it, and then has it write `event`, or nothing.
+    pub(crate) fn point(self, device: &File, event: Option<BorrowedFd<'_>>) -> io::Result<bool> {
         let index = self.index();
         // Older kernels, and other buses, do not know it.
         match ioctl::irq_info(device, index) {
             Ok((flags, count)) if count != 0 && flags & vfio::VFIO_IRQ_INFO_EVENTFD != 0 => {}
             _ => return Ok(false),
         }
-        ioctl::trigger(device, index, 0, &[Some(event.as_fd())]).map(|_| true)
+        ioctl::trigger(device, index, 0, &[event]).map(|_| true)
     }
 
     /// Has the kernel write nothing for it any more. Where it did not, it says so, which is no matter.
@@ -244,6 +244,81 @@ impl Notice {
         match self {
             Self::Request => vfio::VFIO_PCI_REQ_IRQ_INDEX,
             Self::Error => vfio::VFIO_PCI_ERR_IRQ_INDEX,
+        }
+    }
+}
+
+/// Has every notice write its event, or, where one of them cannot, leaves all as they were.
+///
+/// * `new`: what each is to write
+/// * `old`: what it writes so far
+/// * `point`: has it write that, or nothing, and says whether the function has it
+///
+/// Answers which there are.
+pub(crate) fn point_all<'a>(
+    new: impl IntoIterator<Item = (Notice, BorrowedFd<'a>)>,
+    old: impl Fn(Notice) -> Option<BorrowedFd<'a>>,
+    point: impl Fn(Notice, Option<BorrowedFd<'a>>) -> io::Result<bool>,
+) -> io::Result<Vec<Notice>> {
+    let mut pointed = Vec::new();
+    for (notice, event) in new {
+        match point(notice, Some(event)) {
+            Ok(true) => pointed.push(notice),
+            Ok(false) => {}
+            Err(error) => {
+                for notice in pointed {
+                    if let Err(error) = point(notice, old(notice)) {
+                        tracing::error!(?notice, %error, "an event is left that nobody reads");
+                    }
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(pointed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_watch_that_half_failed_leaves_no_event_that_nobody_reads() {
+        let files = [(); 4].map(|()| tempfile::tempfile().unwrap());
+        let [old, new] = [[&files[0], &files[1]], [&files[2], &files[3]]];
+        let number = |notice| usize::from(notice == Notice::Error);
+        for before in [false, true] {
+            let old = |notice: Notice| before.then(|| old[number(notice)].as_fd());
+            let raw = |notice| old(notice).map(|fd| fd.as_raw_fd());
+            // What the kernel would write.
+            let kernel = RefCell::new(HashMap::from(Notice::ALL.map(|of| (of.index(), raw(of)))));
+            let point = |fails: Option<Notice>| {
+                let kernel = &kernel;
+                let new = Notice::ALL.map(|of| (of, new[number(of)].as_fd()));
+                point_all(new, old, move |notice, event| {
+                    if fails == Some(notice) {
+                        return Err(io::Error::from_raw_os_error(libc::EIO));
+                    }
+                    let event = event.map(|fd| fd.as_raw_fd());
+                    kernel.borrow_mut().insert(notice.index(), event);
+                    Ok(true)
+                })
+            };
+            for fails in Notice::ALL {
+                point(Some(fails)).unwrap_err();
+                for of in Notice::ALL {
+                    assert_eq!(kernel.borrow()[&of.index()], raw(of), "{fails:?} fails");
+                }
+            }
+            assert_eq!(point(None).unwrap(), Notice::ALL);
+            for of in Notice::ALL {
+                let writes = kernel.borrow()[&of.index()];
+                assert_eq!(writes, Some(new[number(of)].as_raw_fd()));
+            }
         }
     }
 }
