@@ -82,12 +82,17 @@ impl Mappings {
         }
     }
 
+    /// Whether what the function reaches is mapped here, and by nobody else.
+    pub(crate) fn is_own(&self) -> bool {
+        !matches!(self.translator, Translator::Owner)
+    }
+
     pub(crate) fn limits(&self) -> &DmaLimits {
         &self.limits
     }
 
     pub(crate) fn map(&self, m: &Mapping) -> Result<(), VfioError> {
-        if matches!(self.translator, Translator::Owner) {
+        if !self.is_own() {
             return Ok(());
         }
         let address = self.check(m)?;
@@ -189,7 +194,7 @@ impl Mappings {
     }
 
     pub(crate) fn unmap(&self, m: &Mapping) -> Result<(), VfioError> {
-        if matches!(self.translator, Translator::Owner) {
+        if !self.is_own() {
             return Ok(());
         }
         let mut mapped = self.lock();

@@ -24,7 +24,8 @@ use crate::{VfioError, ioctl};
 /// Registers are read and written by system calls, so that an access says whether it reached anything. Doorbells are
 /// stores to mapped pages, where the BAR can be mapped; elsewhere each is a system call too, some hundred times slower.
 ///
-/// When it is dropped the function is silent: it reaches no memory, and its interrupts are off.
+/// When it is dropped the function is silent: its interrupts are off, it is off the bus, and what was mapped for it is
+/// unmapped, in this order. What [another has mapped](DmaOwner::Elsewhere) it goes on reaching.
 pub struct Function {
     name: String,
     config: Region,
@@ -42,7 +43,7 @@ pub struct Function {
     device: Arc<File>,
     /// Dropped last, since groups are given back only once their functions are closed. `None`: who handed the file in has
     /// the rest.
-    keeper: Option<Keeper>,
+    _keeper: Option<Keeper>,
 }
 
 /// Who is told what happens to the function.
@@ -81,7 +82,7 @@ pub enum DmaOwner {
         ioas: u32,
     },
     /// Whoever handed the file in has mapped, and maps, everything that the function is told to reach, at the same
-    /// addresses. Mapping calls then do nothing.
+    /// addresses. Mapping calls then do nothing, and the function reaches all of that until the owner stops it.
     Elsewhere,
 }
 
@@ -93,8 +94,9 @@ impl Function {
     /// * `dma`: who maps memory
     /// * `relay`: runs what the kernel reports
     ///
-    /// What is mapped by this value is unmapped when it is dropped. Interrupts have no other user meanwhile. Memory decoding
-    /// and bus mastering are switched on, and left on.
+    /// Memory decoding and bus mastering are switched on. Interrupts have no other user meanwhile. When this value is dropped,
+    /// bus mastering is switched off, and then what it mapped is unmapped. With [`DmaOwner::Elsewhere`] bus mastering is left
+    /// on, and the device as it is, as its memory is: have its driver reset it before.
     ///
     /// # Errors
     /// When it is no PCI function's file, or does not answer.
@@ -170,7 +172,7 @@ impl Function {
             dma: Mappings::new(&name, translator)?,
             config,
             device: Arc::new(device),
-            keeper,
+            _keeper: keeper,
             name,
         })
     }
@@ -432,7 +434,7 @@ impl Drop for Function {
         }
         self.bells.revoke();
         self.irqs.close(&self.device);
-        if self.keeper.is_some() {
+        if self.dma.is_own() {
             // Off the bus before its memory goes, or the IOMMU's log has what it still tries. One that is gone does not.
             let quiet = self
                 .config

@@ -29,7 +29,7 @@ pub(crate) fn plain(translator: Translator) -> (Function, File) {
         relay: Relay::new(),
         dma: Mappings::unlimited(&name, translator),
         device: Arc::new(file.try_clone().unwrap()),
-        keeper: None,
+        _keeper: None,
         name,
     };
     (function, file)
@@ -60,4 +60,17 @@ fn who_is_told_that_a_function_is_gone_can_call_it() {
     function.watch(sink.clone()).unwrap();
     function.remove();
     assert!(sink.free.load(Ordering::Acquire), "`watch` would hang");
+}
+
+#[test]
+fn a_function_handed_in_is_off_the_bus_before_its_memory_goes() {
+    let left = |translator| {
+        let (function, file) = plain(translator);
+        let config = function.config.clone();
+        drop(function);
+        config.load(&file, COMMAND.into(), Width::U16).unwrap()
+    };
+    let container = Translator::Container(tempfile::tempfile().unwrap());
+    assert_eq!(left(container), MEMORY, "its memory is unmapped here");
+    assert_eq!(left(Translator::Owner), BUS, "its memory is another's");
 }
