@@ -238,7 +238,7 @@ pub enum VfioError {
     },
     /// Memory that may not be locked.
     #[error(
-        "{name}: {wanted} bytes more cannot be locked in memory: {locked} are for this function, and RLIMIT_MEMLOCK is {limit}: raise it (`ulimit -l`, `LimitMEMLOCK=` of a unit, memlock in limits.conf), or have CAP_IPC_LOCK, which it does not hold for"
+        "{name}: {wanted} bytes more cannot be locked in memory: {locked} are for this function, and RLIMIT_MEMLOCK is {limit}: raise it (`ulimit -l`, `LimitMEMLOCK=` of a unit, memlock in limits.conf), or run with CAP_IPC_LOCK, for which it does not hold"
     )]
     Memlock {
         /// The function.
