@@ -86,6 +86,12 @@ pub enum VfioError {
         /// The function.
         name: String,
     },
+    /// A function that this parent is opening, or closing.
+    #[error("{name} is being opened or closed by another thread: try again once that is done")]
+    Unsettled {
+        /// The function.
+        name: String,
+    },
     /// An IOMMU that does not keep interrupts apart.
     #[error(
         "{name}: the IOMMU does not remap interrupts: switch that on (intremap), or, where the machine is all yours, set allow_unsafe_interrupts of {module}"
@@ -337,7 +343,7 @@ impl ParentError for VfioError {
             | Self::Vectors { .. }
             | Self::NoLine { .. }
             | Self::NoReset { .. } => ErrorKind::Unsupported,
-            Self::InUse { .. } => ErrorKind::Busy,
+            Self::InUse { .. } | Self::Unsettled { .. } => ErrorKind::Busy,
             Self::System { source, .. } | Self::Register { source, .. } => {
                 match source.raw_os_error() {
                     Some(libc::EAGAIN | libc::EBUSY) => ErrorKind::Busy,

@@ -41,10 +41,15 @@ pub struct Function {
     /// Dropped before the files that it calls.
     dma: Mappings,
     device: Arc<File>,
-    /// Dropped last, since groups are given back only once their functions are closed. `None`: who handed the file in has
-    /// the rest.
+    /// Dropped after the device, since groups are given back only once their functions are closed. `None`: who handed the
+    /// file in has the rest.
     _keeper: Option<Keeper>,
+    /// Dropped last: whoever has the other end knows that all is closed.
+    _lease: Option<Arc<Lease>>,
 }
+
+/// Held from before a function is opened until it is closed.
+pub(crate) struct Lease;
 
 /// Who is told what happens to the function.
 struct Watching {
@@ -173,8 +178,14 @@ impl Function {
             config,
             device: Arc::new(device),
             _keeper: keeper,
+            _lease: None,
             name,
         })
+    }
+
+    /// Keeps this until the function is closed.
+    pub(crate) fn hold(&mut self, lease: Arc<Lease>) {
+        self._lease = Some(lease);
     }
 
     /// Takes the function from whoever uses it, who is told so. It is closed once it is dropped.

@@ -9,6 +9,7 @@ use vdpa_core::{
 };
 use vdpa_pci::{PciAccess, PciParent, VirtioPci};
 
+use crate::function::Lease;
 use crate::open::Via;
 use crate::sysfs::{self, Address, Host};
 use crate::{Function, VfioError};
@@ -42,9 +43,12 @@ pub struct VfioMgmt {
     open: Mutex<Vec<Opened>>,
 }
 
-/// A function that is open, for as long as somebody has it.
+/// A function that is open, or being opened or closed.
 struct Opened {
     address: Address,
+    /// Gone once the function is closed, which is after the last who had it let go.
+    lease: Weak<Lease>,
+    /// Nothing before it is open.
     function: Weak<Function>,
     /// As what it is listed; `None` where somebody looks at its registers.
     entry: Option<MgmtEntry>,
@@ -84,32 +88,54 @@ impl VfioMgmt {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Opened>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|opened| opened.function.strong_count() != 0);
+        open.retain(|opened| opened.lease.strong_count() != 0);
         open
     }
 
-    /// Opens what a device string names. Held: nobody opens it twice.
-    fn open(&self, spec: &DeviceSpec, open: &mut Vec<Opened>) -> Result<Arc<Function>> {
+    /// Opens what a device string names. Nobody waits for it: others are told that it is being opened.
+    fn open(&self, spec: &DeviceSpec) -> Result<Arc<Function>> {
         let address = address(&spec.what_value())?;
         let mut keys = spec.keys();
         let ways = [("group", Via::Group), ("cdev", Via::Cdev)];
         let via = keys.take_one_of("via", &ways)?;
         let legal: Vec<_> = KEYS.iter().map(|key| key.name).collect();
         keys.finish(&legal)?;
-        if open.iter().any(|opened| opened.address == address) {
-            return Err(VfioError::Open {
-                name: address.to_string(),
-            }
-            .into());
-        }
-        let function = Function::open(&self.root, address, via, self.relay.clone())?;
+        let lease = self.reserve(address)?;
+        let mut function = Function::open(&self.root, address, via, self.relay.clone())?;
+        function.hold(lease);
         let function = Arc::new(function);
-        open.push(Opened {
-            address,
-            function: Arc::downgrade(&function),
-            entry: None,
+        self.set(address, |opened| {
+            opened.function = Arc::downgrade(&function)
         });
         Ok(function)
+    }
+
+    /// Keeps others from opening a function, until this and the function that holds it are dropped.
+    fn reserve(&self, address: Address) -> Result<Arc<Lease>, VfioError> {
+        let mut open = self.lock();
+        if let Some(opened) = open.iter().find(|opened| opened.address == address) {
+            let name = address.to_string();
+            return Err(match opened.function.strong_count() {
+                0 => VfioError::Unsettled { name },
+                _ => VfioError::Open { name },
+            });
+        }
+        let lease = Arc::new(Lease);
+        open.push(Opened {
+            address,
+            lease: Arc::downgrade(&lease),
+            function: Weak::new(),
+            entry: None,
+        });
+        Ok(lease)
+    }
+
+    /// Changes what is known of a function whose lease the caller has.
+    fn set(&self, address: Address, change: impl FnOnce(&mut Opened)) {
+        let mut open = self.lock();
+        if let Some(opened) = open.iter_mut().find(|opened| opened.address == address) {
+            change(opened);
+        }
     }
 
     /// A device that is listed.
@@ -146,17 +172,17 @@ impl MgmtDevice for VfioMgmt {
     }
 
     fn dev_add(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
-        let mut open = self.lock();
-        let function = self.open(spec, &mut open)?;
+        let function = self.open(spec)?;
+        let address = address(&spec.what_value())?;
+        // Outside the lock: a device may take its time to be reset.
         let device = Arc::new(VirtioPci::open(function)?);
         let info = device.info();
-        if let Some(opened) = open.last_mut() {
-            opened.entry = Some(MgmtEntry {
-                name: info.name.clone(),
-                device_type: info.device_type,
-                spec: spec.text().to_owned(),
-            });
-        }
+        let entry = MgmtEntry {
+            name: info.name.clone(),
+            device_type: info.device_type,
+            spec: spec.text().to_owned(),
+        };
+        self.set(address, |opened| opened.entry = Some(entry));
         Ok(device)
     }
 
@@ -184,16 +210,17 @@ impl MgmtDevice for VfioMgmt {
 
 impl PciParent for VfioMgmt {
     fn function(&self, spec: &DeviceSpec) -> Result<Arc<dyn PciAccess>> {
-        let mut open = self.lock();
-        Ok(self.open(spec, &mut open)?)
+        Ok(self.open(spec)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dma::Translator;
+    use crate::function::tests::plain;
     use crate::open::tests::Tree;
-    use vdpa_core::{ErrorKind, LinkState};
+    use vdpa_core::{ErrorKind, Event, EventSink, LinkState, ParentError};
 
     fn tree() -> Tree {
         let tree = Tree::new();
@@ -227,7 +254,7 @@ mod tests {
             );
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
-        assert!(mgmt.devices().is_empty(), "nothing half-made is left");
+        assert!(mgmt.lock().is_empty(), "nothing half-made is left");
     }
 
     #[test]
@@ -239,5 +266,57 @@ mod tests {
         assert!(unknown(
             mgmt.dev_set("x", Attr::Link(LinkState::Up)).unwrap_err()
         ));
+    }
+
+    /// Opens a function again while it is being closed: who is told of its events is let go of then.
+    struct Reopener {
+        mgmt: Arc<VfioMgmt>,
+        refused: Arc<Mutex<Option<VfioError>>>,
+    }
+
+    impl EventSink for Reopener {
+        fn raise(&self, _: Event) {}
+    }
+
+    impl Drop for Reopener {
+        fn drop(&mut self) {
+            let address = "01:00.1".parse().unwrap();
+            *self.refused.lock().unwrap() = self.mgmt.reserve(address).err();
+        }
+    }
+
+    #[test]
+    fn a_function_added_again_while_it_closes_is_told_from_one_in_use() {
+        let tree = tree();
+        let mgmt = Arc::new(VfioMgmt::at(tree.root()));
+        let address = "01:00.1".parse().unwrap();
+        let unsettled = |error: &VfioError| {
+            assert_eq!(error.kind(), ErrorKind::Busy);
+            matches!(error, VfioError::Unsettled { .. })
+        };
+        let lease = mgmt.reserve(address).unwrap();
+        assert!(unsettled(&mgmt.reserve(address).err().unwrap()), "opening");
+        let error = add(&mgmt, "vfio:01:00.1");
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+
+        let (mut function, _file) = plain(Translator::Owner);
+        function.hold(lease);
+        let refused = Arc::new(Mutex::new(None));
+        let sink = Reopener {
+            mgmt: Arc::clone(&mgmt),
+            refused: Arc::clone(&refused),
+        };
+        function.watch(Arc::new(sink)).unwrap();
+        let function = Arc::new(function);
+        mgmt.set(address, |opened| {
+            opened.function = Arc::downgrade(&function)
+        });
+        let open = mgmt.reserve(address).err().unwrap();
+        assert!(matches!(open, VfioError::Open { .. }), "{open}");
+
+        drop(function);
+        let closing = refused.lock().unwrap().take();
+        assert!(unsettled(&closing.unwrap()), "closing");
+        mgmt.reserve(address).unwrap();
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn plain(translator: Translator) -> (Function, File) {
         dma: Mappings::unlimited(&name, translator),
         device: Arc::new(file.try_clone().unwrap()),
         _keeper: None,
+        _lease: None,
         name,
     };
     (function, file)
