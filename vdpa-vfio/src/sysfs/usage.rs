@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+use nix::errno::Errno;
 
 use super::address::excerpt;
 use super::error::said;
@@ -32,6 +36,11 @@ pub enum Usage {
     },
     /// A disk that memory is swapped out to.
     Swap {
+        /// The disk, or the part of it.
+        disk: String,
+    },
+    /// A disk that the kernel has given to somebody for himself alone: a file system, swap space, or a disk made of it.
+    Claimed {
         /// The disk, or the part of it.
         disk: String,
     },
@@ -68,6 +77,7 @@ impl fmt::Display for Usage {
             }
             Self::Mounted { disk, at } => write!(f, "{disk} is mounted at {at}"),
             Self::Swap { disk } => write!(f, "{disk} is swap space"),
+            Self::Claimed { disk } => write!(f, "the kernel says that {disk} is in use"),
             Self::Display => write!(f, "it is the machine's display"),
             Self::VirtualFunctions { count } => write!(f, "it has {count} virtual functions"),
             Self::Opened { pid, name } => write!(f, "process {pid} ({name}) has it open"),
@@ -194,20 +204,103 @@ fn disks(tree: &Tree, names: BTreeSet<String>, found: &mut BTreeSet<Usage>) {
         .known()
         .cloned()
         .unwrap_or_default();
+    let sets = sets(tree);
     for disk in with_those_above(tree, names) {
-        let number = tree.text(format!("/sys/class/block/{disk}/dev"), ATTRIBUTE);
-        let file = format!("/dev/{disk}");
-        let keys = [number.known(), Some(&file)];
-        if let Some(at) = keys.into_iter().flatten().find_map(|key| mounts.get(key)) {
-            found.insert(Usage::Mounted {
-                disk: disk.clone(),
-                at: excerpt(at),
-            });
+        let keys = keys(tree, &disk);
+        let of_set = sets.iter().find(|(_, members)| members.contains(&disk));
+        let at = keys.iter().find_map(|key| mounts.get(key));
+        let at = at.map(|at| excerpt(at));
+        // A set of disks is mounted by the name of one of them.
+        let at = at.or_else(|| {
+            let (id, members) = of_set?;
+            let all = members.iter().flat_map(|member| self::keys(tree, member));
+            let at = all.filter_map(|key| mounts.get(&key)).next();
+            Some(match at {
+                Some(at) => excerpt(at),
+                None => format!("a place not seen from here (btrfs {})", excerpt(id)),
+            })
+        });
+        let swapped = |line: &str| {
+            let file = line.split_whitespace().next();
+            file.is_some_and(|file| keys.iter().any(|key| key == file))
+        };
+        let told = found.len();
+        if let Some(at) = at {
+            let disk = disk.clone();
+            found.insert(Usage::Mounted { disk, at });
         }
-        let swapped = |line: &str| line.split_whitespace().next() == Some(file.as_str());
         if swaps.lines().any(swapped) {
-            found.insert(Usage::Swap { disk });
+            found.insert(Usage::Swap { disk: disk.clone() });
         }
+        if found.len() == told && tree.is_running() {
+            found.extend(claimed(tree, &disk));
+        }
+    }
+}
+
+/// What a disk is called where it is used: its number, its file, and the file of the name that its maker gave it.
+fn keys(tree: &Tree, disk: &str) -> Vec<String> {
+    let home = format!("/sys/class/block/{disk}");
+    let number = tree.text(format!("{home}/dev"), ATTRIBUTE);
+    let name = tree.text(format!("{home}/dm/name"), ATTRIBUTE);
+    let mut keys = vec![file(disk)];
+    keys.extend(number.known().cloned());
+    keys.extend(name.known().map(|name| format!("/dev/mapper/{name}")));
+    keys
+}
+
+/// The file of a disk: sysfs has no names with a slash in them, and writes `!`.
+fn file(disk: &str) -> String {
+    format!("/dev/{}", disk.replace('!', "/"))
+}
+
+/// The file systems of several disks that are mounted somewhere: by their numbers, the disks.
+///
+/// # Spec
+/// Linux, `fs/btrfs/sysfs.c`: `/sys/fs/btrfs/UUID/devices`.
+fn sets(tree: &Tree) -> BTreeMap<String, Vec<String>> {
+    const SETS: &str = "/sys/fs/btrfs";
+
+    let all = tree.names(SETS).known().cloned().unwrap_or_default();
+    let members = |id: String| {
+        let members = tree.names(format!("{SETS}/{id}/devices"));
+        Some((id, members.known()?.clone()))
+    };
+    all.into_iter().filter_map(members).collect()
+}
+
+/// Asks the kernel of this machine whether somebody has a disk for himself alone. It knows of mounts that are not to be
+/// seen from here, and of names that nobody thought of.
+pub(super) fn claimed(tree: &Tree, disk: &str) -> Option<Usage> {
+    let number = tree.text(format!("/sys/class/block/{disk}/dev"), ATTRIBUTE);
+    // One of the paths to an NVMe disk has no file: it is the disk that is asked for.
+    if number.known().is_none_or(|number| number.starts_with("0:")) {
+        return None;
+    }
+    let path = tree.path(file(disk));
+    let mut options = OpenOptions::new();
+    // Without O_CREAT it asks for a block device that nobody else has; see open(2).
+    options
+        .read(true)
+        .custom_flags(libc::O_EXCL | libc::O_NONBLOCK);
+    let opened = match fs::metadata(&path) {
+        Ok(about) if !about.file_type().is_block_device() => Err(Errno::ENOTBLK.into()),
+        Ok(_) => options.open(&path).map(drop),
+        Err(error) => Err(error),
+    };
+    claim(disk, opened.err()?)
+}
+
+/// What it means that a disk could not be opened by oneself alone.
+pub(super) fn claim(disk: &str, error: io::Error) -> Option<Usage> {
+    let disk = disk.to_owned();
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EBUSY) => Some(Usage::Claimed { disk }),
+        // Whoever may not open disks may not change drivers either; and nothing is on a disk that was taken out.
+        Some(Errno::EACCES | Errno::EPERM | Errno::ENOMEDIUM | Errno::ENXIO) => None,
+        _ => Some(Usage::Unknown {
+            why: format!("{}: {}", file(&disk), said(&error)),
+        }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Functions that would be missed.
 
+use nix::errno::Errno;
+
 use super::*;
 
 const AT: &str = "0000:01:00.0";
@@ -120,6 +122,106 @@ fn a_disk_below_a_mounted_one_is_in_use() {
         usage(&fixture),
         ["dm-1 is mounted at /home", "vdb1 is swap space"]
     );
+}
+
+/// A disk that is made of another one, by the name that its maker gave it.
+fn mapped(fixture: &Fixture, disk: &str, number: &str, name: &str, below: &str) {
+    let home = format!("/sys/devices/virtual/block/{disk}");
+    fixture.file(&format!("{home}/dev"), format!("{number}\n"));
+    fixture.file(&format!("{home}/dm/name"), format!("{name}\n"));
+    fixture.link(
+        &format!("/sys/class/block/{disk}"),
+        &format!("../../devices/virtual/block/{disk}"),
+    );
+    fixture.link(&format!("/sys/class/block/{below}/holders/{disk}"), "..");
+}
+
+#[test]
+fn a_root_of_btrfs_on_an_encrypted_disk_is_in_use() {
+    let fixture = fixture();
+    fixture.disk(AT, "vdb", "254:16");
+    mapped(&fixture, "dm-0", "253:0", "luks-root", "vdb");
+    assert!(usage(&fixture).is_empty());
+    fixture.file(
+        "/proc/self/mountinfo",
+        "26 1 0:35 /@ / rw - btrfs /dev/mapper/luks-root rw,subvol=/@\n",
+    );
+    assert_eq!(usage(&fixture), ["dm-0 is mounted at /"]);
+    fixture.file("/proc/self/mountinfo", "");
+    fixture.file("/proc/swaps", "/dev/mapper/luks-root partition 1 0 -2\n");
+    assert_eq!(usage(&fixture), ["dm-0 is swap space"]);
+}
+
+#[test]
+fn the_second_disk_of_a_btrfs_set_is_in_use() {
+    let fixture = fixture();
+    fixture.disk(AT, "vdb", "254:16");
+    fixture.function("0000:02:00.0", "1af4:1042 1af4:1100 010000");
+    fixture.disk("0000:02:00.0", "vda", "254:0");
+    mapped(&fixture, "dm-0", "253:0", "first", "vda");
+    let set = "/sys/fs/btrfs/e3a0/devices";
+    fixture.link(&format!("{set}/vdb"), "..");
+    assert_eq!(
+        usage(&fixture),
+        ["vdb is mounted at a place not seen from here (btrfs e3a0)"]
+    );
+    fixture.link(&format!("{set}/dm-0"), "..");
+    fixture.file(
+        "/proc/self/mountinfo",
+        "26 1 0:35 / /srv rw - btrfs /dev/mapper/first rw\n",
+    );
+    assert_eq!(usage(&fixture), ["vdb is mounted at /srv"]);
+}
+
+#[test]
+fn a_disk_whose_name_has_a_slash_is_in_use_by_its_file() {
+    let fixture = fixture();
+    fixture.disk(AT, "cciss!c0d0", "0:0");
+    fixture.file(
+        "/proc/self/mountinfo",
+        "26 1 0:35 / /srv rw - btrfs /dev/cciss/c0d0 rw\n",
+    );
+    assert_eq!(usage(&fixture), ["cciss!c0d0 is mounted at /srv"]);
+}
+
+#[test]
+fn a_disk_that_the_kernel_has_given_away_is_in_use() {
+    let claim = |errno: Errno| {
+        let usage = crate::sysfs::usage::claim("vdb", errno.into());
+        usage.map(|usage| usage.to_string())
+    };
+    assert_eq!(
+        claim(Errno::EBUSY).unwrap(),
+        "the kernel says that vdb is in use"
+    );
+    assert!(claim(Errno::ENOENT).unwrap().contains("/dev/vdb"));
+    assert_eq!(claim(Errno::EACCES), None);
+    assert_eq!(claim(Errno::ENOMEDIUM), None);
+}
+
+#[test]
+fn the_disk_that_this_machine_runs_from_is_in_use() {
+    let tree = crate::sysfs::tree::Tree::new(Path::new("/"));
+    let mounts = tree.text("/proc/self/mountinfo", 1 << 20);
+    let mounts = mounts.known().cloned().unwrap_or_default();
+    // A disk that is mounted, whose file is here and may be opened.
+    let disks = mounts.lines().filter_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        let number = front.split(' ').nth(2)?;
+        let name = back.split(' ').nth(1)?.strip_prefix("/dev/")?;
+        let seen = tree.text(format!("/sys/class/block/{name}/dev"), 64);
+        let opens = std::fs::File::open(format!("/dev/{name}")).is_ok();
+        (seen.known()? == number && opens).then(|| name.to_owned())
+    });
+    let mut asked = 0;
+    for disk in disks {
+        let claimed = crate::sysfs::usage::claimed(&tree, &disk);
+        assert_eq!(claimed, Some(Usage::Claimed { disk }));
+        asked += 1;
+    }
+    if asked == 0 {
+        eprintln!("skipped: no mounted disk's file can be opened here");
+    }
 }
 
 #[test]
