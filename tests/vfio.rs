@@ -362,6 +362,22 @@ fn bind_refuses_with_the_way_out() {
 }
 
 #[test]
+fn a_root_that_is_this_machine_is_not_changed() {
+    for root in ["/..", "/proc/self/root"] {
+        for line in [
+            "bind 0000:01:00.0",
+            "unbind 0000:01:00.0",
+            "restore",
+            "vf create 0000:01:00.0 1",
+        ] {
+            let mut command = command(["vfio"]);
+            command.args(line.split(' ')).args(["--root", root]);
+            ended(&mut command).is_refused_with(&[root, "no copy", "--root"]);
+        }
+    }
+}
+
+#[test]
 fn records_are_kept_where_they_are_wanted() {
     let machine = machine();
     let state = tempfile::tempdir().unwrap();

@@ -147,10 +147,13 @@ impl Host {
     }
 
     /// What acts on writes: the kernel, for the system that runs, or else a [`Rehearsal`].
-    pub fn kernel(&self) -> Box<dyn Kernel> {
+    ///
+    /// # Errors
+    /// When the root is another name of the running system's, such as `/proc/1/root`, or has its sysfs in it.
+    pub fn kernel(&self) -> Result<Box<dyn Kernel>, SysfsError> {
         match self.tree.is_running() {
-            true => Box::new(Running::new(self.tree.clone())),
-            false => Box::new(Rehearsal::new(self.tree.clone())),
+            true => Ok(Box::new(Running::new(self.tree.clone()))),
+            false => Ok(Box::new(Rehearsal::new(self.tree.clone())?)),
         }
     }
 

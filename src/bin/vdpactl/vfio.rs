@@ -18,18 +18,19 @@ use command::{Command, VfCommand};
 pub(crate) fn run(options: Vfio, output: &mut Output) -> Result<Verdict, Failure> {
     let host = Host::new(&options.root);
     let records = options.state.unwrap_or_else(|| host.state());
-    let binder = bind::Binder::new(&host, &records);
+    // Whoever only looks may look at anything.
+    let binder = || bind::Binder::new(&host, &records);
     match options.command {
         Command::List { all } => list::run(&host, all, output),
         Command::Doctor { function } => {
             doctor::run(&host, &options.root, address(&function)?, output)
         }
-        Command::Bind { function, how } => binder.bind(address(&function)?, how, output),
-        Command::Unbind { function, how } => binder.unbind(address(&function)?, how, output),
+        Command::Bind { function, how } => binder()?.bind(address(&function)?, how, output),
+        Command::Unbind { function, how } => binder()?.unbind(address(&function)?, how, output),
         Command::Restore { functions, how } => {
             let functions: Result<Vec<Address>, Failure> =
                 functions.iter().map(|function| address(function)).collect();
-            binder.restore(functions?, how, output)
+            binder()?.restore(functions?, how, output)
         }
         Command::Vf {
             command:
@@ -38,7 +39,7 @@ pub(crate) fn run(options: Vfio, output: &mut Output) -> Result<Verdict, Failure
                     count,
                     how,
                 },
-        } => binder.virtual_functions(address(&function)?, count, how, output),
+        } => binder()?.virtual_functions(address(&function)?, count, how, output),
     }
 }
 

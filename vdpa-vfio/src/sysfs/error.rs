@@ -34,6 +34,16 @@ pub enum SysfsError {
         /// Why not.
         why: String,
     },
+    /// What is said to be a copy of a system leads to the one that runs.
+    #[error(
+        "{root} is no copy: {path} in it is this machine's own; leave --root out to change this machine"
+    )]
+    NoCopy {
+        /// The copy, as it was given.
+        root: String,
+        /// What shows it.
+        path: String,
+    },
     /// Something has to be known of a function before it is changed, and is not.
     #[error("{address}: its {what} cannot be read: {why}")]
     Unreadable {
@@ -193,6 +203,7 @@ impl ParentError for SysfsError {
         match self {
             Self::Address { .. }
             | Self::NoSuchFunction { .. }
+            | Self::NoCopy { .. }
             | Self::Bridge { .. }
             | Self::TooManyVirtualFunctions { .. } => ErrorKind::Misuse,
             Self::NoIommu { .. }

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sys::statfs::{SYSFS_MAGIC, statfs};
 
 use super::function::DEVICES;
 use super::group::GROUPS;
 use super::tree::{ATTRIBUTE, Tree};
-use super::{Address, Fact, Function, Kernel, Step};
+use super::{Address, Fact, Function, Kernel, Step, SysfsError};
 
 /// The drivers of the bus, by name.
 pub(super) const DRIVERS: &str = "/sys/bus/pci/drivers";
@@ -30,8 +31,28 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    pub(super) fn new(tree: Tree) -> Self {
-        Self { tree }
+    /// # Errors
+    /// When the tree is no copy: what is written would be done.
+    pub(super) fn new(tree: Tree) -> Result<Self, SysfsError> {
+        let live = |path: &&str| is_live(&tree.path(path));
+        let root = tree.root();
+        let here = match (fs::metadata(root), fs::metadata("/")) {
+            (Ok(root), Ok(own)) => (root.dev(), root.ino()) == (own.dev(), own.ino()),
+            _ => false,
+        };
+        let path = match here {
+            true => Some("/"),
+            false => ["/sys", "/sys/bus/pci", DEVICES, DRIVERS]
+                .into_iter()
+                .find(|path| live(path)),
+        };
+        match path {
+            None => Ok(Self { tree }),
+            Some(path) => Err(SysfsError::NoCopy {
+                root: root.display().to_string(),
+                path: path.to_owned(),
+            }),
+        }
     }
 
     /// The path, if it is in the tree: a copy's links may lead out of it, to the system that runs.
@@ -42,6 +63,8 @@ impl Rehearsal {
         };
         let (parent, root) = (parent.canonicalize()?, self.tree.root().canonicalize()?);
         match parent.starts_with(root) {
+            // The kernel's files may be mounted in it, anywhere and at any time.
+            true if is_live(&parent) => Err(io::Error::other("it is this machine's own")),
             true => Ok(parent.join(name)),
             false => Err(io::Error::other("a link leads out of the copy")),
         }
@@ -201,6 +224,11 @@ impl Rehearsal {
             self.inside(&format!("{home}/iommu_group"))?,
         )
     }
+}
+
+/// Whether a path is in a sysfs: a kernel's, and no copy.
+fn is_live(path: &Path) -> bool {
+    statfs(path).is_ok_and(|about| about.filesystem_type() == SYSFS_MAGIC)
 }
 
 impl Kernel for Rehearsal {

@@ -52,12 +52,12 @@ struct Refused {
 }
 
 impl<'a> Binder<'a> {
-    pub(super) fn new(host: &'a Host, records: &'a Path) -> Self {
-        Self {
+    pub(super) fn new(host: &'a Host, records: &'a Path) -> Result<Self, Failure> {
+        Ok(Self {
             host,
-            kernel: host.kernel(),
+            kernel: host.kernel().map_err(failed)?,
             records,
-        }
+        })
     }
 
     fn bindings(&self) -> Bindings<'_> {

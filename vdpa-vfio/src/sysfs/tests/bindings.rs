@@ -42,14 +42,14 @@ pub(super) fn with<T>(
 }
 
 pub(super) fn done(fixture: &Fixture, at: &str, wish: Wish) -> Result<Change, SysfsError> {
-    let kernel = fixture.host().kernel();
+    let kernel = fixture.host().kernel().unwrap();
     with(fixture, &*kernel, |bindings| {
         bindings.carry_out(address(at), wish, Regard::Spare)
     })
 }
 
 pub(super) fn changed(fixture: &Fixture) -> Vec<Address> {
-    let kernel = fixture.host().kernel();
+    let kernel = fixture.host().kernel().unwrap();
     with(fixture, &*kernel, |bindings| bindings.changed()).unwrap()
 }
 
@@ -128,7 +128,7 @@ fn what_another_program_gave_to_vfio_goes_to_who_takes_it() {
 fn a_plan_writes_nothing() {
     let fixture = fixture();
     let before = fixture.host().functions().unwrap();
-    let kernel = fixture.host().kernel();
+    let kernel = fixture.host().kernel().unwrap();
     with(&fixture, &*kernel, |bindings| {
         let plan = bindings.plan(address(AT), Wish::Bind, Regard::Spare);
         assert_eq!(plan.unwrap().steps.len(), 3);
@@ -189,7 +189,7 @@ fn a_crash_at_any_step_is_undone_by_restore() {
                     done(&fixture, at, wish).unwrap();
                 }
                 let kernel = Mortal {
-                    kernel: fixture.host().kernel(),
+                    kernel: fixture.host().kernel().unwrap(),
                     steps: AtomicUsize::new(step),
                     acts,
                 };
@@ -240,7 +240,7 @@ fn a_step_that_fails_leaves_the_function_where_it_was() {
             let fixture = fixture();
             let before = fixture.host().functions().unwrap();
             let kernel = Refusing {
-                kernel: fixture.host().kernel(),
+                kernel: fixture.host().kernel().unwrap(),
                 steps: AtomicUsize::new(step),
             };
             let error = with(&fixture, &kernel, |bindings| {
@@ -265,7 +265,7 @@ fn a_failure_on_the_way_back_leaves_it_with_vfio_and_recorded() {
         let fixture = fixture();
         done(&fixture, AT, Wish::Bind).unwrap();
         let kernel = Refusing {
-            kernel: fixture.host().kernel(),
+            kernel: fixture.host().kernel().unwrap(),
             steps: AtomicUsize::new(step),
         };
         let error = with(&fixture, &kernel, |bindings| {
@@ -297,7 +297,7 @@ impl Kernel for Unwilling {
 fn a_driver_that_does_not_take_it_is_told_and_the_old_one_has_it_again() {
     let fixture = fixture();
     let before = read(&fixture, AT);
-    let kernel = Unwilling(fixture.host().kernel(), fixture);
+    let kernel = Unwilling(fixture.host().kernel().unwrap(), fixture);
     let fixture = &kernel.1;
     let error = with(fixture, &kernel, |bindings| {
         bindings.carry_out(address(AT), Wish::Bind, Regard::Spare)
@@ -330,7 +330,7 @@ impl Kernel for Witness<'_> {
 #[test]
 fn what_it_was_is_kept_before_anything_is_written() {
     let fixture = fixture();
-    let kernel = Witness(&fixture, fixture.host().kernel());
+    let kernel = Witness(&fixture, fixture.host().kernel().unwrap());
     for wish in [Wish::Bind, Wish::Unbind] {
         let change = with(&fixture, &kernel, |bindings| {
             bindings.carry_out(address(AT), wish, Regard::Spare)
@@ -357,7 +357,7 @@ impl Kernel for Obstructing<'_> {
 fn a_record_that_stays_is_told_and_the_function_is_as_wished() {
     let fixture = fixture();
     done(&fixture, AT, Wish::Bind).unwrap();
-    let kernel = Obstructing(&fixture, fixture.host().kernel());
+    let kernel = Obstructing(&fixture, fixture.host().kernel().unwrap());
     let error = with(&fixture, &kernel, |bindings| {
         bindings.carry_out(address(AT), Wish::Unbind, Regard::Spare)
     });
@@ -505,7 +505,7 @@ fn two_do_not_change_functions_at_the_same_time() {
         }
     }
     let fixture = fixture();
-    let kernel = Second(&fixture, fixture.host().kernel());
+    let kernel = Second(&fixture, fixture.host().kernel().unwrap());
     with(&fixture, &kernel, |bindings| {
         bindings.carry_out(address(AT), Wish::Bind, Regard::Spare)
     })

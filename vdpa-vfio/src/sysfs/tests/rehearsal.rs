@@ -8,7 +8,7 @@ const AT: &str = "0000:01:00.0";
 
 fn write(fixture: &Fixture, path: &str, text: &str) -> std::io::Result<()> {
     let (path, text) = (path.to_owned(), text.to_owned());
-    fixture.host().kernel().write(&Step { path, text })
+    fixture.host().kernel().unwrap().write(&Step { path, text })
 }
 
 #[test]
@@ -51,6 +51,39 @@ fn a_link_out_of_the_copy_is_not_followed_to_write() {
         assert!(write(&fixture, &path, "vfio-pci").is_err());
     }
     assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
+}
+
+#[test]
+fn a_root_that_is_this_machine_by_another_name_is_not_rehearsed_on() {
+    let fixture = Fixture::new();
+    // Both are links on the way: nothing is written below them.
+    for (name, target) in [("itself", "/"), ("process", "/proc/self/root")] {
+        fixture.link(name, target);
+        let host = Host::new(&fixture.path(name));
+        let error = host.kernel().err().unwrap();
+        assert!(matches!(error, SysfsError::NoCopy { .. }), "{error}");
+    }
+    for root in ["/..", "/proc/../"] {
+        let error = Host::new(Path::new(root)).kernel().err().unwrap();
+        assert!(error.to_string().contains("--root"), "{error}");
+    }
+}
+
+#[test]
+fn the_running_sysfs_in_a_copy_is_not_written() {
+    if !Path::new("/sys/kernel").is_dir() {
+        eprintln!("skipped: there is no sysfs here");
+        return;
+    }
+    let fixture = Fixture::new();
+    fixture.link("/sys", "/sys");
+    let error = fixture.host().kernel().err().unwrap().to_string();
+    assert!(error.contains("/sys in it"), "{error}");
+    // Mounted deeper in it, it is noticed when it is written.
+    let kernel = Host::new(Path::new("/sys/kernel")).kernel().unwrap();
+    let (path, text) = ("/no_such_file".to_owned(), String::new());
+    let error = kernel.write(&Step { path, text }).unwrap_err();
+    assert!(error.to_string().contains("own"), "{error}");
 }
 
 #[test]

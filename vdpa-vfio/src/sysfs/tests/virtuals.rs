@@ -90,7 +90,7 @@ fn everything_that_was_changed_is_restored() {
     done(&fixture, PHYSICAL, Wish::VirtualFunctions(2)).unwrap();
     done(&fixture, "0000:02:00.1", Wish::Bind).unwrap();
     done(&fixture, AT, Wish::Bind).unwrap();
-    let kernel = fixture.host().kernel();
+    let kernel = fixture.host().kernel().unwrap();
     with(&fixture, &*kernel, |bindings| {
         for at in bindings.changed().unwrap() {
             bindings
