@@ -17,6 +17,9 @@ use super::{Address, Fact, Function};
 /// Bytes of a table in `/proc`.
 const TABLE: usize = 4 << 20;
 
+/// Directories from a function to devices of its own devices: `virtio0`, say.
+const DEPTH: u8 = 3;
+
 /// Something that a function is used for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Usage {
@@ -112,6 +115,8 @@ impl Usage {
                     Ok(names) => interfaces(tree, names, &mut found),
                     Err(unknown) => drop(found.insert(unknown)),
                 }
+                let home = format!("{DEVICES}/{}", function.address);
+                elsewhere(tree, &home, DEPTH, &mut found);
                 match at_home("/sys/class/block") {
                     Ok(names) => disks(tree, names, &mut found),
                     Err(unknown) => drop(found.insert(unknown)),
@@ -158,6 +163,45 @@ fn interfaces(tree: &Tree, names: BTreeSet<String>, found: &mut BTreeSet<Usage>)
                 name,
                 default_route,
             })),
+        }
+    }
+}
+
+/// Interfaces in another network namespace are not to be seen, but the directory that they are in is: the kernel takes it
+/// away with the last of them.
+///
+/// * `home`: a directory of a device
+/// * `depth`: how many directories deep devices of it may be
+///
+/// # Spec
+/// Linux, `drivers/base/core.c`: directories between a device and those of a class.
+fn elsewhere(tree: &Tree, home: &str, depth: u8, found: &mut BTreeSet<Usage>) {
+    let within = match tree.names(home) {
+        Fact::Is(names) => names,
+        Fact::Absent => return,
+        Fact::Unknown(why) => {
+            let why = format!("{home}: {why}");
+            found.insert(Usage::Unknown { why });
+            return;
+        }
+    };
+    for name in within {
+        let path = format!("{home}/{name}");
+        // Links lead to other devices.
+        if !fs::symlink_metadata(tree.path(&path)).is_ok_and(|about| about.is_dir()) {
+            continue;
+        }
+        if name == "net" {
+            let why = match tree.names(&path) {
+                Fact::Is(names) if names.is_empty() => {
+                    "its network interface is in another network namespace".to_owned()
+                }
+                Fact::Unknown(why) => format!("{path}: {why}"),
+                Fact::Is(_) | Fact::Absent => continue,
+            };
+            found.insert(Usage::Unknown { why });
+        } else if let Some(deeper) = depth.checked_sub(1) {
+            elsewhere(tree, &path, deeper, found);
         }
     }
 }

@@ -21,7 +21,7 @@ fn usage(fixture: &Fixture) -> Vec<String> {
     let host = fixture.host();
     let usage = host.usage(&host.function(address(AT)).unwrap());
     // Whatever it is, it keeps the function from being taken.
-    let kernel = host.kernel();
+    let kernel = host.kernel().unwrap();
     let bindings = Bindings::new(&host, &*kernel, &host.state());
     for (regard, refuses) in [(Regard::Spare, !usage.is_empty()), (Regard::Force, false)] {
         let plan = bindings.plan(address(AT), Wish::Bind, regard);
@@ -45,6 +45,26 @@ fn an_interface_that_is_up_is_in_use() {
     fixture.function("0000:02:00.0", "1af4:1041 1af4:1100 020000");
     fixture.interface("0000:02:00.0", "eth0", 0x1003);
     assert_eq!(usage(&fixture), ["interface eth1 is up"]);
+}
+
+#[test]
+fn an_interface_in_another_namespace_may_be_in_use() {
+    for home in ["net", "virtio0/net"] {
+        let fixture = fixture();
+        std::fs::create_dir_all(fixture.path(&format!("{HOME}/{home}"))).unwrap();
+        // Another device's, and a link to it.
+        let other = "/sys/devices/virtual/other/net";
+        std::fs::create_dir_all(fixture.path(other)).unwrap();
+        fixture.link(
+            &format!("{HOME}/consumer"),
+            "../../../../devices/virtual/other",
+        );
+        let usage = usage(&fixture);
+        assert!(
+            usage.len() == 1 && usage[0].contains("another network namespace"),
+            "{usage:?}"
+        );
+    }
 }
 
 #[test]
