@@ -63,7 +63,7 @@ fn list_names_what_is_virtio_or_has_virtual_functions() {
         [
             "function      ids        driver           group    node     what",
             "0000:01:00.0  1af4:1041  virtio-pci       12       none     virtio net",
-            "0000:02:00.0  8086:10c9  igb              13       none     not virtio, 0 of 7 virtual functions",
+            "0000:02:00.0  8086:10c9  igb              13       none     not virtio: an Intel igb card, 0 of 7 virtual functions",
             "1 other function is no virtio: --all lists them too",
         ]
     );
