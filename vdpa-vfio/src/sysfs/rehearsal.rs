@@ -1,6 +1,6 @@
 //! A copy of a system's files that changes as the kernel would change them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -144,8 +144,9 @@ impl Rehearsal {
         });
         self.directory("/dev/vfio")?;
         let file = self.inside(&format!("/dev/vfio/{group}"))?;
-        match (vfio, file.exists()) {
-            (true, false) => fs::write(file, ""),
+        // A link there may lead out of the copy, to what is not there yet: it is something, and is not followed.
+        match (vfio, fs::symlink_metadata(&file).is_ok()) {
+            (true, false) => File::create_new(file).map(drop),
             (false, true) => fs::remove_file(file),
             _ => Ok(()),
         }

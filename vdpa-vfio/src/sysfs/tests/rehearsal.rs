@@ -98,3 +98,17 @@ fn a_directory_is_not_made_out_of_the_copy() {
     assert!(write(&fixture, "/sys/bus/pci/drivers_probe", AT).is_err());
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_link_to_nothing_does_not_make_a_file_out_of_the_copy() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("made");
+    let fixture = Fixture::new();
+    fixture.bus(&["vfio-pci"]);
+    fixture.function(AT, "1af4:1041 1af4:1100 020000");
+    fixture.group(AT, 12);
+    fixture.attribute(AT, "driver_override", "vfio-pci\n");
+    fixture.link("/dev/vfio/12", target.to_str().unwrap());
+    write(&fixture, "/sys/bus/pci/drivers_probe", AT).unwrap();
+    assert!(!target.exists());
+}
