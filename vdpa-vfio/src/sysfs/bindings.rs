@@ -101,7 +101,7 @@ impl<'a> Bindings<'a> {
         Self {
             host,
             kernel,
-            records: Records::new(records),
+            records: Records::new(&host.tree, records),
         }
     }
 

@@ -142,6 +142,8 @@ pub(super) fn is_driver(name: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Records {
     home: PathBuf,
+    /// The copy that they belong to: its links may lead out of it.
+    copy: Option<PathBuf>,
 }
 
 /// Nobody else changes anything meanwhile.
@@ -150,10 +152,31 @@ pub(super) struct Locked {
 }
 
 impl Records {
-    pub(super) fn new(home: &Path) -> Self {
+    pub(super) fn new(host: &Tree, home: &Path) -> Self {
+        let copied = !host.is_running() && home.starts_with(host.root());
         Self {
             home: home.to_owned(),
+            copy: copied.then(|| host.root().to_owned()),
         }
+    }
+
+    /// Nothing, if the records are where they belong.
+    fn inside(&self) -> Result<(), SysfsError> {
+        let Some(copy) = &self.copy else {
+            return Ok(());
+        };
+        let there = |path: &&Path| fs::symlink_metadata(path).is_ok();
+        let inside = || {
+            let copy = copy.canonicalize()?;
+            match self.home.ancestors().find(there) {
+                // A link to nothing is an error here.
+                Some(above) if !above.canonicalize()?.starts_with(copy) => {
+                    Err(io::Error::other("a link leads out of the copy"))
+                }
+                _ => Ok(()),
+            }
+        };
+        inside().map_err(|error| self.failed(error))
     }
 
     fn path(&self, address: Address) -> PathBuf {
@@ -169,6 +192,7 @@ impl Records {
 
     /// Keeps everybody else from changing anything.
     pub(super) fn lock(&self) -> Result<Locked, SysfsError> {
+        self.inside()?;
         let open = || {
             fs::create_dir_all(&self.home)?;
             let mut options = OpenOptions::new();
@@ -188,6 +212,7 @@ impl Records {
 
     /// What is kept of a function.
     pub(super) fn of(&self, address: Address) -> Result<Option<Record>, SysfsError> {
+        self.inside()?;
         let path = self.path(address);
         let why = match Tree::new(&self.home).text(address.to_string(), RECORD) {
             Fact::Absent => return Ok(None),
@@ -205,6 +230,7 @@ impl Records {
 
     /// The functions of which something is kept.
     pub(super) fn addresses(&self) -> Result<Vec<Address>, SysfsError> {
+        self.inside()?;
         match Tree::new(&self.home).names("") {
             Fact::Is(names) => Ok(names.iter().filter_map(|name| name.parse().ok()).collect()),
             Fact::Absent => Ok(Vec::new()),
@@ -214,6 +240,7 @@ impl Records {
 
     /// Keeps a record: on return it is on the disk, whole. A record without anything in it is taken away.
     pub(super) fn keep(&self, record: &Record) -> Result<(), SysfsError> {
+        self.inside()?;
         let done = match (&record.state, record.virtuals) {
             (None, None) => self.take_away(record.address),
             _ => self.write(record),

@@ -519,3 +519,17 @@ fn nothing_is_changed_that_cannot_be_recorded() {
     fixture.file("/run/vdpactl", "a file in the way");
     refused(&fixture, AT, Wish::Bind, &["/run/vdpactl/vfio"]);
 }
+
+#[test]
+fn records_of_a_copy_are_not_kept_out_of_it() {
+    for link in ["/run", "/run/vdpactl", "/run/vdpactl/vfio"] {
+        let elsewhere = tempfile::tempdir().unwrap();
+        for target in ["", "made"] {
+            let fixture = fixture();
+            fixture.link(link, elsewhere.path().join(target).to_str().unwrap());
+            refused(&fixture, AT, Wish::Bind, &["/run/vdpactl/vfio"]);
+            refused(&fixture, AT, Wish::Restore, &["/run/vdpactl/vfio"]);
+            assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        }
+    }
+}
