@@ -10,6 +10,7 @@
 
 use std::path::Path;
 
+use super::function::gives_away;
 use super::plan::{state, to_anybody, to_state, to_virtuals};
 use super::records::{Record, Records, State, VirtualState, is_driver};
 use super::rehearsal::DRIVERS;
@@ -23,7 +24,8 @@ const VFIO: &str = "vfio-pci";
 pub enum Wish {
     /// VFIO has it.
     Bind,
-    /// VFIO has it no longer: whoever had it before has it again, or, where that is not known, whoever takes it.
+    /// VFIO has it no longer: whoever had it before has it again, or, where that is not known, whoever takes it. Then
+    /// VFIO had it before, which [`Wish::Restore`] comes back to.
     Unbind,
     /// It is as it was before it was changed first, with its virtual functions.
     Restore,
@@ -234,31 +236,60 @@ impl<'a> Bindings<'a> {
         self.has_driver(address, VFIO)?;
         self.spared(of, regard)?;
         plan.steps = to_state(address, &plan.before.state, &vfio);
-        plan.goal.driver = Some(Driver::Exactly(vfio.driver));
+        plan.goal.driver = Some(Driver::Exactly(vfio.driver.clone()));
+        plan.record.state.get_or_insert(plan.before.state.clone());
+        plan.settled = plan.record.clone();
+        // Another program had bound it, and it was unbound in between.
+        plan.settled.state = plan.settled.state.filter(|was| *was != vfio);
+        Ok(plan)
+    }
+
+    fn plan_unbind(&self, of: &Function, plan: Plan, regard: Regard) -> Result<Plan, SysfsError> {
+        let vfio = |state: &State| state.driver.as_deref().is_some_and(gives_away);
+        match &plan.record.state {
+            // VFIO had it at first, whoever bound it: unbinding is to take it away.
+            Some(was) if vfio(was) => {
+                // A crash left it half-way.
+                let halfway = plan.before.state.driver.is_none();
+                self.plan_away(of, plan, halfway, regard)
+            }
+            Some(_) => self.plan_back(of, plan, regard),
+            None => self.plan_away(of, plan, false, regard),
+        }
+    }
+
+    /// From VFIO to whoever takes it. What it was like stays recorded: it is not like that again.
+    ///
+    /// * `halfway`: it is not VFIO's any more, and was not offered to anybody yet
+    fn plan_away(
+        &self,
+        of: &Function,
+        mut plan: Plan,
+        halfway: bool,
+        regard: Regard,
+    ) -> Result<Plan, SysfsError> {
+        if !of.is_vfio() && !halfway {
+            return Ok(plan);
+        }
+        if !halfway {
+            self.spared(of, regard)?;
+        }
+        plan.goal.driver = Some(Driver::NotVfio);
+        plan.steps
+            .extend(to_anybody(of.address, &plan.before.state));
         plan.record.state.get_or_insert(plan.before.state.clone());
         plan.settled = plan.record.clone();
         Ok(plan)
     }
 
-    fn plan_unbind(
-        &self,
-        of: &Function,
-        mut plan: Plan,
-        regard: Regard,
-    ) -> Result<Plan, SysfsError> {
+    /// Back to who had it at first.
+    fn plan_back(&self, of: &Function, mut plan: Plan, regard: Regard) -> Result<Plan, SysfsError> {
         let address = of.address;
-        let steps = match &plan.record.state {
-            Some(was) => {
-                plan.goal.driver = Some(Driver::Exactly(was.driver.clone()));
-                to_state(address, &plan.before.state, was)
-            }
-            None if of.is_vfio() => {
-                plan.goal.driver = Some(Driver::NotVfio);
-                plan.record.state = Some(plan.before.state.clone());
-                to_anybody(address, &plan.before.state)
-            }
-            None => Vec::new(),
+        let Some(was) = &plan.record.state else {
+            return Ok(plan);
         };
+        plan.goal.driver = Some(Driver::Exactly(was.driver.clone()));
+        let steps = to_state(address, &plan.before.state, was);
         if let Some(Driver::Exactly(Some(driver))) = &plan.goal.driver
             && plan.before.state.driver.as_ref() != Some(driver)
         {
@@ -280,10 +311,7 @@ impl<'a> Bindings<'a> {
             Some(_) => self.plan_virtuals(of, plan, None, regard),
             None => Ok(plan),
         };
-        let driver = |plan: Plan| match plan.record.state {
-            Some(_) => self.plan_unbind(of, plan, regard),
-            None => Ok(plan),
-        };
+        let driver = |plan: Plan| self.plan_back(of, plan, regard);
         match plan.record.virtuals {
             Some(VirtualState { made: 1.., .. }) => virtuals(driver(plan)?),
             _ => driver(virtuals(plan)?),

@@ -136,9 +136,13 @@ impl Function {
     /// Whether VFIO has it: `vfio-pci`, or one of the drivers made for one kind of card that do the same.
     pub fn is_vfio(&self) -> bool {
         let driver = self.driver.known();
-        self.vfio_device.known().is_some()
-            || driver.is_some_and(|name| name.replace('_', "-").ends_with("vfio-pci"))
+        self.vfio_device.known().is_some() || driver.is_some_and(|name| gives_away(name))
     }
+}
+
+/// Whether a driver's name is VFIO's, or that of one that does the same for one kind of card.
+pub(super) fn gives_away(driver: &str) -> bool {
+    driver.replace('_', "-").ends_with("vfio-pci")
 }
 
 /// `(null)` and nothing say that any driver may have it.

@@ -112,16 +112,58 @@ fn a_function_that_nobody_had_is_nobodys_again() {
     assert_eq!(read(&fixture, AT), before);
 }
 
-#[test]
-fn what_another_program_gave_to_vfio_goes_to_who_takes_it() {
+/// A function that another program has given to VFIO.
+fn given_away() -> Fixture {
     let fixture = fixture();
     fixture.attribute(AT, "rehearsed_driver", "virtio-pci");
     fixture.remove(&format!("/sys/bus/pci/devices/{AT}/driver"));
     fixture.driver(AT, "vfio-pci");
     fixture.attribute(AT, "driver_override", "vfio-pci\n");
+    fixture
+}
+
+#[test]
+fn what_another_program_gave_to_vfio_goes_to_who_takes_it() {
+    let fixture = given_away();
     let change = done(&fixture, AT, Wish::Unbind).unwrap();
     assert_eq!(change.after.driver, Fact::Is("virtio-pci".to_owned()));
-    assert_eq!(changed(&fixture), []);
+    assert_eq!(done(&fixture, AT, Wish::Unbind).unwrap().steps, []);
+}
+
+#[test]
+fn unbind_of_what_another_program_bound_can_be_restored() {
+    let fixture = given_away();
+    let before = read(&fixture, AT);
+    for back in [Wish::Restore, Wish::Bind] {
+        done(&fixture, AT, Wish::Unbind).unwrap();
+        assert_eq!(changed(&fixture), [address(AT)]);
+        done(&fixture, AT, back).unwrap();
+        assert_eq!(read(&fixture, AT), before);
+        assert_eq!(changed(&fixture), []);
+    }
+}
+
+#[test]
+fn unbind_after_a_crash_in_unbind_does_not_bind_to_vfio() {
+    let mut crashes = 0;
+    for acts in [false, true] {
+        for step in 0.. {
+            let fixture = given_away();
+            if !dies(&fixture, AT, Wish::Unbind, (step, acts)) {
+                break;
+            }
+            crashes += 1;
+            let change = done(&fixture, AT, Wish::Unbind).unwrap();
+            let after = (change.after.driver, change.after.driver_override);
+            let free = (Fact::Is("virtio-pci".to_owned()), Fact::Absent);
+            assert_eq!(after, free, "step {step}");
+            // And what the crash cut short can be taken back.
+            done(&fixture, AT, Wish::Restore).unwrap();
+            assert!(read(&fixture, AT).is_vfio());
+            assert_eq!(changed(&fixture), []);
+        }
+    }
+    assert_eq!(crashes, 2 * 3);
 }
 
 #[test]
@@ -162,6 +204,28 @@ impl Kernel for Mortal {
     }
 }
 
+/// Whether a wish was cut short by a crash at this step, before or after the kernel has acted.
+fn dies(fixture: &Fixture, at: &str, wish: Wish, (step, acts): (usize, bool)) -> bool {
+    let kernel = Mortal {
+        kernel: fixture.host().kernel().unwrap(),
+        steps: AtomicUsize::new(step),
+        acts,
+    };
+    let run = || {
+        with(fixture, &kernel, |bindings| {
+            bindings.carry_out(address(at), wish, Regard::Force)
+        })
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Err(_) => true,
+        // The wish takes fewer steps.
+        Ok(change) => {
+            change.unwrap();
+            false
+        }
+    }
+}
+
 #[test]
 fn a_crash_at_any_step_is_undone_by_restore() {
     let mut crashes = 0;
@@ -188,19 +252,7 @@ fn a_crash_at_any_step_is_undone_by_restore() {
                 if let Some(wish) = prepare {
                     done(&fixture, at, wish).unwrap();
                 }
-                let kernel = Mortal {
-                    kernel: fixture.host().kernel().unwrap(),
-                    steps: AtomicUsize::new(step),
-                    acts,
-                };
-                let run = || {
-                    with(&fixture, &kernel, |bindings| {
-                        bindings.carry_out(address(at), wish, Regard::Spare)
-                    })
-                };
-                let died = catch_unwind(AssertUnwindSafe(run)).is_err();
-                if !died {
-                    // The wish takes fewer steps.
+                if !dies(&fixture, at, wish, (step, acts)) {
                     break;
                 }
                 crashes += 1;
