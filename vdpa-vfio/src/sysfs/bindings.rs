@@ -238,6 +238,11 @@ impl<'a> Bindings<'a> {
         plan.steps = to_state(address, &plan.before.state, &vfio);
         plan.goal.driver = Some(Driver::Exactly(vfio.driver.clone()));
         plan.record.state.get_or_insert(plan.before.state.clone());
+        // They go with the driver that made them.
+        if let Some(now @ VirtualState { made: 1.., .. }) = self.made(of) {
+            plan.before.virtuals = Some(now);
+            plan.record.virtuals.get_or_insert(now);
+        }
         plan.settled = plan.record.clone();
         // Another program had bound it, and it was unbound in between.
         plan.settled.state = plan.settled.state.filter(|was| *was != vfio);
@@ -314,6 +319,8 @@ impl<'a> Bindings<'a> {
         let driver = |plan: Plan| self.plan_back(of, plan, regard);
         match plan.record.virtuals {
             Some(VirtualState { made: 1.., .. }) => virtuals(driver(plan)?),
+            // A crash left it without one.
+            _ if of.driver == Fact::Absent => virtuals(driver(plan)?),
             _ => driver(virtuals(plan)?),
         }
     }
@@ -366,7 +373,12 @@ impl<'a> Bindings<'a> {
                 total,
             });
         }
-        if of.driver == Fact::Absent && want.made != now.made {
+        // The driver that it has then.
+        let driverless = match &plan.goal.driver {
+            Some(Driver::Exactly(driver)) => driver.is_none(),
+            Some(Driver::NotVfio) | None => of.driver == Fact::Absent,
+        };
+        if driverless && want.made != now.made {
             return Err(SysfsError::NoPhysicalDriver { address });
         }
         plan.before.virtuals = Some(now);
@@ -376,12 +388,31 @@ impl<'a> Bindings<'a> {
                 self.spared(&self.host.function(*made)?, regard)?;
             }
         }
+        let leaves = |step: &Step| step.path.ends_with("/unbind");
         if now.made != want.made || count.is_none() {
-            plan.steps.extend(to_virtuals(address, now, want));
+            let steps = match plan.steps.iter().any(leaves) {
+                // They go with the driver, as a rule.
+                true => {
+                    let none = VirtualState { made: 0, ..now };
+                    let mut steps = to_virtuals(address, now, none);
+                    steps.extend(to_virtuals(address, none, want));
+                    steps
+                }
+                false => to_virtuals(address, now, want),
+            };
+            plan.steps.extend(steps);
             let was = *plan.record.virtuals.get_or_insert(now);
             plan.settled.virtuals = (was != want).then_some(was);
         }
         Ok(plan)
+    }
+
+    /// The virtual functions that it has, if that is known.
+    fn made(&self, of: &Function) -> Option<VirtualState> {
+        Some(VirtualState {
+            made: *of.sriov.known()?.made.known()?,
+            autoprobe: self.host.autoprobe(of.address).known().copied(),
+        })
     }
 
     fn has_driver(&self, address: Address, driver: &str) -> Result<(), SysfsError> {

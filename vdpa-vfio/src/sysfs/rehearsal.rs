@@ -105,6 +105,7 @@ impl Rehearsal {
         if !function.is_vfio() {
             self.put(&format!("{DEVICES}/{address}/{NATIVE}"), driver)?;
         }
+        self.take_virtual_functions(&function)?;
         fs::remove_file(self.inside(&format!("{DEVICES}/{address}/driver"))?)?;
         self.group_file(&function)
     }
@@ -152,6 +153,31 @@ impl Rehearsal {
         }
     }
 
+    /// They go with their physical function's driver, and when another number of them is wanted.
+    fn take_virtual_functions(&self, function: &Function) -> io::Result<()> {
+        let Some(sriov) = function.sriov.known() else {
+            return Ok(());
+        };
+        if sriov.functions.is_empty() {
+            return Ok(());
+        }
+        for (number, address) in sriov.functions.iter().enumerate() {
+            let gone = Function::read(&self.tree, *address);
+            fs::remove_dir_all(self.inside(&format!("{DEVICES}/{address}"))?)?;
+            fs::remove_file(
+                self.inside(&format!("{DEVICES}/{}/virtfn{number}", function.address))?,
+            )?;
+            if let Some(group) = gone.iommu_group.known() {
+                fs::remove_dir_all(self.inside(&format!("{GROUPS}/{group}"))?)?;
+                // It is there only if VFIO had it.
+                let file = self.inside(&format!("/dev/vfio/{group}"));
+                let _ = file.and_then(fs::remove_file);
+            }
+        }
+        let path = format!("{DEVICES}/{}/sriov_numvfs", function.address);
+        self.put(&path, "0\n")
+    }
+
     fn set_virtual_functions(&self, at: &str, text: &str) -> io::Result<()> {
         let function = self.function(at)?;
         let count: u16 = text.parse().map_err(|_| Errno::EINVAL)?;
@@ -167,17 +193,7 @@ impl Rehearsal {
         if made != 0 && count != 0 {
             return Err(Errno::EBUSY.into());
         }
-        for (number, address) in sriov.functions.iter().enumerate() {
-            let gone = Function::read(&self.tree, *address);
-            fs::remove_dir_all(self.inside(&format!("{DEVICES}/{address}"))?)?;
-            fs::remove_file(self.inside(&format!("{DEVICES}/{at}/virtfn{number}"))?)?;
-            if let Some(group) = gone.iommu_group.known() {
-                fs::remove_dir_all(self.inside(&format!("{GROUPS}/{group}"))?)?;
-                // It is there only if VFIO had it.
-                let file = self.inside(&format!("/dev/vfio/{group}"));
-                let _ = file.and_then(fs::remove_file);
-            }
-        }
+        self.take_virtual_functions(&function)?;
         for number in 0..count {
             self.make(&function, number)?;
         }

@@ -226,45 +226,54 @@ fn dies(fixture: &Fixture, at: &str, wish: Wish, (step, acts): (usize, bool)) ->
     }
 }
 
+/// Virtual functions of the card that can have some, from before anything was recorded.
+pub(super) fn make(fixture: &Fixture, count: u16) {
+    let step = Step {
+        path: format!("/sys/bus/pci/devices/{PHYSICAL}/sriov_numvfs"),
+        text: count.to_string(),
+    };
+    fixture.host().kernel().unwrap().write(&step).unwrap();
+}
+
 #[test]
 fn a_crash_at_any_step_is_undone_by_restore() {
     let mut crashes = 0;
-    for (at, prepare, wish) in [
-        (AT, None, Wish::Bind),
-        (AT, Some(Wish::Bind), Wish::Unbind),
-        (PHYSICAL, None, Wish::VirtualFunctions(3)),
-        (
-            PHYSICAL,
-            Some(Wish::VirtualFunctions(3)),
-            Wish::VirtualFunctions(2),
-        ),
-        (
-            PHYSICAL,
-            Some(Wish::VirtualFunctions(3)),
-            Wish::VirtualFunctions(0),
-        ),
-        (PHYSICAL, Some(Wish::Bind), Wish::Restore),
+    let virtuals = Wish::VirtualFunctions;
+    // How many virtual functions there are at first; what was done before; what is cut short.
+    for (at, made, prepare, wish) in [
+        (AT, 0, &[][..], Wish::Bind),
+        (AT, 0, &[Wish::Bind], Wish::Unbind),
+        (PHYSICAL, 0, &[], virtuals(3)),
+        (PHYSICAL, 0, &[virtuals(3)], virtuals(2)),
+        (PHYSICAL, 0, &[virtuals(3)], virtuals(0)),
+        (PHYSICAL, 0, &[Wish::Bind], Wish::Restore),
+        (PHYSICAL, 3, &[virtuals(0)], Wish::Bind),
+        (PHYSICAL, 3, &[virtuals(0), Wish::Bind], Wish::Restore),
+        (PHYSICAL, 3, &[], Wish::Bind),
+        (PHYSICAL, 0, &[virtuals(3)], Wish::Bind),
     ] {
         for acts in [false, true] {
             for step in 0.. {
                 let fixture = fixture();
+                make(&fixture, made);
                 let before = fixture.host().functions().unwrap();
-                if let Some(wish) = prepare {
-                    done(&fixture, at, wish).unwrap();
+                for wish in prepare {
+                    done(&fixture, at, *wish).unwrap();
                 }
                 if !dies(&fixture, at, wish, (step, acts)) {
                     break;
                 }
                 crashes += 1;
                 assert_eq!(changed(&fixture), [address(at)], "{wish:?}, step {step}");
-                done(&fixture, at, Wish::Restore).unwrap();
+                done(&fixture, at, Wish::Restore)
+                    .unwrap_or_else(|error| panic!("{prepare:?}, {wish:?}, step {step}: {error}"));
                 let after = fixture.host().functions().unwrap();
                 assert_eq!(after, before, "{wish:?}, step {step}");
                 assert_eq!(changed(&fixture), []);
             }
         }
     }
-    assert_eq!(crashes, 2 * (3 + 4 + 2 + 2 + 2 + 4));
+    assert_eq!(crashes, 2 * (3 + 4 + 2 + 2 + 2 + 4 + 3 + 5 + 3 + 3));
 }
 
 /// Refuses one step.

@@ -1,6 +1,6 @@
 //! Virtual functions that come and go.
 
-use super::bindings::{AT, PHYSICAL, changed, done, fixture, read, refused, with};
+use super::bindings::{AT, PHYSICAL, changed, done, fixture, make, read, refused, with};
 use super::*;
 
 #[test]
@@ -98,6 +98,25 @@ fn everything_that_was_changed_is_restored() {
                 .unwrap();
         }
     });
+    assert_eq!(fixture.host().functions().unwrap(), before);
+    assert_eq!(changed(&fixture), []);
+}
+
+#[test]
+fn virtual_functions_that_went_with_the_driver_are_restored() {
+    let fixture = fixture();
+    make(&fixture, 2);
+    let before = fixture.host().functions().unwrap();
+    let kernel = fixture.host().kernel().unwrap();
+    with(&fixture, &*kernel, |bindings| {
+        let bound = bindings.carry_out(address(PHYSICAL), Wish::Bind, Regard::Force);
+        let sriov = bound.unwrap().after.sriov;
+        let sriov = sriov.known().unwrap();
+        assert_eq!((&sriov.made, &sriov.functions[..]), (&Fact::Is(0), &[][..]));
+    });
+    done(&fixture, PHYSICAL, Wish::Unbind).unwrap();
+    assert_eq!(changed(&fixture), [address(PHYSICAL)]);
+    done(&fixture, PHYSICAL, Wish::Restore).unwrap();
     assert_eq!(fixture.host().functions().unwrap(), before);
     assert_eq!(changed(&fixture), []);
 }
