@@ -115,7 +115,7 @@ pub(super) fn run(
                     features = Some(names);
                     Line::features("pass", found, None)
                 }
-                Err(error) => Line::features("fail", error.to_string(), None),
+                Err(error) => unopened(at, error),
             },
         };
         lines.push(line);
@@ -133,6 +133,13 @@ pub(super) fn run(
     tell(at, &report, output)?;
     output.object(&report)?;
     Ok(Verdict::well_if(report.failed == 0))
+}
+
+/// With what the system said, which is among the error's sources, and where more is to be seen.
+fn unopened(at: Address, error: vdpa::Error) -> Line {
+    let mend = format!("what it says; more: dmesg, and vdpactl --trace=debug dev show vfio:{at}");
+    let found = format!("{:#}", anyhow::Error::new(error));
+    Line::features("fail", found, Some(mend))
 }
 
 /// Where a function's structures are, and the names of what it offers. It is opened and reset for that.
@@ -199,5 +206,26 @@ fn verdict(paint: Paint, result: &str) -> String {
         "pass" => paint.good(word),
         "fail" => paint.bad(word),
         _ => paint.figure(word),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_function_that_cannot_be_opened_is_told_with_its_cause_and_a_mend() {
+        let error = vdpa::vfio::VfioError::System {
+            name: "0000:01:00.0".to_owned(),
+            what: "open its device file",
+            source: io::Error::other("the cause"),
+        };
+        let at: Address = "0000:01:00.0".parse().unwrap();
+        let line = unopened(at, vdpa::Error::from(error));
+        assert_eq!(line.result, "fail");
+        assert!(line.found.contains("the cause"), "{}", line.found);
+        assert!(line.mend.unwrap().contains("dmesg"));
     }
 }

@@ -271,3 +271,16 @@ fn virtual_functions_of_a_bound_physical_one_are_no_trouble() {
     );
     assert_eq!(trouble(&fixture), [] as [&str; 0]);
 }
+
+#[test]
+fn an_error_is_told_with_what_the_system_said() {
+    let error = SysfsError::Records {
+        path: "/run".to_owned(),
+        source: std::io::Error::other("the cause"),
+    };
+    let said = crate::sysfs::doctor::chain(&error);
+    assert!(
+        said.starts_with("/run: ") && said.ends_with(": the cause"),
+        "{said}"
+    );
+}
