@@ -128,9 +128,16 @@ impl Function {
         Identity::of(self)
     }
 
-    /// Whether it joins buses, and is no device of its own.
+    /// Whether it joins PCI buses, and is no device of its own: a PCI bridge, or one to CardBus.
+    ///
+    /// Host bridges, ISA bridges and the like have a device's header: VFIO takes them, for the sake of their group.
+    ///
+    /// # Spec
+    /// PCI Code and ID Assignment Specification 1.11 §1.7: subclasses 04h, 07h and 09h, whose headers are of a kind of
+    /// their own.
     pub fn is_bridge(&self) -> bool {
-        self.class.known().is_some_and(|class| class >> 16 == 0x06)
+        let class = self.class.known().map(|class| class >> 8);
+        matches!(class, Some(0x0604 | 0x0607 | 0x0609))
     }
 
     /// Whether VFIO has it: `vfio-pci`, or one of the drivers made for one kind of card that do the same.

@@ -473,8 +473,26 @@ fn a_kernel_without_vfio_is_told_how_to_get_it() {
 #[test]
 fn a_bridge_is_not_given_to_anybody() {
     let fixture = fixture();
-    fixture.function("0000:00:1c.0", "8086:a110 0000:0000 060400");
-    refused(&fixture, "0000:00:1c.0", Wish::Bind, &["bridge"]);
+    for class in ["060400", "060401", "060700", "060940"] {
+        fixture.function("0000:00:1c.0", &format!("8086:a110 0000:0000 {class}"));
+        refused(&fixture, "0000:00:1c.0", Wish::Bind, &["bridge"]);
+    }
+}
+
+#[test]
+fn an_isa_bridge_that_is_in_the_way_can_be_bound_as_doctor_says() {
+    for class in ["060000", "060100", "068000"] {
+        let fixture = fixture();
+        fixture.function("0000:01:00.1", &format!("8086:a110 0000:0000 {class}"));
+        fixture.bus(&["lpc_ich"]);
+        fixture.driver("0000:01:00.1", "lpc_ich");
+        fixture.group("0000:01:00.1", 12);
+        let findings = examine(&fixture.host(), &read(&fixture, AT));
+        let group = findings.iter().find(|finding| finding.what == "group");
+        let mend = group.unwrap().mend.as_ref().unwrap();
+        assert!(mend.contains("vdpactl vfio bind 0000:01:00.1"), "{mend}");
+        done(&fixture, "0000:01:00.1", Wish::Bind).unwrap();
+    }
 }
 
 #[test]
