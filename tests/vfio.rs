@@ -377,6 +377,61 @@ fn a_root_that_is_this_machine_is_not_changed() {
     }
 }
 
+/// Makes a copy of a machine with the guide's own script.
+fn copied(machine: &Machine) -> tempfile::TempDir {
+    let guide = include_str!("../docs/lab-machine.md");
+    let script = guide
+        .split("```sh\n")
+        .find(|block| block.starts_with("copy="));
+    let script = script.unwrap().split("\nvdpactl").next().unwrap();
+    let from = format!("cd {} ", machine.root().display());
+    assert!(script.contains("cd / "), "{script}");
+    let home = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("bash")
+        .args(["-uc", &script.replace("cd / ", &from)])
+        .current_dir(home.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success() && made.stderr.is_empty(), "{made:?}");
+    home
+}
+
+#[test]
+fn a_copy_made_as_the_guide_says_has_what_doctor_finds() {
+    let machine = machine();
+    machine.file("/proc/cmdline", "intel_iommu=on\n");
+    machine.file("/sys/class/net/.keep", "");
+    machine.interface(IGB, "eth0");
+    machine.file(
+        "/proc/net/route",
+        "eth0 00000000 0 0 0 0 0 00000000 0 0 0\n",
+    );
+    assert_eq!(vfio(&machine, &format!("bind {NET}")).code, 0);
+    machine.attribute(NET, "vfio-dev/vfio0/dev", "511:0\n");
+    machine.file("/dev/vfio/devices/vfio0", "");
+    let home = copied(&machine);
+    for line in [
+        format!("doctor {NET}"),
+        format!("doctor {IGB}"),
+        "list --all".to_owned(),
+    ] {
+        let mut command = command(["vfio"]);
+        command
+            .args(line.split(' '))
+            .arg("--root")
+            .arg(home.path().join("copy"));
+        let (copy, machine) = (ended(&mut command), vfio(&machine, &line));
+        assert_eq!(copy.stdout, machine.stdout, "{line}");
+        assert_eq!(copy.code, machine.code, "{line}");
+    }
+    // And it can be changed as a machine can.
+    let root = home.path().join("copy");
+    let mut command = command(["vfio", "unbind", NET]);
+    let run = ended(command.arg("--root").arg(root));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(machine.driver(NET).as_deref(), Some("vfio-pci"));
+}
+
 #[test]
 fn records_are_kept_where_they_are_wanted() {
     let machine = machine();

@@ -107,6 +107,11 @@ impl Rehearsal {
         }
         self.take_virtual_functions(&function)?;
         fs::remove_file(self.inside(&format!("{DEVICES}/{address}/driver"))?)?;
+        // VFIO's device goes with VFIO.
+        if let Fact::Is(device) = &function.vfio_device {
+            fs::remove_dir_all(self.inside(&format!("{DEVICES}/{address}/vfio-dev/{device}"))?)?;
+            fs::remove_dir(self.inside(&format!("{DEVICES}/{address}/vfio-dev"))?)?;
+        }
         self.group_file(&function)
     }
 
