@@ -217,10 +217,17 @@ impl<'a> Bindings<'a> {
         if of.is_bridge() {
             return Err(SysfsError::Bridge { address });
         }
-        let group = of
-            .iommu_group
-            .known()
-            .map(|number| self.host.group(*number));
+        let group = match &of.iommu_group {
+            Fact::Is(number) => Some(self.host.group(*number)),
+            Fact::Absent => None,
+            Fact::Unknown(why) => {
+                return Err(SysfsError::Unreadable {
+                    address,
+                    what: "IOMMU group",
+                    why: why.clone(),
+                });
+            }
+        };
         if group.is_none_or(|group| group.no_iommu) {
             let mend = self.host.iommu().mend();
             return Err(SysfsError::NoIommu { address, mend });

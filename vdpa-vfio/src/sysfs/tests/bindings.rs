@@ -464,6 +464,15 @@ fn a_function_without_iommu_is_not_given_to_vfio() {
 }
 
 #[test]
+fn a_group_that_cannot_be_seen_is_not_told_as_none() {
+    let fixture = fixture();
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/iommu_group"));
+    fixture.attribute(AT, "iommu_group", "12");
+    let words = ["IOMMU group", "cannot be read", "no link"];
+    refused(&fixture, AT, Wish::Bind, &words);
+}
+
+#[test]
 fn a_kernel_without_vfio_is_told_how_to_get_it() {
     let fixture = fixture();
     fixture.remove("/sys/bus/pci/drivers/vfio-pci");
