@@ -439,6 +439,11 @@ fn records_are_kept_where_they_are_wanted() {
     let line = |verb: &str| format!("{verb} --state {}", state.path().display());
     assert_eq!(vfio(&machine, &line(&format!("bind {NET}"))).code, 0);
     assert!(state.path().join(NET).exists() && !machine.path("/run").exists());
+    // A place that is made for them, from where the command is run.
+    let mut command = command(["vfio", "bind", IGB, "--state", "made/here", "--root"]);
+    let run = ended(command.arg(machine.root()).current_dir(state.path()));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(state.path().join("made/here").join(IGB).exists());
     // Damaged, it is not acted on.
     std::fs::write(state.path().join(NET), "driver ../../etc\n").unwrap();
     let run = vfio(&machine, &line("restore"));

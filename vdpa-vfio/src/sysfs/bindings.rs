@@ -1,7 +1,7 @@
 //! Who has a function, changed: to VFIO, and back.
 //!
 //! ```text
-//!   Wish ──▶ plan: may it be? what has to be written? ──▶ record on the disk ──▶ steps, one by one ──▶ look again
+//!   Wish ──▶ plan: may it be? what has to be written? ──▶ record, kept whole ──▶ steps, one by one ──▶ look again
 //!                    │ no: an error, nothing is done                                  │ failed            │ not so
 //!                    ▼                                                                ▼                   ▼
 //!                                                                        back to what it was, and an error that says

@@ -16,15 +16,24 @@ enum Trouble {
 impl Bindings<'_> {
     /// Does what a wish takes. Doing it again does nothing.
     ///
-    /// Before the first step, what the function was like is on the disk, for [`Wish::Restore`]; after the last one, the
+    /// Before the first step, what the function was like is kept, whole, for [`Wish::Restore`]; after the last one, the
     /// function is looked at again.
     ///
     /// # Errors
     /// As for [`plan`](Self::plan): nothing was done then. Or a step failed: the function is put back, and the error says
     /// where it is. [`is_refusal`](SysfsError::is_refusal) tells which.
     pub fn carry_out(&self, at: Address, wish: Wish, regard: Regard) -> Result<Change, SysfsError> {
-        // Before anybody is kept from anything: whoever may not write the records is told what is wrong with the wish.
-        self.plan(at, wish, regard)?;
+        // Before anybody is kept from anything: whoever may not write the records is told what is wrong with the wish, or
+        // that all is as wished.
+        let plan = self.plan(at, wish, regard)?;
+        if plan.steps.is_empty() && self.records.has(&plan.settled)? {
+            let now = self.host.look(at);
+            return Ok(Change {
+                before: now.clone(),
+                after: now,
+                steps: plan.steps,
+            });
+        }
         let _locked = self.records.lock()?;
         let plan = self.plan(at, wish, regard)?;
         let before = self.host.look(at);

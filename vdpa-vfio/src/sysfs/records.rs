@@ -1,7 +1,8 @@
-//! What was changed, kept where a crash does not lose it.
+//! What was changed, kept where the end of this process does not lose it.
 //!
-//! A function that is changed has a file with what it was like before, written out to the disk before the first change,
-//! and there until it is like that again:
+//! A function that is changed has a file with what it was like before, whole before the first change, and there until it
+//! is like that again. Where the place is on a disk, it is written out to it; `/run` is memory, as a rule, which a boot
+//! clears together with the bindings. Who keeps records in different places does not wait for each other.
 //!
 //! ```text
 //!   vdpactl vfio 1
@@ -57,6 +58,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Whether nothing was changed.
+    fn is_empty(&self) -> bool {
+        self.state.is_none() && self.virtuals.is_none()
+    }
+
     fn text(&self) -> String {
         let (vendor, device) = self.numbers;
         let mut lines = vec![
@@ -194,7 +200,7 @@ impl Records {
     pub(super) fn lock(&self) -> Result<Locked, SysfsError> {
         self.inside()?;
         let open = || {
-            fs::create_dir_all(&self.home)?;
+            self.make_home()?;
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false);
             options.custom_flags(libc::O_NOFOLLOW).mode(0o600);
@@ -238,12 +244,20 @@ impl Records {
         }
     }
 
-    /// Keeps a record: on return it is on the disk, whole. A record without anything in it is taken away.
+    /// Whether this is what is kept of its function.
+    pub(super) fn has(&self, record: &Record) -> Result<bool, SysfsError> {
+        Ok(match self.of(record.address)? {
+            Some(kept) => kept == *record,
+            None => record.is_empty(),
+        })
+    }
+
+    /// Keeps a record: on return it is whole, and written out if the place is on a disk. A record without anything in it is taken away.
     pub(super) fn keep(&self, record: &Record) -> Result<(), SysfsError> {
         self.inside()?;
-        let done = match (&record.state, record.virtuals) {
-            (None, None) => self.take_away(record.address),
-            _ => self.write(record),
+        let done = match record.is_empty() {
+            true => self.take_away(record.address),
+            false => self.write(record),
         };
         done.map_err(|error| self.failed(error))
     }
@@ -269,7 +283,22 @@ impl Records {
         }
     }
 
-    /// The names in the directory are on the disk.
+    /// Makes the directory, and writes out the names that lead to it.
+    fn make_home(&self) -> io::Result<()> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made: Vec<&Path> = self.home.ancestors().take_while(missing).collect();
+        fs::create_dir_all(&self.home)?;
+        for parent in made.iter().filter_map(|path| path.parent()) {
+            let parent = match parent.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => parent,
+            };
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// The names in the directory are written out.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.home)?.sync_all()
     }

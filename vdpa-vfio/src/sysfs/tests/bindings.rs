@@ -602,6 +602,20 @@ fn two_do_not_change_functions_at_the_same_time() {
 }
 
 #[test]
+fn nothing_to_do_takes_no_lock_and_keeps_no_record() {
+    let fixture = given_away();
+    for (at, wish) in [
+        (AT, Wish::Bind),
+        (PHYSICAL, Wish::Unbind),
+        (PHYSICAL, Wish::Restore),
+        (PHYSICAL, Wish::VirtualFunctions(0)),
+    ] {
+        assert_eq!(done(&fixture, at, wish).unwrap().steps, []);
+        assert!(!fixture.host().state().exists(), "{wish:?}");
+    }
+}
+
+#[test]
 fn nothing_is_changed_that_cannot_be_recorded() {
     let fixture = fixture();
     fixture.file("/run/vdpactl", "a file in the way");
