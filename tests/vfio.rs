@@ -133,7 +133,7 @@ fn list_of_a_hostile_machine_has_gaps() {
 fn a_machine_without_a_bus_is_refused() {
     let machine = Machine::new("");
     machine.remove("/sys");
-    vfio(&machine, "list").is_refused_with(&["/sys/bus/pci/devices"]);
+    vfio(&machine, "list").failed_with(&["/sys/bus/pci/devices"]);
 }
 
 // --- doctor ----------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ fn what_is_in_use_is_spared_unless_forced() {
     let machine = machine();
     machine.interface(NET, "eth0");
     let refused = vfio(&machine, &format!("bind {NET}"));
-    refused.is_refused_with(&["eth0 is up", "--force"]);
+    refused.failed_with(&["eth0 is up", "--force"]);
     assert_eq!(machine.driver(NET).as_deref(), Some("virtio-pci"));
     assert_eq!(vfio(&machine, &format!("bind {NET} --force")).code, 0);
     assert_eq!(machine.driver(NET).as_deref(), Some("vfio-pci"));
@@ -453,6 +453,21 @@ fn records_are_kept_where_they_are_wanted() {
 }
 
 #[test]
+fn what_the_system_is_in_the_way_of_is_no_bad_input() {
+    let machine = machine();
+    let lock = machine.path("/run/vdpactl/vfio/lock");
+    machine.file("/run/vdpactl/vfio/lock", "");
+    let held = std::fs::File::open(lock).unwrap();
+    held.lock().unwrap();
+    vfio(&machine, &format!("bind {NET}")).failed_with(&["is locked"]);
+    drop(held);
+    machine.remove("/run");
+    machine.file("/run", "no directory");
+    vfio(&machine, &format!("bind {NET}")).failed_with(&["/run/vdpactl/vfio"]);
+    assert_eq!(vfio(&machine, "restore").code, 1);
+}
+
+#[test]
 fn completions_know_the_verbs() {
     let script = ended(&mut command(["completions", "bash"])).stdout;
     for verb in ["vfio", "doctor", "unbind", "restore", "--dry-run"] {
@@ -488,9 +503,20 @@ fn impossible_virtual_functions_are_refused_with_numbers() {
 
 trait Refused {
     fn is_refused_or_failed(&self, verb: &str, word: &str);
+
+    fn failed_with(&self, words: &[&str]);
 }
 
 impl Refused for Run {
+    /// It was no bad input: something was in the way.
+    #[track_caller]
+    fn failed_with(&self, words: &[&str]) {
+        assert_eq!((self.code, &*self.stdout), (1, ""), "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?}: {self:?}");
+        }
+    }
+
     /// `restore` goes on after each function, so that it ends as a command that ran.
     #[track_caller]
     fn is_refused_or_failed(&self, verb: &str, word: &str) {

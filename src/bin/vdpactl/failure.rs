@@ -63,7 +63,8 @@ impl Failure {
         Self::of(error.kind(), error)
     }
 
-    fn of(kind: ErrorKind, error: impl Into<anyhow::Error>) -> Self {
+    /// Bad input, if what was asked for is wrong or cannot be had; else a failure.
+    pub(crate) fn of(kind: ErrorKind, error: impl Into<anyhow::Error>) -> Self {
         match kind {
             ErrorKind::Misuse | ErrorKind::Unsupported => Self::input(error),
             _ => Self::ran(error),

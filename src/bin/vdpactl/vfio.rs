@@ -6,6 +6,7 @@ mod doctor;
 mod list;
 
 use serde::Serialize;
+use vdpa::core::ParentError;
 use vdpa::vfio::sysfs::{Address, Fact, Host, Step, SysfsError};
 
 use crate::failure::{Failure, Verdict};
@@ -47,12 +48,9 @@ fn address(text: &str) -> Result<Address, Failure> {
     text.parse().map_err(Failure::input)
 }
 
-/// A refusal is bad input; what was begun and failed is a failure.
+/// What is wrong or impossible to ask for is bad input; what the system is in the way of is a failure.
 fn failed(error: SysfsError) -> Failure {
-    match error.is_refusal() {
-        true => Failure::input(error),
-        false => Failure::ran(error),
-    }
+    Failure::of(error.kind(), error)
 }
 
 /// What is known of a fact: the value, or null.
