@@ -39,8 +39,9 @@ pub(super) enum Command {
     },
     /// Give a function to VFIO: driver_override, unbind, drivers_probe, and a look at what came of it
     ///
-    /// A function with a disk that is mounted, an interface that is up, the display or virtual functions is left alone. What
-    /// it was like before is recorded first, so that `restore` undoes even what a crash cut short. Done again, it does nothing.
+    /// A function with a disk in use, an interface that is up or in another network namespace, the display or virtual
+    /// functions is left alone. What it was like before is recorded first, so that `restore` undoes even what a crash cut
+    /// short. Done again, it does nothing.
     Bind {
         /// The function, as in 0000:01:00.1
         #[arg(value_name = "BDF")]
@@ -48,7 +49,7 @@ pub(super) enum Command {
         #[command(flatten)]
         how: How,
     },
-    /// Take a function from VFIO, and give it back to the driver that had it
+    /// Take a function from VFIO, and give it back to the driver that had it, or to one that takes it
     Unbind {
         /// The function, as in 0000:01:00.1
         #[arg(value_name = "BDF")]
