@@ -4,6 +4,7 @@ mod bindings;
 mod doctor;
 mod fixture;
 mod hostile;
+mod refusals;
 mod rehearsal;
 mod room;
 mod usage;
