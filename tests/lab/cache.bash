@@ -5,6 +5,9 @@
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 LAB_CACHE=${LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vdpa-lab}
 
+# No script of the lab ends without a word.
+told() { trap 'echo "${BASH_SOURCE[0]}: line $LINENO has failed" >&2' ERR; }
+
 # What a guest starts from is named by what it was made of: a change of any of these, and it is made anew.
 key() { # FILE-OR-WORD...
   local part
