@@ -31,9 +31,9 @@ macro_rules! cards {
 }
 
 cards! {
-    a_card_with_one_vector: Stock, ["intel-iommu", "net-loop,vectors=1"];
-    a_card_with_ten_vectors: Stock, ["intel-iommu", "net-loop,vectors=10"];
-    a_card_without_packed_rings: Stock, ["intel-iommu", "net-loop,packed=off"];
-    a_card_behind_a_paravirtual_iommu: Stock, ["virtio-iommu", "net-loop"];
-    second_kernel_behind_a_paravirtual_iommu: Second, ["virtio-iommu", "net-loop"];
+    a_card_with_one_vector: Stock, ["intel-iommu", "net-alone,vectors=1"];
+    a_card_with_ten_vectors: Stock, ["intel-iommu", "net-alone,vectors=10"];
+    a_card_without_packed_rings: Stock, ["intel-iommu", "net-alone,packed=off"];
+    a_card_behind_a_paravirtual_iommu: Stock, ["virtio-iommu", "net-alone"];
+    second_kernel_behind_a_paravirtual_iommu: Second, ["virtio-iommu", "net-alone"];
 }
