@@ -22,7 +22,7 @@ pub(crate) fn attach(interface: &str) {
     ip(&format!("addr add fd78::1/64 dev {interface} nodad"));
     ip(&format!("link set {interface} up"));
     let by = Deadline::after(PATIENCE);
-    while !ip(&format!("-o link show {interface}")).contains("state UP") {
+    while !ip(&format!("-o link show {interface}")).contains("LOWER_UP") {
         assert!(!by.expired(), "{interface} has no carrier");
         thread::sleep(Duration::from_millis(5));
     }
