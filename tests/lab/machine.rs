@@ -53,6 +53,14 @@ impl Kernel {
         made
     }
 
+    /// How its functions are opened, as a key of a device string; Debian's has one way only.
+    pub(crate) fn way(self) -> &'static str {
+        match self {
+            Self::Stock => "",
+            Self::Second => ",via=cdev",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Stock => "stock",
