@@ -32,10 +32,6 @@ const KNOWN_OF_DISKS: [(u16, &str); 2] = [
         3,
         "QEMU: its disk looks at a queue that is kicked, DRIVER_OK or not",
     ),
-    (
-        70,
-        "QEMU: its disk writes an identity up to its NUL, and tells of all of it",
-    ),
 ];
 
 /// Arguments for `vdpactl check` of a card.
