@@ -44,6 +44,8 @@
 pub mod blk;
 pub mod net;
 
+mod parents;
+
 #[doc(inline)]
 pub use vdpa_core as core;
 #[cfg(feature = "layers")]
@@ -62,6 +64,8 @@ pub use vdpa_sim as sim;
 #[cfg(feature = "vfio")]
 #[doc(inline)]
 pub use vdpa_vfio as vfio;
+
+pub use parents::Parents;
 
 pub use vdpa_core::{
     Device, DeviceSpec, DeviceType, Error, Features, Registry, Result, Session, VdpaDevice,
@@ -105,22 +109,7 @@ pub use vdpa_mem::{AddressSpace, Deadline, Iova, Mapping, Region};
 /// # fn main() {}
 /// ```
 pub fn registry() -> Registry {
-    #[cfg_attr(
-        not(any(feature = "sim", feature = "vfio", feature = "layers")),
-        expect(unused_mut, reason = "nothing to add")
-    )]
-    let mut registry = Registry::new();
-    #[cfg(feature = "sim")]
-    registry.add(std::sync::Arc::new(vdpa_sim::SimMgmt::new()));
-    #[cfg(feature = "vfio")]
-    registry.add(std::sync::Arc::new(vdpa_vfio::VfioMgmt::new()));
-    #[cfg(feature = "layers")]
-    {
-        registry.add_layer(std::sync::Arc::new(vdpa_layer::FaultsLayer));
-        // Outside of the other: it tells of what the driver sees.
-        registry.add_layer(std::sync::Arc::new(vdpa_layer::TraceLayer));
-    }
-    registry
+    Parents::new().registry
 }
 
 /// Opens the device that `spec` names: `PARENT:WHAT[,key=value...]`, as in `sim:net,mtu=9000,port=loopback`.

@@ -67,7 +67,10 @@ const ROOMS: &[Room] = &[
     ),
     room("vdpa-socket", &["vdpa-mem", "vdpa-core"]),
     // The judge is a library that third parties run over parents of their own.
-    room("vdpa-conformance", &["vdpa-mem", "vdpa-ring", "vdpa-core"]),
+    room(
+        "vdpa-conformance",
+        &["vdpa-mem", "vdpa-ring", "vdpa-core", "vdpa-pci"],
+    ),
     // What names concrete parents and ends.
     room(
         "vdpa",
@@ -93,6 +96,7 @@ const ROOMS: &[Room] = &[
             "vdpa-mem",
             "vdpa-ring",
             "vdpa-core",
+            "vdpa-pci",
             "vdpa-layer",
             "vdpa-sim",
             "vdpa",

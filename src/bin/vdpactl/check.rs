@@ -9,6 +9,7 @@ use std::fs;
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use vdpa::DeviceSpec;
 use vdpa_conformance::{Effort, Progress, Report, Selection, Target, catalogue, run_watched};
 
 use crate::failure::{Failure, Verdict};
@@ -78,9 +79,18 @@ pub(crate) fn run(options: &Check, output: &mut Output) -> Result<Verdict, Failu
 
 /// The device that is named, once it was seen that there is one.
 fn target(options: &Check) -> Result<Target, Failure> {
-    let registry = vdpa::registry();
-    let mut target = Target::named(&registry, &options.spec).map_err(Failure::input)?;
+    let parents = vdpa::Parents::new();
+    let mut target = Target::named(&parents.registry, &options.spec).map_err(Failure::input)?;
     drop(target.make().map_err(Failure::input)?);
+    let spec = DeviceSpec::parse(&options.spec).map_err(Failure::input)?;
+    // What is no function by its string is none the next time either.
+    if let Some(Ok(function)) = parents.function(&spec) {
+        drop(function);
+        target = target.with_function(move || match parents.function(&spec) {
+            Some(function) => function,
+            None => Err(vdpa::Error::Gone),
+        });
+    }
     for (id, reason) in &options.except {
         target = target.except(*id, reason);
     }

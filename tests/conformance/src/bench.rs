@@ -1,5 +1,6 @@
 //! What a statement is given: devices, and how long to wait.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use vdpa_core::{Attr, Device, DeviceInfo, DeviceType, FeatureBit, Features, Relay, VdpaDevice};
 use vdpa_mem::Deadline;
+use vdpa_pci::PciAccess;
 
-use crate::checked::{ensure, skip};
+use crate::chapters::REGISTERS;
+use crate::checked::{ensure, fail, skip};
 use crate::lane::Traffic;
+use crate::registers::{Plain, Structure, fold, folded, structures, unfold};
 use crate::{Checked, Effort, Rig, Selection, Stop, Target};
 
 /// How long something that has to happen may take.
@@ -29,6 +33,8 @@ pub struct Bench<'t> {
     known: OnceLock<(DeviceInfo, Features, Vec<&'static str>)>,
     in_vain: AtomicU32,
     loops: OnceLock<bool>,
+    /// Through which the function's registers are reached, where it has no BARs for them.
+    window: OnceLock<Structure>,
 }
 
 impl<'t> Bench<'t> {
@@ -45,7 +51,17 @@ impl<'t> Bench<'t> {
             known: OnceLock::new(),
             in_vain: AtomicU32::new(0),
             loops: OnceLock::new(),
+            window: OnceLock::new(),
         }
+    }
+
+    /// Finds out what is asked of a device of its own, before a statement has one: there may be one at a time. What goes
+    /// wrong here goes wrong again where it is told.
+    pub(crate) fn prepare(&self) {
+        let _unknown = catch_unwind(AssertUnwindSafe(|| {
+            let _untold = self.traffic();
+        }));
+        self.begin(true);
     }
 
     /// How hard to try.
@@ -70,6 +86,45 @@ impl<'t> Bench<'t> {
     /// A device of the target, in reset, with memory mapped.
     pub fn open(&self) -> Checked<Rig<'_>> {
         self.rig(self.make()?)
+    }
+
+    /// Whether the devices are PCI functions.
+    pub fn has_function(&self) -> bool {
+        self.target.has_function()
+    }
+
+    /// The function of a device, driven by nobody; skips where the target has none.
+    pub fn function(&self) -> Checked<Arc<dyn PciAccess>> {
+        match self.target.function() {
+            None => skip!("{REGISTERS}"),
+            Some(Ok(function)) => match folded(&*function)? {
+                None => Ok(function),
+                Some(window) => {
+                    let _again = self.window.set(window);
+                    unfold(function, window)
+                }
+            },
+            Some(Err(e)) => fail!("no function was had: {e}"),
+        }
+    }
+
+    /// The same under the plainest driver there is.
+    pub(crate) fn registers(&self) -> Checked<Arc<Plain>> {
+        Plain::of(self.function()?)
+    }
+
+    /// A function under the driver that is judged.
+    pub fn drive(&self, function: Arc<dyn PciAccess>) -> Checked<Arc<dyn VdpaDevice>> {
+        let function = match self.window.get() {
+            None => function,
+            Some(own) => {
+                // Where it is shown, which may be elsewhere.
+                let shown = structures(&*function).unwrap_or_default();
+                let shown = shown.into_iter().find(|s| s.cfg_type == own.cfg_type);
+                fold(function, shown.unwrap_or(*own))
+            }
+        };
+        Ok(self.target.drive(function)?)
     }
 
     /// The same around a device that the caller made, or wrapped.

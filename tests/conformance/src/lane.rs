@@ -264,6 +264,8 @@ impl Lane {
         // What nobody asks for is not kept for ever.
         let old = self.arrived.len().saturating_sub(64);
         self.arrived.drain(..old);
+        // Polled, and silent: where queues share a vector its calls would be taken for those of the other queue.
+        receive.disarm();
         receive.publish();
         Ok(())
     }
@@ -347,6 +349,8 @@ impl Lane {
             let packet = [vec![0; NET_HEADER as usize], request.frame.clone()].concat();
             let piece = rig.place(&packet)?;
             self.fed.borrow_mut().push((request.frame.clone(), false));
+            // Silent for the same reason as what is drained.
+            transmit.disarm();
             transmit.add(&[piece], &[])?;
             transmit.publish();
             transmit.wait(rig, 1)?;

@@ -24,8 +24,8 @@
 //!
 //! # Reading order
 //! `statement` (what is asked), `target` and `selection` (of whom), `bench` (what a statement is given), `rig` (a device
-//! with memory), `ring` (a queue that may do what none should), `lane` (requests of any device type), `chapters` (the
-//! statements), `run`, `report`.
+//! with memory), `ring` (a queue that may do what none should), `lane` (requests of any device type), `registers` (a
+//! PCI function below the device), `chapters` (the statements), `run`, `report`.
 
 mod bench;
 mod chapters;
@@ -35,6 +35,7 @@ mod hand;
 mod lane;
 mod puppet;
 mod recorder;
+pub mod registers;
 mod report;
 mod rig;
 mod ring;

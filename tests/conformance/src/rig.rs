@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use vdpa_core::bits::{self, block, net};
-use vdpa_core::{Asid, Device, DeviceType, DmaHandle, Event, Events, Features, Status};
+use vdpa_core::{Asid, Device, DeviceType, DmaHandle, DmaLimits, Event, Events, Features, Status};
 use vdpa_mem::{Access, Bytes, Deadline, DmaMemory, Iova, IovaRange, Mapping, Region, Window};
 
 use crate::checked::{ensure, fail};
 use crate::{Bench, Checked, Ring, Variant};
 
-/// Where the memory is for the device.
+/// Where the memory is for the device, unless that cannot be mapped there.
 const BASE: u64 = 0x4000_0000;
 /// How much of it there is.
 const BYTES: u64 = 16 << 20;
@@ -39,7 +39,40 @@ pub struct Rig<'b> {
     bench: &'b Bench<'b>,
     memory: Arc<dyn DmaMemory>,
     window: Window,
+    base: u64,
     next: Cell<u64>,
+}
+
+/// Where the rig's memory can be for a device that can be given these addresses alone.
+fn base(limits: Option<&DmaLimits>) -> Checked<u64> {
+    let Some(DmaLimits {
+        ranges, granule, ..
+    }) = limits
+    else {
+        return Ok(BASE);
+    };
+    ensure!(
+        BYTES.is_multiple_of(granule.saturating_mul(2)),
+        "addresses are mapped in multiples of {granule:#x}, of which two halves of {BYTES:#x} bytes are none"
+    );
+    let fits = |(first, last): &(Iova, Iova), at: u64| {
+        let end = at.checked_add(BYTES - 1);
+        first.get() <= at && end.is_some_and(|end| end <= last.get())
+    };
+    let usual = ranges.iter().any(|range| fits(range, BASE));
+    let begins = ranges.iter().map(|range| {
+        let begin = range.0.get().checked_next_multiple_of(*granule)?;
+        fits(range, begin).then_some(begin)
+    });
+    let found = if usual {
+        Some(BASE)
+    } else {
+        begins.flatten().next()
+    };
+    match found {
+        Some(base) => Ok(base),
+        None => fail!("no {BYTES:#x} bytes can be mapped side by side: {ranges:x?}"),
+    }
 }
 
 impl<'b> Rig<'b> {
@@ -48,6 +81,7 @@ impl<'b> Rig<'b> {
         let (memory, window) = Region::memfd(BYTES)?.into_shared();
         let dma = device.dma(Asid::new(0))?;
         let events = device.events()?;
+        let base = base(dma.limits())?;
         let rig = Self {
             device,
             dma,
@@ -55,6 +89,7 @@ impl<'b> Rig<'b> {
             bench,
             memory,
             window,
+            base,
             next: Cell::new(0),
         };
         rig.dma.map(vec![rig.mapping()])?;
@@ -78,9 +113,9 @@ impl<'b> Rig<'b> {
     }
 
     /// The addresses of the rig's memory.
-    #[expect(clippy::unwrap_used, reason = "two constants that make a range")]
+    #[expect(clippy::unwrap_used, reason = "a base with room behind it")]
     pub fn range(&self) -> IovaRange {
-        IovaRange::new(Iova::new(BASE), BYTES).unwrap()
+        IovaRange::new(Iova::new(self.base), BYTES).unwrap()
     }
 
     /// All of the rig's memory; an address is [`offset`](Self::offset) bytes in.
@@ -94,7 +129,7 @@ impl<'b> Rig<'b> {
 
     /// Where an address is in [`bytes`](Self::bytes).
     pub fn offset(&self, at: Iova) -> usize {
-        usize::try_from(at.get().wrapping_sub(BASE)).unwrap_or(usize::MAX)
+        usize::try_from(at.get().wrapping_sub(self.base)).unwrap_or(usize::MAX)
     }
 
     /// Bytes that nobody else has, aligned to 128, filled with canaries. A gap stays behind them.
@@ -107,7 +142,7 @@ impl<'b> Rig<'b> {
         );
         self.next.set((end + 64).next_multiple_of(128));
         let piece = Piece {
-            at: Iova::new(BASE + at),
+            at: Iova::new(self.base + at),
             len,
         };
         self.fill(piece, CANARY);
@@ -137,7 +172,7 @@ impl<'b> Rig<'b> {
             let (was, is) = (expected.get(at), now.get(at));
             fail!(
                 "the byte at {:#x} was {was:02x?} and is {is:02x?}, where nothing is to be written",
-                BASE + at as u64
+                self.base + at as u64
             );
         }
         Ok(())
@@ -179,7 +214,7 @@ impl<'b> Rig<'b> {
     /// The mapping of the memory, cut in two at its middle.
     pub fn halves(&self) -> [Mapping; 2] {
         let half = |from: u64| Mapping {
-            iova: half(from),
+            iova: half(self.base + from),
             offset: from,
             ..self.mapping()
         };
@@ -196,6 +231,7 @@ impl<'b> Rig<'b> {
             bench,
             memory,
             window,
+            base,
             next,
         } = self;
         drop((device, dma, events));
@@ -209,6 +245,7 @@ impl<'b> Rig<'b> {
             bench,
             memory,
             window,
+            base,
             next,
         })
     }
@@ -315,9 +352,9 @@ impl<'b> Rig<'b> {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "constants that make a range")]
-fn half(from: u64) -> IovaRange {
-    IovaRange::new(Iova::new(BASE + from), BYTES / 2).unwrap()
+#[expect(clippy::unwrap_used, reason = "a base with room behind it")]
+fn half(at: u64) -> IovaRange {
+    IovaRange::new(Iova::new(at), BYTES / 2).unwrap()
 }
 
 /// See [`Rig::plain`].

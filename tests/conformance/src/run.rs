@@ -36,6 +36,7 @@ pub fn run_watched(
 ) -> Report {
     let begun = Instant::now();
     let bench = Bench::new(target, selection);
+    bench.prepare();
     let selected: Vec<_> = catalogue()
         .iter()
         .filter(|statement| selection.contains(statement.id))

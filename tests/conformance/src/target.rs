@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use vdpa_core::{Attr, DeviceSpec, Registry, Result, VdpaDevice};
+use vdpa_pci::{PciAccess, VirtioPci};
 
 type Make = dyn Fn() -> Result<Arc<dyn VdpaDevice>> + Send + Sync;
 type Manage = dyn Fn(&str, Attr) -> Result<()> + Send + Sync;
+type Function = dyn Fn() -> Result<Arc<dyn PciAccess>> + Send + Sync;
+type Drive = dyn Fn(Arc<dyn PciAccess>) -> Result<Arc<dyn VdpaDevice>> + Send + Sync;
 
 /// What makes the devices that are judged, and what they are known not to keep.
 pub struct Target {
     name: String,
     make: Box<Make>,
     manage: Option<Box<Manage>>,
+    function: Option<Box<Function>>,
+    drive: Box<Drive>,
     exceptions: Vec<Exception>,
 }
 
@@ -36,6 +41,8 @@ impl Target {
             name: name.into(),
             make: Box::new(make),
             manage: None,
+            function: None,
+            drive: Box::new(|function| Ok(Arc::new(VirtioPci::open(function)?))),
             exceptions: Vec::new(),
         }
     }
@@ -63,6 +70,30 @@ impl Target {
         self
     }
 
+    /// The devices are PCI functions: what one of them is reached through, while nobody drives it. Statements about
+    /// registers are skipped where there is none.
+    ///
+    /// * `function`: the same function each time, or one that is made like the others. At most one is out at a time, and no
+    ///   device beside it
+    #[must_use]
+    pub fn with_function(
+        mut self,
+        function: impl Fn() -> Result<Arc<dyn PciAccess>> + Send + Sync + 'static,
+    ) -> Self {
+        self.function = Some(Box::new(function));
+        self
+    }
+
+    /// The driver of functions that rules for drivers are asserted on, in place of [`VirtioPci`].
+    #[must_use]
+    pub fn driven_by(
+        mut self,
+        drive: impl Fn(Arc<dyn PciAccess>) -> Result<Arc<dyn VdpaDevice>> + Send + Sync + 'static,
+    ) -> Self {
+        self.drive = Box::new(drive);
+        self
+    }
+
     /// Statement `id` is known not to be kept.
     #[must_use]
     pub fn except(mut self, id: u16, reason: impl Into<String>) -> Self {
@@ -87,6 +118,24 @@ impl Target {
     /// When it cannot be made.
     pub fn make(&self) -> Result<Arc<dyn VdpaDevice>> {
         (self.make)()
+    }
+
+    /// Whether the devices are PCI functions.
+    pub fn has_function(&self) -> bool {
+        self.function.is_some()
+    }
+
+    /// The function of a device, driven by nobody. `None`: the devices are no PCI functions.
+    pub fn function(&self) -> Option<Result<Arc<dyn PciAccess>>> {
+        self.function.as_ref().map(|function| function())
+    }
+
+    /// Drives a function.
+    ///
+    /// # Errors
+    /// When it cannot be driven.
+    pub fn drive(&self, function: Arc<dyn PciAccess>) -> Result<Arc<dyn VdpaDevice>> {
+        (self.drive)(function)
     }
 
     /// Changes a device from the management side. `None`: the target cannot do that.

@@ -7,12 +7,12 @@ use vdpa_core::{
     Attr, Device, DeviceType, Error, Event, Features, LinkState, Relay, Session, graph,
 };
 
-use super::REGISTERS;
+use super::queues::registers;
 use crate::checked::{ensure, fail, skip};
 use crate::driven;
 use crate::puppet::Script;
 use crate::recorder::{Heard, Recorder};
-use crate::statement::Check::{Once, OutOfReach};
+use crate::statement::Check::Once;
 use crate::statement::{Entry, device, driver};
 use crate::{Bench, Checked, Rig, Variant};
 
@@ -51,13 +51,13 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         36,
         "4.1.3.1",
         "Access in natural width (64 bits as two 32-bit)",
-        OutOfReach(REGISTERS),
+        Once(registers::natural_width),
     ),
     device(
         37,
         "4.1.3.2",
         "The halves of a 64-bit field are independently accessible",
-        OutOfReach(REGISTERS),
+        Once(registers::halves_are_apart),
     ),
 ];
 

@@ -25,9 +25,8 @@ mod witness;
 
 /// Why statements are skipped that look at virtio-pci registers.
 pub(crate) const REGISTERS: &str = "needs register-level access";
-/// Why statements are skipped that speak through an administration virtqueue.
-pub(crate) const ADMIN: &str =
-    "needs register-level access: an administration virtqueue is its owner's";
+/// Why statements are skipped that look at a member while its owner administers it.
+pub(crate) const MEMBER: &str = "needs a member's function beside its owner's";
 
 // Which ring variants a statement is about.
 

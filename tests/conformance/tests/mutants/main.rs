@@ -28,6 +28,7 @@ mod other;
 mod packed;
 mod queue_reset;
 mod queues;
+mod registers;
 mod split;
 mod status;
 mod suppression;

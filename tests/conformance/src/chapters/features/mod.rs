@@ -4,8 +4,8 @@ mod accepted;
 mod offered;
 mod sequence;
 
-use super::{REGISTERS, any};
-use crate::statement::Check::{Once, OutOfReach, Rings};
+use super::any;
+use crate::statement::Check::{Once, Rings};
 use crate::statement::{Entry, device, driver, should};
 
 pub(crate) const STATEMENTS: &[Entry] = &[
@@ -38,7 +38,7 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         18,
         "6.2",
         "SR_IOV is offered only with the PCI capability",
-        OutOfReach(REGISTERS),
+        Once(offered::sr_iov),
     ),
     driver(
         19,

@@ -3,10 +3,11 @@
 use vdpa_core::bits::{self, net};
 use vdpa_core::{DeviceType, FeatureBit, Features, Status, graph};
 
-use crate::checked::ensure;
+use crate::checked::{ensure, skip};
 use crate::driven;
 use crate::lane::{Cut, Lane};
 use crate::recorder::{Heard, Recorder};
+use crate::registers::{Registers, extended};
 use crate::{Bench, Checked, Rig, Variant};
 
 /// Bits that virtio 1.4 §2.2 keeps for later, and those of the transport's range that §6 gives no meaning: 25, 26, 31, and
@@ -215,6 +216,24 @@ fn close_down(mut set: Features) -> Features {
         }
         set -= without;
     }
+}
+
+pub(super) fn sr_iov(bench: &Bench<'_>) -> Checked {
+    const SR_IOV: u16 = 0x10;
+    let registers = Registers::of(bench.function()?)?;
+    if !registers.offered()?.contains(bits::SR_IOV) {
+        skip!("VIRTIO_F_SR_IOV is not offered");
+    }
+    match extended(&*registers.function, SR_IOV)? {
+        None => {
+            skip!("the extended configuration space, where the capability would be, cannot be seen")
+        }
+        Some(there) => ensure!(
+            there.is_some(),
+            "VIRTIO_F_SR_IOV is offered, and there is no SR-IOV capability"
+        ),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

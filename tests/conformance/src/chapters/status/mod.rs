@@ -5,10 +5,12 @@ mod driver_side;
 
 use vdpa_core::Area;
 
-use super::{REGISTERS, any};
+use super::any;
+use super::pci::unmapped_by_reset;
+use super::queues::registers;
 use crate::checked::fail;
 use crate::lane::{Cut, Lane, Traffic};
-use crate::statement::Check::{Once, OutOfReach, Rings};
+use crate::statement::Check::{Once, Rings};
 use crate::statement::{Entry, device, driver, should};
 use crate::{Checked, Rig, Ring, Variant};
 
@@ -77,13 +79,13 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         11,
         "4.1.4.3.1",
         "Every queue_enable reads 0 after reset",
-        OutOfReach(REGISTERS),
+        Once(registers::disabled_by_reset),
     ),
     device(
         12,
         "4.1.5.1.2.1",
         "All MSI-X vectors are unmapped after reset",
-        OutOfReach(REGISTERS),
+        Once(unmapped_by_reset),
     ),
 ];
 

@@ -10,8 +10,18 @@ use crate::{Bench, Checked, Rig, Variant};
 
 pub(super) fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
     let rig = bench.open()?;
+    let ranges = || {
+        let all = rig.dma.mappings();
+        all.iter().map(|m| m.iova).collect::<Vec<_>>()
+    };
+    let before = ranges();
+    let (first, last) = (rig.range().first().get(), rig.range().last().get());
+    // Mapped as finely as may be; the memory's beginning does for it.
+    let limits = rig.dma.limits();
+    let page = limits.map_or(4096, |limits| limits.granule.max(4096));
+    let one = limits.map_or(1, |limits| limits.granule);
     // Which a device in another process can map.
-    let (memory, _) = Region::memfd(1 << 16)?.into_shared();
+    let (memory, _) = Region::memfd(page.max(1 << 16))?.into_shared();
     let mapping = |at: u64, len: u64| -> Checked<Mapping> {
         Ok(Mapping {
             iova: IovaRange::new(Iova::new(at), len)?,
@@ -21,28 +31,22 @@ pub(super) fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
             dirty: None,
         })
     };
-    let ranges = || {
-        let all = rig.dma.mappings();
-        all.iter().map(|m| m.iova).collect::<Vec<_>>()
-    };
-    let before = ranges();
-    let (first, last) = (rig.range().first().get(), rig.range().last().get());
-    let free = 0x1000_0000;
+    let free = last + 1 + page;
     let overlapping = [
-        ("the same addresses", vec![mapping(first, 4096)?]),
-        ("the last byte", vec![mapping(last, 1)?]),
-        ("across the beginning", vec![mapping(first - 1, 2)?]),
+        ("the same addresses", vec![mapping(first, page)?]),
+        ("the last byte", vec![mapping(last + 1 - one, one)?]),
+        ("across the beginning", vec![mapping(first - one, 2 * one)?]),
         (
             "behind a good one",
-            vec![mapping(free, 4096)?, mapping(last, 2)?],
+            vec![mapping(free, page)?, mapping(last + 1 - one, 2 * one)?],
         ),
         (
             "before a good one",
-            vec![mapping(last, 2)?, mapping(free, 4096)?],
+            vec![mapping(last + 1 - one, 2 * one)?, mapping(free, page)?],
         ),
         (
             "two of one batch",
-            vec![mapping(free, 4096)?, mapping(free + 4095, 4096)?],
+            vec![mapping(free, page)?, mapping(free + page - one, page)?],
         ),
     ];
     for (what, batch) in overlapping {
@@ -56,7 +60,7 @@ pub(super) fn maps_all_or_none(bench: &Bench<'_>) -> Checked {
     }
     // Side by side they do not overlap.
     rig.dma
-        .map(vec![mapping(free, 4096)?, mapping(free + 4096, 4096)?])?;
+        .map(vec![mapping(free, page)?, mapping(free + page, page)?])?;
     let now = ranges().len();
     ensure!(
         now == before.len() + 2,
@@ -140,8 +144,13 @@ fn unmapped(bench: &Bench<'_>, variant: Variant, traffic: Traffic, taken: Taken)
     Ok(())
 }
 
-/// The device says that it missed memory: by a fault, by its need for a reset, or, where it can wait, by asking for it.
+/// The device says that it missed memory: by a fault, by its need for a reset, or, where it can wait, by asking for it. What
+/// translates for a device may keep that from it: it then has time to touch what it must not.
 fn faulted(rig: &Rig<'_>) -> Checked {
+    if rig.dma.limits().is_some() {
+        rig.bench().quiet();
+        return Ok(());
+    }
     let told = |e: &Event| {
         matches!(
             e,

@@ -1,16 +1,18 @@
 //! Queue set-up (PCI).
 
+pub(crate) mod registers;
+
 use vdpa_core::bits::{self, block, net};
 use vdpa_core::{Area, DeviceType, Error, Features, Kick, QueueConfig, QueueIndex};
 use vdpa_mem::Iova;
 use vdpa_ring::{Format, area_sizes};
 
-use super::{REGISTERS, packed, split};
+use super::{packed, split};
 use crate::checked::{ensure, fail, skip};
 use crate::driven;
 use crate::lane::{Cut, Lane, Traffic};
 use crate::recorder::{Heard, Recorder};
-use crate::statement::Check::{Once, OutOfReach, Rings};
+use crate::statement::Check::{Once, Rings};
 use crate::statement::{Entry, device, driver, format};
 use crate::{Bench, Checked, Piece, Rig, Ring, Variant};
 
@@ -19,13 +21,13 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         38,
         "4.1.4.3.1",
         "queue_size is 0 for an unavailable queue",
-        Once(absent_queues_have_no_size),
+        Once(absent_queues),
     ),
     device(
         39,
         "4.1.4.3.1",
         "Split: queue_size is 0 or a power of two",
-        Rings(plain_split, split_sizes),
+        Rings(plain_split, sizes_of_split_rings),
     ),
     driver(
         40,
@@ -43,31 +45,31 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         42,
         "4.1.4.3.2",
         "The fields are written before queue_enable",
-        OutOfReach(REGISTERS),
+        Once(registers::written_before_enable),
     ),
     driver(
         43,
         "4.1.4.3.2",
         "0 is never written to queue_enable",
-        OutOfReach(REGISTERS),
+        Once(registers::enable_is_never_cleared),
     ),
     driver(
         44,
         "4.1.4.3.2",
         "Read-only fields are never written",
-        OutOfReach(REGISTERS),
+        Once(registers::readable_is_not_written),
     ),
     device(
         45,
         "4.1.4.3.1",
         "device_feature shows the selected 32-bit window",
-        OutOfReach(REGISTERS),
+        Once(registers::windows_of_offered),
     ),
     device(
         46,
         "4.1.4.3.1",
         "driver_feature reads back valid written bits",
-        OutOfReach(REGISTERS),
+        Once(registers::accepted_reads_back),
     ),
     driver(
         47,
@@ -107,6 +109,20 @@ fn is_there(device_type: DeviceType, features: Features, q: u16) -> Option<bool>
         // §5.4.2.
         DeviceType::Block | DeviceType::Entropy => Some(q < 1),
         _ => None,
+    }
+}
+
+/// As the device says it, and as its registers do where there are any.
+fn absent_queues(bench: &Bench<'_>) -> Checked {
+    absent_queues_have_no_size(bench)?;
+    beside(bench, registers::absent_have_no_size)
+}
+
+/// What registers add, where there are any.
+fn beside(bench: &Bench<'_>, check: fn(&Bench<'_>) -> Checked) -> Checked {
+    match bench.has_function() {
+        true => check(bench),
+        false => Ok(()),
     }
 }
 
@@ -173,6 +189,11 @@ fn traffic(bench: &Bench<'_>) -> Checked<Traffic> {
         [first, ..] => Ok(*first),
         [] => skip!("no traffic"),
     }
+}
+
+fn sizes_of_split_rings(bench: &Bench<'_>, variant: Variant) -> Checked {
+    split_sizes(bench, variant)?;
+    beside(bench, registers::sizes_in_reset)
 }
 
 fn split_sizes(bench: &Bench<'_>, variant: Variant) -> Checked {

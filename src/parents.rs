@@ -1,0 +1,81 @@
+//! Every parent that is compiled in.
+
+use vdpa_core::Registry;
+#[cfg(any(feature = "sim", feature = "vfio"))]
+use {
+    std::sync::Arc,
+    vdpa_core::{DeviceSpec, Result},
+    vdpa_pci::{PciAccess, PciParent},
+};
+
+/// Every parent that is compiled in, by what it can do: for who looks beneath devices. Who only opens them takes a
+/// [`registry`](crate::registry).
+pub struct Parents {
+    /// Those that make devices, and the layers.
+    pub registry: Registry,
+    /// Those of them whose devices can be PCI functions.
+    #[cfg(any(feature = "sim", feature = "vfio"))]
+    pub pci: Vec<Arc<dyn PciParent>>,
+}
+
+impl Parents {
+    /// All of them.
+    pub fn new() -> Self {
+        let empty = Self {
+            registry: Registry::new(),
+            #[cfg(any(feature = "sim", feature = "vfio"))]
+            pci: Vec::new(),
+        };
+        #[cfg(feature = "sim")]
+        let empty = empty.with_functions(Arc::new(vdpa_sim::SimMgmt::new()));
+        #[cfg(feature = "vfio")]
+        let empty = empty.with_functions(Arc::new(vdpa_vfio::VfioMgmt::new()));
+        empty.with_layers()
+    }
+
+    #[cfg(any(feature = "sim", feature = "vfio"))]
+    fn with_functions<P: PciParent + 'static>(mut self, parent: Arc<P>) -> Self {
+        self.registry.add(parent.clone());
+        self.pci.push(parent);
+        self
+    }
+
+    #[cfg(not(feature = "layers"))]
+    fn with_layers(self) -> Self {
+        self
+    }
+
+    #[cfg(feature = "layers")]
+    fn with_layers(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.add_layer(std::sync::Arc::new(vdpa_layer::FaultsLayer));
+        // Outside of the other: it tells of what the driver sees.
+        registry.add_layer(std::sync::Arc::new(vdpa_layer::TraceLayer));
+        self
+    }
+
+    /// The function that a device string names, not driven by anybody. `None`: its parent has none.
+    ///
+    /// # Errors
+    /// As for [`PciParent::function`].
+    #[cfg(any(feature = "sim", feature = "vfio"))]
+    pub fn function(&self, spec: &DeviceSpec) -> Option<Result<Arc<dyn PciAccess>>> {
+        let mut parents = self.pci.iter();
+        let parent = parents.find(|parent| parent.name() == spec.parent())?;
+        Some(parent.function(spec))
+    }
+}
+
+impl Default for Parents {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Parents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parents")
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
+}
