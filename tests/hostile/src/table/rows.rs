@@ -2,8 +2,6 @@
 
 use super::{ALL, BOTH, CLASSES, PACKED, READ, Row, SPLIT, Section, Target, WRITTEN, here, later};
 
-const REGISTERS: &str = "needs virtio-pci registers";
-const KERNEL: &str = "needs a parent that drives the kernel";
 const SOCKET: &str = "needs an end that speaks to another process";
 
 use Section::{A, B, C, D, E, F, G, H, I, J, K, L, M, N};
@@ -249,41 +247,38 @@ pub const ROWS: &[Row] = &[
     here(120, K, "an interrupt for nothing").driver(BOTH),
     here(121, K, "a storm of interrupts").driver(BOTH),
     here(122, K, "shared descriptors rewritten").driver(BOTH),
-    later(
+    here(
         123,
         K,
         "capabilities: loops, length 0, outside the BAR, overflows, no queues",
-        REGISTERS,
-    ),
-    later(124, K, "a status that never reads 0", REGISTERS),
-    later(
+    )
+    .driver(BOTH),
+    here(124, K, "a status that never reads 0").driver(BOTH),
+    here(
         125,
         K,
         "all ones from any register read on, for good or for 50 ms",
-        REGISTERS,
-    ),
+    )
+    .driver(BOTH),
     here(126, K, "NEEDS_RESET with work in flight").driver(BOTH),
     here(127, K, "FEATURES_OK refused").driver(BOTH),
     here(128, K, "a generation that is never stable").driver(BOTH),
-    later(129, K, "an MSI-X vector refused", REGISTERS),
-    later(130, L, "the limit of locked memory at any map", KERNEL),
-    later(131, L, "the limit of DMA entries", KERNEL),
-    here(132, L, "a batch of maps rolled back at any entry").device(BOTH, CLASSES),
-    later(133, L, "an address in a reserved window", KERNEL),
-    later(134, L, "an unmap that says a short size", KERNEL),
-    later(135, L, "a reset that the kernel refuses", KERNEL),
-    later(
-        136,
-        L,
-        "an error or hang-up of the device's descriptor",
-        KERNEL,
-    ),
-    later(
+    here(129, K, "an MSI-X vector refused").driver(BOTH),
+    here(130, L, "the limit of locked memory at any map").driver(BOTH),
+    here(131, L, "the limit of DMA entries").driver(BOTH),
+    here(132, L, "a batch of maps rolled back at any entry")
+        .driver(BOTH)
+        .device(BOTH, CLASSES),
+    here(133, L, "an address in a reserved window").driver(BOTH),
+    here(134, L, "an unmap that says a short size").driver(BOTH),
+    here(135, L, "a reset that the kernel refuses").driver(BOTH),
+    here(136, L, "an error or hang-up of the device's descriptor").driver(BOTH),
+    here(
         137,
         L,
         "a request to remove, and a BAR that does not decode",
-        KERNEL,
-    ),
+    )
+    .driver(BOTH),
     later(138, M, "0, 1 and 9 descriptors in a message", SOCKET),
     later(139, M, "a short header", SOCKET),
     later(140, M, "an oversized payload", SOCKET),
@@ -298,12 +293,7 @@ pub const ROWS: &[Row] = &[
     here(149, N, "a region larger than its file").device(BOTH, CLASSES),
     here(150, N, "a file that shrinks under traffic").device(BOTH, CLASSES),
     later(151, N, "a bounce page of VDUSE that is not mapped", SOCKET),
-    later(
-        152,
-        N,
-        "a BAR that does not decode, through a doorbell",
-        REGISTERS,
-    ),
+    here(152, N, "a BAR that does not decode, through a doorbell").driver(BOTH),
     here(153, N, "a control call from within a call").device(BOTH, CLASSES),
     here(
         154,

@@ -11,7 +11,9 @@ use vdpa_hostile::table::Target;
 use vdpa_mem::{Access, DmaMemory, Iova, IovaRange, Mapping};
 
 /// The functions of the rows.
-pub(crate) const ROWS: &[Code] = &[code(132).device(rolled_back)];
+pub(crate) const ROWS: &[Code] = &[code(132)
+    .driver(crate::removal::locked_memory_at_any_map)
+    .device(rolled_back)];
 
 /// Entries of a batch.
 const BATCH: u64 = 8;

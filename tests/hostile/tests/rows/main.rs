@@ -6,6 +6,7 @@ mod chains;
 mod config;
 mod dma;
 mod fetches;
+mod function;
 mod indirect;
 mod memory;
 mod network;
@@ -13,6 +14,8 @@ mod packed;
 mod parent;
 mod peer;
 mod rates;
+mod registers;
+mod removal;
 mod setup;
 mod split;
 mod state;
@@ -37,5 +40,7 @@ fn main() -> ExitCode {
         parent::ROWS,
         dma::ROWS,
         memory::ROWS,
+        registers::ROWS,
+        removal::ROWS,
     ])
 }
