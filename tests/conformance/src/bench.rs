@@ -1,9 +1,9 @@
 //! What a statement is given: devices, and how long to wait.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use vdpa_core::{Attr, Device, DeviceInfo, DeviceType, FeatureBit, Features, Relay, VdpaDevice};
@@ -33,6 +33,11 @@ pub struct Bench<'t> {
     known: OnceLock<(DeviceInfo, Features, Vec<&'static str>)>,
     in_vain: AtomicU32,
     loops: OnceLock<bool>,
+    is_hardware: OnceLock<bool>,
+    /// The next frame's of a hardware card.
+    number: AtomicU32,
+    /// Frames that were sent to be received, and did not come yet.
+    away: Mutex<HashSet<Vec<u8>>>,
     /// Through which the function's registers are reached, where it has no BARs for them.
     window: OnceLock<Structure>,
 }
@@ -51,6 +56,9 @@ impl<'t> Bench<'t> {
             known: OnceLock::new(),
             in_vain: AtomicU32::new(0),
             loops: OnceLock::new(),
+            is_hardware: OnceLock::new(),
+            number: AtomicU32::new(1),
+            away: Mutex::default(),
             window: OnceLock::new(),
         }
     }
@@ -79,6 +87,28 @@ impl<'t> Bench<'t> {
 
     /// A device of the target, not opened.
     pub fn make(&self) -> Checked<Arc<dyn VdpaDevice>> {
+        self.rinse();
+        self.make_as_it_is()
+    }
+
+    /// A hardware card whose port gives back what is sent keeps it for those that come later: the frames of one statement
+    /// are not to be seen by the next.
+    fn rinse(&self) {
+        if self.loops.get() != Some(&true) || self.is_hardware.get() == Some(&false) {
+            return;
+        }
+        // Where it fails, with another device of the target alive, say, the statement sees to what it gets.
+        let _unclean = self.make_as_it_is().and_then(|parent| {
+            let rig = self.rig(parent)?;
+            let is_hardware = *self.is_hardware.get_or_init(|| rig.dma.limits().is_some());
+            match is_hardware.then(|| self.unique()).flatten() {
+                Some(number) => crate::chapters::net::rinse(rig, number),
+                None => Ok(()),
+            }
+        });
+    }
+
+    fn make_as_it_is(&self) -> Checked<Arc<dyn VdpaDevice>> {
         let made = self.target.make();
         made.map_err(|e| Stop::failed(format!("no device was made: {e}")))
     }
@@ -260,6 +290,28 @@ impl<'t> Bench<'t> {
         }
         let loops = probe()?;
         Ok(*self.loops.get_or_init(|| loops))
+    }
+
+    /// A number that no frame has yet, where one may be seen again by those that did not send it.
+    pub(crate) fn unique(&self) -> Option<u32> {
+        let seen_again = self.is_hardware.get() == Some(&true);
+        seen_again.then(|| self.number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A frame was sent.
+    pub(crate) fn went(&self, frame: &[u8]) {
+        if self.is_hardware.get() == Some(&true) {
+            self.away().insert(frame.to_vec());
+        }
+    }
+
+    /// A frame came. Whether it is one that may come late, sent by somebody else, and comes for the first time.
+    pub(crate) fn came(&self, frame: &[u8]) -> bool {
+        self.away().remove(frame)
+    }
+
+    fn away(&self) -> MutexGuard<'_, HashSet<Vec<u8>>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> Checked<&(DeviceInfo, Features, Vec<&'static str>)> {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use vdpa_core::bits::net;
+
 use super::card::OURS;
 use super::packet::Header;
 use crate::checked::{ensure, fail};
@@ -24,6 +26,8 @@ pub(super) struct Came {
 pub(super) struct Inlet {
     pub(super) ring: Ring,
     header: u32,
+    /// Whether MRG_RXBUF was negotiated.
+    merges: bool,
     posted: Vec<(u16, Vec<Piece>, Cut)>,
     /// Buffers that came and belong to no packet yet: what is in them, and how much there is room for.
     pub(super) came: VecDeque<(Vec<u8>, u32)>,
@@ -32,10 +36,14 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    pub(super) fn new(ring: Ring, header: u32) -> Self {
+    /// The queue of a card that has negotiated its features.
+    ///
+    /// * `header`: bytes of a packet's header
+    pub(super) fn new(rig: &Rig<'_>, ring: Ring, header: u32) -> Self {
         Self {
             ring,
             header,
+            merges: rig.device.negotiated().contains(net::MRG_RXBUF),
             posted: Vec::new(),
             came: VecDeque::new(),
             stopped: false,
@@ -112,11 +120,13 @@ impl Inlet {
                 first.len()
             );
         };
-        ensure!(
-            header.num_buffers > 0,
-            "num_buffers of a packet that came is 0"
-        );
-        let count = usize::from(header.num_buffers);
+        // Without MRG_RXBUF a packet is in one buffer, whatever its header says: whether that says so has a statement of
+        // its own.
+        let count = match self.merges {
+            true => usize::from(header.num_buffers),
+            false => 1,
+        };
+        ensure!(count > 0, "num_buffers of a packet that came is 0");
         if self.came.len() < count {
             return Ok(None);
         }

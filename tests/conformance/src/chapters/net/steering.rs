@@ -47,7 +47,11 @@ impl<'b> Pairs<'b> {
         let most = pairs(&card.rig)?;
         let (mut inlets, mut outlets) = (Vec::new(), Vec::new());
         for pair in 1..most.min(MOST) {
-            inlets.push(Inlet::new(card.rig.queue(2 * pair, 64)?, card.header()));
+            inlets.push(Inlet::new(
+                &card.rig,
+                card.rig.queue(2 * pair, 64)?,
+                card.header(),
+            ));
             outlets.push(card.rig.queue(2 * pair + 1, 64)?);
         }
         let mut all = Self {
@@ -235,7 +239,7 @@ pub(super) fn queues_in_reset_stall_nothing(bench: &Bench<'_>, variant: Variant)
     // They come up again, and packets come again.
     let header = all.card.header();
     for pair in 0..pairs {
-        let inlet = Inlet::new(all.card.rig.queue(2 * pair, 64)?, header);
+        let inlet = Inlet::new(&all.card.rig, all.card.rig.queue(2 * pair, 64)?, header);
         if let Some(old) = all.inlet(pair) {
             *old = inlet;
         }
