@@ -211,7 +211,8 @@ pub(super) fn wrong_headers_are_survived(bench: &Bench<'_>, variant: Variant) ->
         if loops {
             let mut card = card.again(variant, HOST - less, less)?;
             card.rx.post(&card.rig, 8, 2048)?;
-            card.echo(&frame(2, 60))?;
+            // What was passed on of the others may be what comes first: a port need not forget it in a reset.
+            card.before(&frame(2, 60))?;
         }
     }
     Ok(())
