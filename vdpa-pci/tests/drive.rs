@@ -535,3 +535,17 @@ fn administration_queues_are_above_the_others_and_need_their_feature() {
         assert_eq!(device.info().queues, 3);
     }
 }
+
+/// QEMU's `num_queues` is what the last driver agreed to, after a reset too: a card with four pairs had three queues.
+#[test]
+fn a_card_that_counts_the_last_drivers_queues_has_all_of_them() {
+    let mut config: Vec<u8> = (1..=28).collect();
+    config[8..10].copy_from_slice(&4_u16.to_le_bytes());
+    let features = Shape::default().features | Features::of(&[bits::net::MQ, bits::net::CTRL_VQ]);
+    let card = Card::new(Shape {
+        features,
+        config,
+        ..Shape::default()
+    });
+    assert_eq!(card.open().unwrap().info().queues, 9);
+}
