@@ -126,7 +126,7 @@ fn a_disk_holds_what_was_written_and_writes_nowhere_else() {
         assert_eq!(said["read"], SECTORS / 2, "{said}");
     }
     isolation::holds(&transcript);
-    verdict::is_well(transcript.step("check"), 20);
+    verdict::is_well(transcript.step("check"), 80);
     transcript.step("restore").well();
     assert_eq!(transcript.said("after"), "virtio-pci");
 }
@@ -211,6 +211,7 @@ fn a_card_with_four_pairs_answers_the_hosts_stack() {
         echo::attach("tap0");
         echo::comes_back(&mut guest, 4);
         let transcript = guest.finish();
+        verdict::is_well(transcript.step("check"), 80);
         transcript.step("echo").well();
         transcript.step("restore").well();
         assert_eq!(transcript.said("after"), "virtio-pci");
@@ -267,6 +268,7 @@ fn what_cannot_be_driven_is_refused_by_name() {
     transcript.step("bind second").well();
     transcript.step("doctor both").well();
     transcript.step("show").well();
+    verdict::is_well(transcript.step("check"), 60);
     transcript.step("vf").well();
     assert_eq!(transcript.said("vfs"), "2");
     transcript.step("bind vf").well();
