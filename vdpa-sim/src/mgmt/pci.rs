@@ -13,7 +13,7 @@ use crate::pci::{Function, Layout, MAX_MULTIPLIER, MAX_VECTORS, Setup};
 pub(super) const AS: Key = key(
     "as",
     "vdpa, pci, pf or vf",
-    "by itself, or as a PCI function driven by its registers: one with virtual functions, or one of those; default vdpa",
+    "itself, a PCI function, one with virtual functions, one of those; default vdpa",
 );
 /// Where vendors put what a function consists of.
 pub(super) const LAYOUT: Key = key(
@@ -26,13 +26,13 @@ pub(super) const LAYOUT: Key = key(
 pub(super) const VECTORS: Key = key(
     "vectors",
     "0 to 2048",
-    "with as=pci: MSI-X vectors, 0 for the interrupt line; default the layout's",
+    "with as=pci: MSI-X vectors, 0 for the line; default the layout's",
 );
 /// Distance of doorbells.
 pub(super) const MULTIPLIER: Key = key(
     "multiplier",
     "0, 2, 4, ... 4096",
-    "with as=pci: bytes from doorbell to doorbell, 0 for one doorbell; default the layout's",
+    "with as=pci: bytes between doorbells, 0 for one of all; default the layout's",
 );
 /// NOTIF_CONFIG_DATA.
 pub(super) const NOTIFY_DATA: Key = key(

@@ -23,7 +23,7 @@ pub(super) const VFS: Key = key(
 pub(super) const OF: Key = key(
     "of",
     "a device",
-    "with as=vf: the physical function that it is of, by its name in the list of devices",
+    "with as=vf: its physical function, by name",
 );
 /// Which virtual function.
 pub(super) const NUMBER: Key = key(
