@@ -8,9 +8,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ptr::NonNull;
 
+use crate::{Gpa, IovaRange};
 #[cfg(feature = "std")]
-use crate::MemError;
-use crate::{Gpa, Hva, IovaRange};
+use crate::{Hva, MemError};
 
 /// What a device may do with memory, or wants to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

@@ -1,5 +1,5 @@
 //! Device registers, with a file of our own in the part of the device.
-#![cfg(all(not(loom), not(miri)))]
+#![cfg(all(feature = "std", not(loom), not(miri)))]
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
