@@ -35,6 +35,8 @@ impl Member for Slow {
         Poll::Ready(Ok(()))
     }
 
+    fn abandon(&self) {}
+
     fn mode(&self) -> Mode {
         Mode::Running
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use vdpa_core::{
     Asid, Call, CallKind, Device, DmaLimits, Doorbell, Error, Event, EventSink, Relayed, Result,
@@ -391,10 +392,41 @@ impl Function {
     }
 }
 
+/// How long it is until a stop that was taken back is looked at again.
+const PAUSE: Duration = Duration::from_millis(1);
+
+impl Function {
+    /// Has the device go on once a stop is complete that was taken back: what it has in flight ends first, and then nobody
+    /// asks.
+    #[cold]
+    fn go_on_later(&self) {
+        let core = Arc::downgrade(&self.core);
+        let over = move || {
+            let core = core.upgrade();
+            core.is_none_or(|core| core.life.is_gone() || core.transport.go_on_again())
+        };
+        let name = "vdpa-sim-resume".to_owned();
+        let begun = std::thread::Builder::new().name(name).spawn(move || {
+            while !over() {
+                std::thread::sleep(PAUSE);
+            }
+        });
+        if let Err(e) = begun {
+            tracing::warn!("{}: not resumed: {e}", self.name);
+        }
+    }
+}
+
 /// As its owner controls it, virtio 1.4 §2.12.1.4.4.
 impl Member for Function {
     fn set_mode(&self, mode: Mode) -> Poll<std::result::Result<(), Refusal>> {
         self.core.transport.set_mode(mode)
+    }
+
+    fn abandon(&self) {
+        if self.core.transport.abandon() {
+            self.go_on_later();
+        }
     }
 
     fn mode(&self) -> Mode {

@@ -36,6 +36,10 @@ pub trait Member: Send + Sync {
     /// resumed takes effect then.
     fn set_mode(&self, mode: Mode) -> Poll<Result<(), Refusal>>;
 
+    /// What was pending is not asked for again, as its owner was reset: a stop that is not complete is taken back. One that
+    /// is complete holds.
+    fn abandon(&self);
+
     /// Whether it is stopped, completely.
     fn mode(&self) -> Mode;
 

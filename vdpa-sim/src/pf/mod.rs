@@ -14,6 +14,9 @@
 //! * Resource objects belong to a member, and so do their ids; how many there can be counts for all members together.
 //! * A stop outlasts a reset of the member by its driver; DRIVER_OK is then held back until the resume. What was set is
 //!   forgotten by such a reset.
+//! * A reset of the owner, or of its administration queue, takes back a stop that is pending: its member goes on. One that
+//!   is complete outlasts it, as whether a member runs is the member's own; the owner's next driver resumes it. So does a
+//!   resume that is pending: the member stays stopped, and what was set takes effect with the next one.
 //! * Where queues stand has no part of its own, nor has what a class keeps. Both are in
 //!   [a part](part::PartType::Simulated) behind all others, which there is while a member is stopped. Its value is a
 //!   [`DeviceImage`](vdpa_core::DeviceImage).

@@ -49,14 +49,29 @@ impl Office {
 
     /// Carries out a command, as [`Engine::run`] does.
     pub fn run(&self, command: &[u8], room: usize) -> Poll<Reply> {
-        let group: Option<Arc<dyn Group>> = lock(&self.group).as_ref().and_then(Weak::upgrade);
+        let group = self.group();
         let group: &dyn Group = group.as_deref().unwrap_or(&NoGroup);
         lock(&self.engine).run(command, room, group)
     }
 
-    /// The owner is reset: lists, capabilities and objects are gone.
+    fn group(&self) -> Option<Arc<dyn Group>> {
+        lock(&self.group).as_ref().and_then(Weak::upgrade)
+    }
+
+    /// The owner is reset: lists, capabilities and objects are gone, and nobody asks for what is pending.
     pub fn reset(&self) {
         *lock(&self.engine) = Engine::new();
+        self.abandon();
+    }
+
+    /// A command that is pending is not run again.
+    pub(super) fn abandon(&self) {
+        let Some(group) = self.group() else { return };
+        for number in 1..=group.members().unwrap_or(0) {
+            if let Some(member) = group.member(number) {
+                member.abandon();
+            }
+        }
     }
 }
 

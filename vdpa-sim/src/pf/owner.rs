@@ -119,6 +119,8 @@ impl Class for Owner {
     fn queue_changed(&self, q: QueueIndex, change: QueueChange) {
         if q != self.queue() {
             self.class.queue_changed(q, change);
+        } else if change == QueueChange::Reset {
+            self.office.abandon();
         }
     }
 

@@ -8,6 +8,7 @@ use vdpa_pci::{Layout as Found, Width};
 use vdpa_sim::blk::Engine;
 use vdpa_sim::pci::{Function, Layout, Setup};
 use vdpa_sim::pf::command::Opcode;
+use vdpa_sim::pf::{Member, Mode, PfFunction};
 
 use crate::bench::*;
 use crate::disk;
@@ -97,10 +98,9 @@ fn a_card_that_is_stopped_tells_of_its_configuration_when_it_goes_on() {
     drop(card);
 }
 
-#[test]
-fn a_stop_waits_for_what_a_disk_has_in_flight_and_gives_it_back_first() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("image");
+/// A function of disks with one, and its gate.
+fn gated(home: &std::path::Path) -> (PfFunction, Arc<crate::gate::Gate>) {
+    let path = home.join("image");
     std::fs::write(&path, vec![0; 1 << 20]).unwrap();
     let gated = Arc::new(Mutex::new(None));
     let gates = gated.clone();
@@ -112,6 +112,13 @@ fn a_stop_waits_for_what_a_disk_has_in_flight_and_gives_it_back_first() {
     let pf = pf_of(Box::new(make));
     enable(&pf, 1);
     let gate = gated.lock().unwrap().clone().unwrap();
+    (pf, gate)
+}
+
+#[test]
+fn a_stop_waits_for_what_a_disk_has_in_flight_and_gives_it_back_first() {
+    let home = tempfile::tempdir().unwrap();
+    let (pf, gate) = gated(home.path());
     let mut owner = Owner::new(&pf);
     let rig = drive(&pf.vf(1).unwrap());
     let features = disk::features(&rig, false, true, true, false);
@@ -137,4 +144,52 @@ fn a_stop_waits_for_what_a_disk_has_in_flight_and_gives_it_back_first() {
     assert_eq!(disk.reply(sent, 1).status, disk::OK);
     owner.resume(1);
     assert_eq!(disk.read(3, 512), data);
+}
+
+#[test]
+fn a_disk_whose_owner_is_reset_while_it_stops_does_not_hang() {
+    let home = tempfile::tempdir().unwrap();
+    let (pf, gate) = gated(home.path());
+    let mut owner = Owner::new(&pf);
+    let rig = drive(&pf.vf(1).unwrap());
+    let features = disk::features(&rig, false, true, true, false);
+    let mut disk = disk::Disk::with(rig, features);
+    gate.close();
+    let data = disk::pattern(1, 512);
+    let sent = disk.send(&disk::Shape {
+        readable: [&disk::header(disk::OUT, 3), data.as_slice()].concat(),
+        writable: 1,
+        piece: usize::MAX,
+    });
+    disk.q.publish();
+    until("a request at the gate", || gate.waiting() == 1);
+    owner.post(Opcode::DevModeSet, 1, 1, &[1]);
+    // As its command does, so that it has begun for certain.
+    let function = pf.sriov().vf(1).unwrap();
+    assert!(function.set_mode(Mode::Stopped).is_pending());
+    owner.rig.reset();
+    gate.open();
+    until("the request", || disk.q.used().len() == 1);
+    assert_eq!(disk.reply(sent, 1).status, disk::OK);
+    assert_eq!(disk.read(3, 512), data);
+}
+
+#[test]
+fn a_card_that_is_stopped_stays_so_when_its_owner_is_reset() {
+    let pf = pf();
+    enable(&pf, 1);
+    let mut owner = Owner::new(&pf);
+    let rig = drive(&pf.vf(1).unwrap());
+    let features = plain(&rig);
+    let mut card = Card::new(rig, features, 64, 2048);
+    owner.stop(1);
+    owner.rig.reset();
+    let frames = frames(20, 1514);
+    assert_eq!(card.tx.send(&frames), frames.len());
+    card.rx.quiet();
+    assert_eq!(card.tx.reap(), 0);
+    let mut owner = Owner::of(owner.rig);
+    owner.resume(1);
+    card.rx.wait(frames.len());
+    assert_eq!(card.rx.got, frames);
 }

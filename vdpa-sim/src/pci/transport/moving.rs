@@ -38,6 +38,8 @@ pub(super) struct Moving {
     set: BTreeMap<PartName, Vec<u8>>,
     /// What the device becomes once it is reset.
     becoming: Option<Vec<Part>>,
+    /// Nobody asks for the stop any more: the device goes on as soon as it can.
+    abandoned: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +55,7 @@ impl Moving {
     pub(super) fn after_reset(&self) -> Self {
         Self {
             halt: self.halt,
+            abandoned: self.abandoned,
             ..Self::default()
         }
     }
@@ -90,6 +93,9 @@ const QUEUE_SELECT: u64 = 0x16;
 /// `struct virtio_dev_part_vq_cfg`.
 const QUEUE_BYTES: usize = 32;
 
+/// How a resume ended, and the queues that may have to interrupt once more, if the device went on.
+type Resumed = (Poll<std::result::Result<(), Refusal>>, Option<Vec<u16>>);
+
 impl Transport {
     pub(in crate::pci) fn mode(&self) -> Mode {
         match lock(&self.registers).moving.halt {
@@ -119,6 +125,7 @@ impl Transport {
     fn stop(&self) -> Poll<std::result::Result<(), Refusal>> {
         let mut registers = lock(&self.registers);
         let moving = &mut registers.moving;
+        moving.abandoned = false;
         if moving.halt == Halt::Stopped {
             return Poll::Ready(Ok(()));
         }
@@ -142,6 +149,29 @@ impl Transport {
         }
     }
 
+    /// Takes a stop back that is not complete. `true`: [`go_on_again`](Self::go_on_again) has to be asked later.
+    pub(in crate::pci) fn abandon(&self) -> bool {
+        let mut registers = lock(&self.registers);
+        if registers.moving.halt != Halt::Stopping || registers.moving.abandoned {
+            return false;
+        }
+        registers.moving.abandoned = true;
+        drop(registers);
+        !self.go_on_again()
+    }
+
+    /// Has the device go on after a stop that was taken back. `false`: it stops yet, and has to be asked once more.
+    pub(in crate::pci) fn go_on_again(&self) -> bool {
+        let mut registers = lock(&self.registers);
+        if !registers.moving.abandoned {
+            // Its owner has another wish by now, or has been here.
+            return true;
+        }
+        // No interrupt has waited: that begins with the end of a stop.
+        let (resumed, _) = self.resume_registers(&mut registers);
+        resumed.is_ready()
+    }
+
     /// Has the device touch nothing from here on, if it does at all.
     fn suspend(&self, moving: &mut Moving) -> Result<Poll<()>> {
         let live = Status::DRIVER_OK | Status::SUSPEND;
@@ -162,9 +192,11 @@ impl Transport {
     }
 
     /// Also says which queues may have to interrupt once more, if it went on.
-    fn resume(&self) -> (Poll<std::result::Result<(), Refusal>>, Option<Vec<u16>>) {
-        let mut guard = lock(&self.registers);
-        let registers = &mut *guard;
+    fn resume(&self) -> Resumed {
+        self.resume_registers(&mut lock(&self.registers))
+    }
+
+    fn resume_registers(&self, registers: &mut Registers) -> Resumed {
         if registers.moving.halt == Halt::Running {
             return (Poll::Ready(Ok(())), None);
         }

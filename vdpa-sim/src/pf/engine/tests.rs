@@ -35,6 +35,8 @@ impl Member for Paper {
         Poll::Ready(Ok(()))
     }
 
+    fn abandon(&self) {}
+
     fn mode(&self) -> Mode {
         match self.state.lock().unwrap().stopped {
             true => Mode::Stopped,
