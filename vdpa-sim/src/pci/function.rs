@@ -93,6 +93,7 @@ impl Function {
             faults: Arc::new(FaultLog::default()),
             life: Arc::new(Life::default()),
             mirror: Arc::new(Mirror::default()),
+            extension: setup.extension.clone(),
         };
         let life = Arc::clone(&ears.life);
         let dma = device.dma(Asid::new(0))?;
@@ -166,6 +167,9 @@ impl Function {
         core.transport.notify.set_live(false);
         core.transport.interrupts.set_command(false, true);
         core.transport.reset();
+        if let Some(extension) = &core.extension {
+            extension.gone();
+        }
         // Last: whoever is told finds it so.
         if first {
             core.life.tell(&Event::Gone);

@@ -10,6 +10,7 @@ use crate::pci::interrupts::Interrupts;
 use crate::pci::iommu::{DmaFault, FaultLog};
 use crate::pci::mirror::Mirror;
 use crate::pci::notify::Notify;
+use crate::pci::setup::Extension;
 use crate::shared::lock;
 
 /// Whether the function is there, and who wants to know.
@@ -56,6 +57,7 @@ pub(super) struct Ears {
     pub(super) faults: Arc<FaultLog>,
     pub(super) life: Arc<Life>,
     pub(super) mirror: Arc<Mirror>,
+    pub(super) extension: Option<Arc<dyn Extension>>,
 }
 
 impl Ears {
@@ -98,6 +100,9 @@ impl Ears {
                 let first = self.life.end();
                 self.notify.set_live(false);
                 self.interrupts.set_command(false, true);
+                if let Some(extension) = &self.extension {
+                    extension.gone();
+                }
                 if first {
                     self.life.tell(event);
                 }

@@ -71,4 +71,7 @@ pub trait Extension: Send + Sync {
     /// Called under the lock of configuration space, as [`written`](Self::written) is.
     #[must_use]
     fn reset(&self, space: &mut ConfigSpace) -> After;
+
+    /// The function is gone: whatever came with it goes too. Called once at least, without a lock of the function.
+    fn gone(&self);
 }

@@ -1,7 +1,7 @@
 //! The SR-IOV capability, and the virtual functions that it makes and takes away.
 //!
 //! ```text
-//!   NumVFs n, then VF Enable 1 ─▶ n fresh functions     VF Enable 0, or a reset ─▶ they are gone
+//!   NumVFs n, then VF Enable 1 ─▶ n fresh functions     VF Enable 0, a reset, or the owner gone ─▶ they are gone
 //! ```
 //! What the bus does with them is not here: BARs of virtual functions are where their own registers say, and VF MSE switches
 //! nothing.
@@ -66,6 +66,8 @@ struct Now {
     generation: u64,
     /// Why they did not come when they were last to.
     failure: Option<Error>,
+    /// The owner is gone, and none comes any more.
+    over: bool,
 }
 
 impl SrIov {
@@ -109,7 +111,12 @@ impl SrIov {
             .map(|number| (self.make)(number).map(Arc::new))
             .collect();
         let mut now = lock(&self.now);
+        let mut late = None;
         match made {
+            Ok(made) if now.over => {
+                late = Some(made);
+                now.failure = Some(Error::Gone);
+            }
             Ok(made) => now.made = Some(made),
             Err(e) => {
                 tracing::warn!("no virtual functions: {e}");
@@ -117,6 +124,9 @@ impl SrIov {
             }
         }
         now.generation = now.generation.wrapping_add(1);
+        drop(now);
+        // Nobody has seen these.
+        drop(late);
     }
 }
 
@@ -218,6 +228,14 @@ impl Extension for SrIov {
             space.set(at.saturating_add(NUM_VFS), &[0, 0]);
         }
         removal(gone)
+    }
+
+    fn gone(&self) {
+        let mut now = lock(&self.now);
+        now.over = true;
+        let gone = now.disable();
+        drop(now);
+        remove(gone);
     }
 }
 

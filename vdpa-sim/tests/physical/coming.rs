@@ -157,3 +157,22 @@ fn who_is_told_that_a_virtual_function_goes_can_look_at_its_owner() {
     }
     assert_eq!(*seen.lock().unwrap(), [false, false]);
 }
+
+#[test]
+fn virtual_functions_do_not_outlive_an_owner_that_is_taken_away() {
+    for by_device in [false, true] {
+        let pf = pf();
+        enable(&pf, 1);
+        let vf = pf.vf(1).unwrap();
+        let card = drive(&vf);
+        match by_device {
+            true => pf.device().remove(),
+            false => pf.function().remove(),
+        }
+        until("the loss", || {
+            matches!(card.device.status(), Err(Error::Gone))
+        });
+        assert_eq!(vf.read_config(0, Width::U32).unwrap(), u32::MAX);
+        assert!(pf.vf(1).is_none());
+    }
+}

@@ -52,6 +52,21 @@ fn functions_are_reached_by_device_strings() {
 }
 
 #[test]
+fn virtual_functions_go_with_an_owner_that_is_deleted() {
+    let lab = Lab::new();
+    let owner = lab.open("sim:net,as=pf,vfs=2");
+    let name = owner.device.info().name.clone();
+    let member = format!("sim:net,as=vf,of={name},number=2");
+    let card = lab.open(&member);
+    lab.sim.dev_del(&name).unwrap();
+    until("the loss", || {
+        matches!(card.device.status(), Err(Error::Gone))
+    });
+    assert!(lab.registry.open(&member).is_err());
+    drop(owner);
+}
+
+#[test]
 fn strings_that_name_no_function_say_which_there_are() {
     let lab = Lab::new();
     let owner = lab.open("sim:net,as=pf,vfs=2");
