@@ -3,7 +3,7 @@
 mod rig;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::task::Poll;
 
 use rig::*;
@@ -21,6 +21,8 @@ use vdpa_sim::{Options, SimDevice};
 struct Slow {
     asked: AtomicU32,
     stopped: AtomicU32,
+    /// Called when it has stopped, before that is answered.
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// How often it is asked before it is ready.
@@ -32,6 +34,9 @@ impl Member for Slow {
             return Poll::Pending;
         }
         self.stopped.fetch_add(1, Ordering::Relaxed);
+        if let Some(then) = self.then.lock().unwrap().take() {
+            then();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -70,6 +75,10 @@ impl Group for One {
 const ADMIN: u16 = 1;
 
 fn office(packed: bool) -> (Rig, Ctrl, Arc<One>) {
+    office_with(packed, Options::default())
+}
+
+fn office_with(packed: bool, options: Options) -> (Rig, Ctrl, Arc<One>) {
     let office = Arc::new(Office::new());
     let class = Box::new(Rng::new(64, POSSIBLE));
     let owner = Owner::new(class, office.clone(), false);
@@ -77,7 +86,7 @@ fn office(packed: bool) -> (Rig, Ctrl, Arc<One>) {
     assert_eq!(owner.queues(), 2);
     let group = Arc::new(One(Arc::default()));
     office.set_group(Arc::downgrade(&group) as Weak<dyn Group>);
-    let device = SimDevice::new("owner", Box::new(owner), Options::default());
+    let device = SimDevice::new("owner", Box::new(owner), options);
     let rig = Rig::new(Device::new(Arc::new(device), Relay::new()).unwrap());
     let ctrl = begin(&rig, packed);
     (rig, ctrl, group)
@@ -178,6 +187,50 @@ fn a_reset_in_the_middle_of_a_command_is_not_held_up_by_it() {
     rig.reset();
     let mut ctrl = begin(&rig, false);
     ctrl.ask(&command(Opcode::ListQuery, 0, 0, &[]), 16);
+}
+
+#[test]
+fn a_command_after_a_reset_of_the_queue_is_not_answered_as_one_before_it() {
+    let options = Options {
+        page_requests: true,
+        ..Options::default()
+    };
+    let (rig, mut ctrl, group) = office_with(false, options);
+    let all = [0x03, 0xfc, 0x03, 0, 0, 0, 0, 0];
+    ctrl.ask(&command(Opcode::ListUse, 1, 0, &all), 8);
+    let member = &group.0;
+    let at_hand = || member.asked.store(PATIENCE - 1, Ordering::Relaxed);
+    at_hand();
+    let met = Arc::new(Barrier::new(2));
+    let own = met.clone();
+    let then = move || {
+        own.wait();
+        own.wait();
+    };
+    *member.then.lock().unwrap() = Some(Box::new(then));
+    let stop = command(Opcode::DevModeSet, 1, 1, &[1]);
+    let at = rig.alloc(4096);
+    rig.bytes().write(at as usize, &stop);
+    ctrl.q
+        .add(&[(at, stop.len() as u32)], &[(at + 512, 8)])
+        .unwrap();
+    ctrl.q.publish();
+    // It is carried out, and its ring is not there any more when it is to be given back.
+    met.wait();
+    let events = rig.device.events().unwrap();
+    rig.dma.replace(Vec::new(), soon()).unwrap();
+    met.wait();
+    until("a request for the ring", || {
+        matches!(events.try_next(), Some(Event::Miss { .. }))
+    });
+    rig.device
+        .reset_queue(QueueIndex::new(ADMIN), soon())
+        .unwrap();
+    rig.map();
+    let mut ctrl = Ctrl::new(&rig, rig.queue(ADMIN, 16));
+    at_hand();
+    assert_eq!(ctrl.ask(&stop, 8), [0; 8]);
+    assert_eq!(member.stopped.load(Ordering::Relaxed), 2);
 }
 
 #[test]

@@ -25,8 +25,16 @@ const LONGEST: usize = 64 << 20;
 pub(super) struct Clerk {
     office: Arc<Office>,
     near: Hint,
-    /// A command that was carried out and could not be given back, and its answer.
-    owed: Option<(Vec<u8>, Reply)>,
+    /// A command that was carried out and could not be given back.
+    owed: Option<Owed>,
+}
+
+/// An answer that nobody has.
+struct Owed {
+    command: Vec<u8>,
+    reply: Reply,
+    /// Resets of the queue until then: after another one the same command is a new one.
+    resets: u64,
 }
 
 /// A command that was taken.
@@ -72,7 +80,13 @@ impl Clerk {
             Err(halt) => {
                 // Its ring was unmapped meanwhile.
                 queue.rewind(taken.taken)?;
-                self.owed = taken.command.ok().zip(reply);
+                let resets = self.office.resets();
+                let owed = taken.command.ok().zip(reply);
+                self.owed = owed.map(|(command, reply)| Owed {
+                    command,
+                    reply,
+                    resets,
+                });
                 return Err(halt);
             }
         };
@@ -123,8 +137,11 @@ impl Clerk {
     }
 
     fn carry_out(&mut self, command: &[u8], room: usize) -> Poll<Reply> {
+        let resets = self.office.resets();
         match self.owed.take() {
-            Some((owed, reply)) if owed == command => Poll::Ready(reply),
+            Some(owed) if owed.resets == resets && owed.command == command => {
+                Poll::Ready(owed.reply)
+            }
             _ => self.office.run(command, room),
         }
     }

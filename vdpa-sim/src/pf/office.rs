@@ -1,6 +1,7 @@
 //! Where the administration queue, the owner's class and its virtual functions meet.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 
@@ -23,6 +24,8 @@ pub const COUNTERS: &[&str] = &["commands", "refused", "faults", "calls"];
 pub struct Office {
     engine: Mutex<Engine>,
     group: Mutex<Option<Weak<dyn Group>>>,
+    /// How often the queue alone was reset.
+    resets: AtomicU64,
     pub(super) counters: Counters,
 }
 
@@ -38,6 +41,7 @@ impl Office {
         Self {
             engine: Mutex::new(Engine::new()),
             group: Mutex::new(None),
+            resets: AtomicU64::new(0),
             counters: Counters::new(COUNTERS),
         }
     }
@@ -64,8 +68,19 @@ impl Office {
         self.abandon();
     }
 
+    /// The queue alone is reset: what it had begun is nobody's.
+    pub(super) fn queue_reset(&self) {
+        self.resets.fetch_add(1, Ordering::AcqRel);
+        self.abandon();
+    }
+
+    /// How often the queue alone was reset so far.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Acquire)
+    }
+
     /// A command that is pending is not run again.
-    pub(super) fn abandon(&self) {
+    fn abandon(&self) {
         let Some(group) = self.group() else { return };
         for number in 1..=group.members().unwrap_or(0) {
             if let Some(member) = group.member(number) {

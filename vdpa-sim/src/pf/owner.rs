@@ -120,7 +120,7 @@ impl Class for Owner {
         if q != self.queue() {
             self.class.queue_changed(q, change);
         } else if change == QueueChange::Reset {
-            self.office.abandon();
+            self.office.queue_reset();
         }
     }
 
