@@ -12,7 +12,6 @@ use crate::pci::assemble::{
     WINDOW_OFFSET,
 };
 use crate::pci::config_space::ConfigSpace;
-use crate::pci::field::Field;
 use crate::pci::interrupts::Msix;
 use crate::pci::iommu::Iommu;
 use crate::pci::layout::Layout;
@@ -204,14 +203,7 @@ impl Core {
     pub(super) fn read(&self, bar: u8, at: u64, width: Width) -> u32 {
         let transport = &self.transport;
         match self.regions.find(bar, at, width.bytes()) {
-            Some((Structure::Common, at)) => {
-                let value = transport.read_common(at, width) & width.all_ones();
-                if value == 0 && Field::at(at, width) == Some(Field::Status) {
-                    // What came while the reset was under way is nobody's.
-                    transport.interrupts.forget();
-                }
-                value
-            }
+            Some((Structure::Common, at)) => transport.read_common(at, width) & width.all_ones(),
             Some((Structure::Device, at)) => transport.read_config(at, width) & width.all_ones(),
             Some((Structure::Isr, _)) => transport.interrupts.take_isr().into(),
             Some((Structure::Table, at)) if width == Width::U32 => {

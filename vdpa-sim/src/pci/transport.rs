@@ -214,7 +214,15 @@ impl Transport {
             Field::ConfigVector => self.interrupts.vector(None).into(),
             Field::NumQueues => self.num_queues().into(),
             Field::Status => match self.mirror.status(&self.device) {
-                Ok(status) => (status | registers.moving.shown()).bits().into(),
+                Ok(status) => {
+                    let shown = status | registers.moving.shown();
+                    if shown.is_empty() {
+                        // What came while a reset was under way is nobody's. Under the lock: whoever starts the device
+                        // from here on loses nothing.
+                        self.interrupts.forget();
+                    }
+                    shown.bits().into()
+                }
                 Err(_) => NOBODY,
             },
             Field::Generation => match self.mirror.generation(&self.device) {
