@@ -245,7 +245,9 @@ impl Transport {
                 let queue = registers.queues.get_mut(usize::from(q));
                 queue.map_or(0, |queue| *queue.half(area, half))
             }
-            Field::QueueNotifyData if self.own.contains(bits::NOTIF_CONFIG_DATA) => {
+            Field::QueueNotifyData
+                if q < self.device.info().queues && self.own.contains(bits::NOTIF_CONFIG_DATA) =>
+            {
                 Notify::data(q).into()
             }
             Field::QueueNotifyData => 0,

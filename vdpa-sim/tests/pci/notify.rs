@@ -105,6 +105,9 @@ fn a_kick_names_the_queue_as_the_function_asked() {
         let (bar, at) = bench.bell();
         let data = bench.r16(NOTIFY_DATA);
         assert_ne!(data, 0);
+        bench.w16(SELECT, 1);
+        assert_eq!(bench.r16(NOTIFY_DATA), 0, "of a queue that there is not");
+        bench.w16(SELECT, 0);
         assert!(bench.is_ignored(|b| b.f.write(bar, at, Width::U16, 0).unwrap()));
         assert!(!bench.is_ignored(|b| b.f.write(bar, at, Width::U16, data).unwrap()));
 

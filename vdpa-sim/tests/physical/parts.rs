@@ -40,6 +40,33 @@ fn features_of_the_device_are_compared_and_lengths_have_to_match() {
 }
 
 #[test]
+fn a_queue_is_not_enabled_with_no_size() {
+    let pf = pf();
+    enable(&pf, 1);
+    let mut owner = Owner::new(&pf);
+    owner.objects(1);
+    owner.stop(1);
+    let parts = owner.parts(1);
+    let queue = parts
+        .iter()
+        .find(|part| part.name.kind == PartType::QueueConfig);
+    let mut queue = queue.unwrap().clone();
+    let size = u16::from_le_bytes([queue.value[0], queue.value[1]]);
+    queue.value[..2].fill(0);
+    queue.value[4] = 1;
+    let refused = owner.set(1, std::slice::from_ref(&queue));
+    assert_eq!(refused.0, Ended::Invalid as u16);
+    assert_eq!(owner.parts(1), parts);
+    // One that is not enabled has what it had at first: there may be none with the features.
+    queue.value[4] = 0;
+    assert_eq!(owner.set(1, &[queue]), (0, 0));
+    owner.resume(1);
+    let parts = owner.parts(1);
+    let first = part(&parts, PartType::QueueConfig, 0);
+    assert_eq!(first[..2], size.to_le_bytes());
+}
+
+#[test]
 fn parts_are_at_their_defaults_after_a_reset() {
     let pf = pf();
     enable(&pf, 1);

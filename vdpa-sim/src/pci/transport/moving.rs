@@ -456,6 +456,8 @@ impl Transport {
                 // Of how many descriptors depends on features that are perhaps not set yet.
                 is_vector(field.u16(2))
                     && enabled <= 1
+                    // One that there is not with the other's features is of no size.
+                    && (field.u16(0) != 0 || enabled == 0)
                     && field.u16(0) <= most.checked_next_power_of_two().unwrap_or(u16::MAX)
             }
             (PartType::Simulated, _) => {
@@ -524,7 +526,7 @@ impl QueuePart {
     fn put(&self, to: &mut QueueRegisters) {
         let [descriptor, driver, device] = self.areas;
         *to = QueueRegisters {
-            size: Some(self.size),
+            size: Some(self.size).filter(|size| *size != 0),
             descriptor,
             driver,
             device,
