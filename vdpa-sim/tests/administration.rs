@@ -14,7 +14,7 @@ use vdpa_sim::pf::command::{Opcode, Refusal};
 use vdpa_sim::pf::part::Part;
 use vdpa_sim::pf::{Group, Member, Mode, Office, Owner};
 use vdpa_sim::rng::{POSSIBLE, Rng};
-use vdpa_sim::{Options, SimDevice};
+use vdpa_sim::{Crew, Options, SimDevice};
 
 /// One member, which takes its time.
 #[derive(Default)]
@@ -26,7 +26,7 @@ struct Slow {
 }
 
 /// How often it is asked before it is ready.
-const PATIENCE: u32 = 1000;
+const PATIENCE: u32 = 200;
 
 impl Member for Slow {
     fn set_mode(&self, _: Mode) -> Poll<Result<(), Refusal>> {
@@ -75,10 +75,10 @@ impl Group for One {
 const ADMIN: u16 = 1;
 
 fn office(packed: bool) -> (Rig, Ctrl, Arc<One>) {
-    office_with(packed, Options::default())
+    office_in(packed, Options::default(), Crew::new("owner", 1))
 }
 
-fn office_with(packed: bool, options: Options) -> (Rig, Ctrl, Arc<One>) {
+fn office_in(packed: bool, options: Options, crew: Arc<Crew>) -> (Rig, Ctrl, Arc<One>) {
     let office = Arc::new(Office::new());
     let class = Box::new(Rng::new(64, POSSIBLE));
     let owner = Owner::new(class, office.clone(), false);
@@ -86,7 +86,7 @@ fn office_with(packed: bool, options: Options) -> (Rig, Ctrl, Arc<One>) {
     assert_eq!(owner.queues(), 2);
     let group = Arc::new(One(Arc::default()));
     office.set_group(Arc::downgrade(&group) as Weak<dyn Group>);
-    let device = SimDevice::new("owner", Box::new(owner), options);
+    let device = SimDevice::in_crew("owner", Box::new(owner), options, crew);
     let rig = Rig::new(Device::new(Arc::new(device), Relay::new()).unwrap());
     let ctrl = begin(&rig, packed);
     (rig, ctrl, group)
@@ -190,12 +190,56 @@ fn a_reset_in_the_middle_of_a_command_is_not_held_up_by_it() {
 }
 
 #[test]
+fn a_command_that_takes_time_is_read_once() {
+    let (rig, mut ctrl, group) = office(false);
+    let all = [0x03, 0xfc, 0x03, 0, 0, 0, 0, 0];
+    ctrl.ask(&command(Opcode::ListUse, 1, 0, &all), 8);
+    let at = rig.alloc(4096);
+    let stop = command(Opcode::DevModeSet, 1, 1, &[1]);
+    rig.bytes().write(at as usize, &stop);
+    ctrl.q
+        .add(&[(at, stop.len() as u32)], &[(at + 512, 16)])
+        .unwrap();
+    let asked = || group.0.asked.load(Ordering::Relaxed);
+    ctrl.q.publish();
+    until("the command", || asked() > 0);
+    let query = command(Opcode::ListQuery, 1, 0, &[0]);
+    rig.bytes().write(at as usize, &query);
+    assert_eq!(ctrl.q.wait_used(1)[0].len, 8, "the answer to the first one");
+    assert_eq!(asked(), PATIENCE);
+}
+
+#[test]
+fn a_command_that_takes_time_does_not_keep_its_worker_busy() {
+    let (crew, mut shift) = Crew::by_hand("owner").unwrap();
+    let (rig, mut ctrl, group) = office_in(false, Options::default(), crew);
+    let at = rig.alloc(4096);
+    let all = [0x03, 0xfc, 0x03, 0, 0, 0, 0, 0];
+    let list = command(Opcode::ListUse, 1, 0, &all);
+    let stop = command(Opcode::DevModeSet, 1, 1, &[1]);
+    for (from, bytes) in [(at, &list), (at + 1024, &stop)] {
+        rig.bytes().write(from as usize, bytes);
+        let read = (from, bytes.len() as u32);
+        ctrl.q.add(&[read], &[(from + 512, 8)]).unwrap();
+    }
+    ctrl.q.publish();
+    until("the command", || {
+        shift.pass();
+        group.0.asked.load(Ordering::Relaxed) != 0
+    });
+    until("a rest", || !shift.pass());
+    assert_eq!(group.0.stopped.load(Ordering::Relaxed), 0);
+    // Nobody is left to wait for.
+    drop(shift);
+}
+
+#[test]
 fn a_command_after_a_reset_of_the_queue_is_not_answered_as_one_before_it() {
     let options = Options {
         page_requests: true,
         ..Options::default()
     };
-    let (rig, mut ctrl, group) = office_with(false, options);
+    let (rig, mut ctrl, group) = office_in(false, options, Crew::new("owner", 1));
     let all = [0x03, 0xfc, 0x03, 0, 0, 0, 0, 0];
     ctrl.ask(&command(Opcode::ListUse, 1, 0, &all), 8);
     let member = &group.0;

@@ -1,11 +1,16 @@
 //! The administration queue: takes commands one after the other, and gives each back with its answer.
 //!
 //! A command that is pending is given back to the queue untouched, and is the next one that is taken: nothing is in flight
-//! between two passes, and the queue can be stopped, suspended and reset like any other.
+//! between two passes, and the queue can be stopped, suspended and reset like any other. What was read of it is kept: it is
+//! read once, and carried out again after a pause that grows.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use vdpa_mem::{Access, Hint, Iova, Section};
 use vdpa_ring::{Segment, Used};
@@ -21,12 +26,28 @@ const LONG: usize = 64 << 10;
 /// The same of one that sets parts: more than the state of any device here.
 const LONGEST: usize = 64 << 20;
 
+/// How long it is until a pending command is run again, at first and at most.
+const PAUSES: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
+
 /// The unit of the administration queue.
 pub(super) struct Clerk {
     office: Arc<Office>,
     near: Hint,
     /// A command that was carried out and could not be given back.
     owed: Option<Owed>,
+    /// The next command, which is pending.
+    held: Option<Held>,
+    /// Has the unit served when that is due; without, it is looked at all the time.
+    timer: Option<(TimerFd, Arc<OwnedFd>)>,
+}
+
+/// A command that is pending.
+struct Held {
+    command: Vec<u8>,
+    pause: Duration,
+    due: Instant,
+    /// Changes of the queue until then: after another one it may not be the next command any more.
+    changes: u64,
 }
 
 /// An answer that nobody has.
@@ -53,11 +74,21 @@ impl Clerk {
             office,
             near: Hint::default(),
             owed: None,
+            held: None,
+            timer: timer(),
         }
     }
 
     /// Carries out one command.
     fn one(&mut self, queue: &mut Queue, desk: &mut Desk) -> Result<Served, Halt> {
+        let changes = self.office.changes();
+        self.held = self.held.take().filter(|held| held.changes == changes);
+        let held = self.held.as_ref();
+        if held.is_some_and(|held| Instant::now() < held.due) {
+            return Ok(Served::Nothing);
+        }
+        let [first, most] = PAUSES;
+        let pause = held.map_or(first, |held| held.pause.saturating_mul(2).min(most));
         let Some(taken) = self.take(queue, desk)? else {
             return Ok(Served::Nothing);
         };
@@ -66,7 +97,8 @@ impl Clerk {
                 Poll::Ready(reply) => Some(reply),
                 Poll::Pending => {
                     queue.rewind(taken.taken)?;
-                    return Ok(Served::Work);
+                    self.hold(taken.command.unwrap_or_default(), pause, changes);
+                    return Ok(Served::Nothing);
                 }
             },
             Err(at) => {
@@ -113,7 +145,24 @@ impl Clerk {
         Ok(Served::Work)
     }
 
-    /// Takes the next command, and copies it.
+    /// Keeps a command that is pending, to be run again.
+    fn hold(&mut self, command: Vec<u8>, pause: Duration, changes: u64) {
+        let now = Instant::now();
+        self.held = Some(Held {
+            command,
+            pause,
+            due: now.checked_add(pause).unwrap_or(now),
+            changes,
+        });
+        if let Some((timer, _)) = &self.timer {
+            let once = Expiration::OneShot(TimeSpec::from_duration(pause));
+            if timer.set(once, TimerSetTimeFlags::empty()).is_err() {
+                self.timer = None;
+            }
+        }
+    }
+
+    /// Takes the next command, and copies it, unless that was done.
     fn take(&mut self, queue: &mut Queue, desk: &mut Desk) -> Result<Option<Taken>, Halt> {
         let section = desk.reader.enter();
         let mem = queue.open(&section)?;
@@ -132,7 +181,10 @@ impl Clerk {
             },
             writable: chain.writable().to_vec(),
             room: usize::try_from(chain.writable_len()).unwrap_or(usize::MAX),
-            command: read(&section, chain.readable(), &mut self.near),
+            command: match self.held.take() {
+                Some(held) => Ok(held.command),
+                None => read(&section, chain.readable(), &mut self.near),
+            },
         }))
     }
 
@@ -171,10 +223,15 @@ impl Unit for Clerk {
 
     fn arm(&mut self, queues: &mut Stations, desk: &mut Desk) -> bool {
         let [station, _] = queues;
-        station
-            .running()
-            .filter(|queue| queue.enabled)
-            .is_some_and(|queue| desk.arm(queue))
+        let Some(queue) = station.running().filter(|queue| queue.enabled) else {
+            return false;
+        };
+        match (&self.held, &self.timer) {
+            // What is next waits for the timer, and not for a kick.
+            (Some(_), Some(_)) => false,
+            (Some(_), None) => true,
+            (None, _) => desk.arm(queue),
+        }
     }
 
     fn in_flight(&self, _: usize) -> usize {
@@ -182,12 +239,24 @@ impl Unit for Clerk {
     }
 
     fn sources(&self) -> Vec<Arc<OwnedFd>> {
-        Vec::new()
+        self.timer
+            .iter()
+            .map(|(_, source)| Arc::clone(source))
+            .collect()
     }
 
     fn reset(&mut self) {
         self.owed = None;
+        self.held = None;
     }
+}
+
+/// A timer, and how it is polled, if there is one left.
+fn timer() -> Option<(TimerFd, Arc<OwnedFd>)> {
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).ok()?;
+    let source = timer.as_fd().try_clone_to_owned().ok()?;
+    Some((timer, Arc::new(source)))
 }
 
 /// How much is looked at of a command that begins so.

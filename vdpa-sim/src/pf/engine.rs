@@ -200,10 +200,21 @@ impl Engine {
                 })
             }
             Opcode::DevPartsSet => {
-                let check = objects.check(number, data, Purpose::Set);
-                match check.and_then(|()| to_set(member, data)) {
-                    Ok(parts) => set(member, &parts),
-                    Err(refusal) => Poll::Ready(Err(refusal)),
+                if let Err(refusal) = objects.check(number, data, Purpose::Set) {
+                    return Poll::Ready(Err(refusal));
+                }
+                if member.mode() != Mode::Stopped {
+                    return Poll::Ready(Err(Refusal::BUSY));
+                }
+                // Before they are copied: they may be long, and this pending for long.
+                let own = match member.parts() {
+                    Poll::Ready(Ok(own)) => own,
+                    Poll::Ready(Err(refusal)) => return Poll::Ready(Err(refusal)),
+                    Poll::Pending => return Poll::Pending,
+                };
+                match Part::parse_all(data.rest(OBJECT_HEADER).0) {
+                    Some(parts) => set(member, &own, &parts),
+                    None => Poll::Ready(Err(Refusal::FIELD)),
                 }
             }
             Opcode::DevModeSet => {
@@ -270,20 +281,8 @@ fn metadata(parts: &[Part], typed: u8, room: usize) -> Result<Vec<u8>, Refusal> 
     Ok(result)
 }
 
-/// The parts that are to be set, as far as it can be said without the member whether they can be.
-fn to_set(member: &dyn Member, data: Fields<'_>) -> Result<Vec<Part>, Refusal> {
-    if member.mode() != Mode::Stopped {
-        return Err(Refusal::BUSY);
-    }
-    Part::parse_all(data.rest(OBJECT_HEADER).0).ok_or(Refusal::FIELD)
-}
-
-fn set(member: &dyn Member, parts: &[Part]) -> Poll<Result<Vec<u8>, Refusal>> {
-    let own = match member.parts() {
-        Poll::Ready(Ok(own)) => own,
-        Poll::Ready(Err(refusal)) => return Poll::Ready(Err(refusal)),
-        Poll::Pending => return Poll::Pending,
-    };
+/// Sets parts that are like the member's own.
+fn set(member: &dyn Member, own: &[Part], parts: &[Part]) -> Poll<Result<Vec<u8>, Refusal>> {
     let fits = |part: &&Part| {
         let own = own.iter().find(|own| own.name == part.name);
         own.is_some_and(|own| match part.name.kind {

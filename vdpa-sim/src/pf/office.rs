@@ -26,6 +26,8 @@ pub struct Office {
     group: Mutex<Option<Weak<dyn Group>>>,
     /// How often the queue alone was reset.
     resets: AtomicU64,
+    /// How often it came or went otherwise, too.
+    changes: AtomicU64,
     pub(super) counters: Counters,
 }
 
@@ -42,6 +44,7 @@ impl Office {
             engine: Mutex::new(Engine::new()),
             group: Mutex::new(None),
             resets: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             counters: Counters::new(COUNTERS),
         }
     }
@@ -72,6 +75,16 @@ impl Office {
     pub(super) fn queue_reset(&self) {
         self.resets.fetch_add(1, Ordering::AcqRel);
         self.abandon();
+    }
+
+    /// The queue begins to run, or has stopped: what was read of it may not be next any more.
+    pub(super) fn queue_changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often it began to run or stopped so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// How often the queue alone was reset so far.

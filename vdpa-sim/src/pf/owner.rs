@@ -119,7 +119,10 @@ impl Class for Owner {
     fn queue_changed(&self, q: QueueIndex, change: QueueChange) {
         if q != self.queue() {
             self.class.queue_changed(q, change);
-        } else if change == QueueChange::Reset {
+            return;
+        }
+        self.office.queue_changed();
+        if change == QueueChange::Reset {
             self.office.queue_reset();
         }
     }
