@@ -215,6 +215,12 @@ impl Events {
         next
     }
 
+    /// Whether the device needs a reset at this moment. An [`Event::NeedsReset`] that is read while it does not was
+    /// reported before a reset that is complete.
+    pub fn needs_reset(&self) -> bool {
+        self.0.needs_reset()
+    }
+
     /// The next event, or `None` if the deadline passes first.
     ///
     /// # Errors
@@ -280,6 +286,23 @@ mod tests {
         assert!(!fd::wait_readable(events.as_fd(), now()).unwrap());
         channel.raise(Event::Config);
         assert_eq!(events.wait(now()).unwrap(), Some(Event::Config));
+    }
+
+    #[test]
+    fn a_need_for_a_reset_that_is_read_after_the_reset_is_told_from_one_of_now() {
+        let channel = Channel::new().unwrap();
+        let events = channel.take().unwrap();
+        let lost = || Event::NeedsReset {
+            queue: None,
+            why: String::new(),
+        };
+        channel.raise(lost());
+        assert!(events.needs_reset());
+        channel.forget_needs_reset();
+        assert_eq!(events.try_next(), Some(lost()));
+        assert!(!events.needs_reset());
+        channel.raise(lost());
+        assert!(events.needs_reset());
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Interrupts {
     /// virtio 1.4 §4.1.4.5.1: the bit is set before the driver is notified, with MSI-X too.
     pub(super) fn config(&self) {
         self.isr.fetch_or(ISR_CONFIG, Ordering::AcqRel);
-        self.raise(Some(&self.config), ISR_CONFIG);
+        // The bit is not set again: it may have been read meanwhile.
+        self.raise(Some(&self.config), 0);
     }
 
     fn raise(&self, vector: Option<&AtomicU16>, bit: u8) {

@@ -73,18 +73,24 @@ impl Ears {
                 })?;
         let call = Call::from_fn(move || {
             while let Some(event) = events.try_next() {
-                self.hear(&event);
+                self.hear(&event, &events);
             }
         });
         Relay::new().call(Arc::new(readable), vec![call])
     }
 
-    fn hear(&self, event: &Event) {
+    fn hear(&self, event: &Event, events: &Events) {
         match event {
             // virtio 1.4 §2.1.2: a need for a reset is told as a change of the configuration.
+            // What comes after the reset that it asked for is of a life before.
+            Event::NeedsReset { .. } if !events.needs_reset() => {}
             Event::NeedsReset { .. } => {
                 self.mirror.lost();
-                self.interrupts.config();
+                match events.needs_reset() {
+                    true => self.interrupts.config(),
+                    // Whoever saw the end of that reset may have looked at the mirror before this.
+                    false => self.mirror.whole(),
+                }
             }
             Event::Config => {
                 self.mirror.changed();

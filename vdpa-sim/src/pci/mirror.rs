@@ -24,7 +24,7 @@ impl Mirror {
             Ok(status) => {
                 self.status.store(status.bits(), Ordering::Release);
                 if status.is_empty() {
-                    self.needs_reset.store(false, Ordering::Release);
+                    self.whole();
                 }
                 Ok(status)
             }
@@ -70,5 +70,10 @@ impl Mirror {
     /// The device reported that it needs a reset.
     pub(super) fn lost(&self) {
         self.needs_reset.store(true, Ordering::Release);
+    }
+
+    /// The device was reset.
+    pub(super) fn whole(&self) {
+        self.needs_reset.store(false, Ordering::Release);
     }
 }
