@@ -27,7 +27,7 @@ const ROOMS: &[Room] = &[
     room("vdpa-ring", &["vdpa-mem"]),
     room("vdpa-core", &["vdpa-mem", "vdpa-ring"]),
     room("vdpa-pci", &["vdpa-mem", "vdpa-core"]),
-    // Parents. One arrow between them: a mediated device is opened by VFIO.
+    // Parents. Arrows between them: a mediated device is opened by VFIO, and a slice is a simulated device.
     room(
         "vdpa-sim",
         &["vdpa-mem", "vdpa-ring", "vdpa-core", "vdpa-pci"],
@@ -51,6 +51,7 @@ const ROOMS: &[Room] = &[
             "vdpa-pci",
             "vdpa-uapi",
             "vdpa-vfio",
+            "vdpa-sim",
         ],
     ),
     room(

@@ -1,0 +1,1 @@
+//! Kernel interfaces of vDPA that no other crate has.

@@ -1,0 +1,1 @@
+//! A vDPA parent of mediated devices.
