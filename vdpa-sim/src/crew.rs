@@ -215,10 +215,12 @@ impl Crew {
 pub struct Shift(Worker);
 
 impl Shift {
-    /// Serves each unit that is hot once. Answers whether there was one: without, nothing happens before something is
+    /// Serves each unit that is hot once. Answers whether there is one still: without, nothing happens before something is
     /// kicked or asked for.
     pub fn pass(&mut self) -> bool {
-        self.0.turn().unwrap_or(false)
+        let hot = self.0.turn().unwrap_or(false);
+        // A unit may have rung for itself, or for another, while it was served.
+        hot || self.0.is_rung()
     }
 }
 
@@ -430,6 +432,11 @@ impl Worker {
             }
         }
         !up.is_empty()
+    }
+
+    /// Whether a bell of its teams was rung.
+    fn is_rung(&self) -> bool {
+        self.sleeper.is_marked(self.teams.len())
     }
 
     /// Sleeps until there is something to do.

@@ -164,3 +164,44 @@ fn buffers_of_no_use(off: bool) {
     assert_eq!(rx.got, sent);
     drop(shift);
 }
+
+#[test]
+fn a_worker_by_hand_is_not_done_while_a_pair_has_called_for_itself() {
+    let lab = Lab::new();
+    let (crew, mut shift) = Crew::by_hand("reset").unwrap();
+    lab.sim.add_crew("reset", &crew);
+    let rig = lab.open("sim:net,crew=reset,poll_us=0");
+    let mut rest = || {
+        let passes = (0..1000).take_while(|_| shift.pass()).count();
+        assert!(passes < 1000, "the worker finds work for ever");
+    };
+    rig.negotiate(plain(&rig));
+    let _no_buffers = rig.queue(0, 8);
+    let mut tx = Tx::new(&rig, rig.queue(1, 8), 2048);
+    rig.run();
+    rest();
+    // What comes back waits for buffers, until the port is full and the sender waits too.
+    let mut sent = 0;
+    while tx.in_flight() == 0 && sent < 100 {
+        sent += tx.send(&frames(1, 100));
+        rest();
+        tx.reap();
+    }
+    assert!(sent < 100, "the loopback takes everything");
+    rig.device.write_status(0).unwrap();
+    rest();
+    assert!(rig.status().is_empty(), "the reset did not end");
+    // The pair finds no room, forgets what is from before the reset, and rings for itself: there is room now.
+    rig.negotiate(plain(&rig));
+    let mut tx = Tx::new(&rig, rig.queue(1, 8), 2048);
+    rig.run();
+    tx.send(&frames(1, 100));
+    rest();
+    tx.reap();
+    assert_eq!(
+        tx.in_flight(),
+        0,
+        "a frame waits, and nothing is done for it"
+    );
+    drop(shift);
+}
