@@ -64,6 +64,33 @@ impl Parents {
         let parent = parents.find(|parent| parent.name() == spec.parent())?;
         Some(parent.function(spec))
     }
+
+    /// The function of a member of the group that a device string's function owns, not driven by anybody. `None`: a string
+    /// like this one names no owner.
+    ///
+    /// * `owner`: the [name](PciAccess::name) of the function that was made of `spec`, and lives
+    /// * `number`: of the member in its group, from 1: of a virtual function
+    ///
+    /// # Errors
+    /// As for [`PciParent::function`].
+    #[cfg(any(feature = "sim", feature = "vfio"))]
+    pub fn member(
+        &self,
+        spec: &DeviceSpec,
+        owner: &str,
+        number: u16,
+    ) -> Option<Result<Arc<dyn PciAccess>>> {
+        let (parent, what) = (spec.parent(), spec.what());
+        let shown = spec.keys().value("as")?;
+        if shown.text() != "pf" {
+            return None;
+        }
+        let member = format!("{parent}:{what},as=vf,of={owner},number={number}");
+        match DeviceSpec::parse(&member) {
+            Ok(member) => self.function(&member),
+            Err(e) => Some(Err(e.into())),
+        }
+    }
 }
 
 impl Default for Parents {

@@ -5,6 +5,7 @@ mod table;
 mod tap;
 
 use std::fs;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -79,16 +80,23 @@ pub(crate) fn run(options: &Check, output: &mut Output) -> Result<Verdict, Failu
 
 /// The device that is named, once it was seen that there is one.
 fn target(options: &Check) -> Result<Target, Failure> {
-    let parents = vdpa::Parents::new();
+    let parents = Arc::new(vdpa::Parents::new());
     let mut target = Target::named(&parents.registry, &options.spec).map_err(Failure::input)?;
     drop(target.make().map_err(Failure::input)?);
     let spec = DeviceSpec::parse(&options.spec).map_err(Failure::input)?;
     // What is no function by its string is none the next time either.
     if let Some(Ok(function)) = parents.function(&spec) {
+        if parents.member(&spec, function.name(), 1).is_some() {
+            let (parents, spec) = (Arc::clone(&parents), spec.clone());
+            target = target.with_members(move |owner, number| {
+                let member = parents.member(&spec, owner, number);
+                member.unwrap_or(Err(vdpa::Error::Gone))
+            });
+        }
         drop(function);
-        target = target.with_function(move || match parents.function(&spec) {
-            Some(function) => function,
-            None => Err(vdpa::Error::Gone),
+        target = target.with_function(move || {
+            let function = parents.function(&spec);
+            function.unwrap_or(Err(vdpa::Error::Gone))
         });
     }
     for (id, reason) in &options.except {

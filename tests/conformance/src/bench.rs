@@ -10,7 +10,7 @@ use vdpa_core::{Attr, Device, DeviceInfo, DeviceType, FeatureBit, Features, Rela
 use vdpa_mem::Deadline;
 use vdpa_pci::PciAccess;
 
-use crate::chapters::REGISTERS;
+use crate::chapters::{MEMBER, REGISTERS};
 use crate::checked::{ensure, fail, skip};
 use crate::lane::Traffic;
 use crate::registers::{Plain, Structure, fold, folded, structures, unfold};
@@ -127,14 +127,30 @@ impl<'t> Bench<'t> {
     pub fn function(&self) -> Checked<Arc<dyn PciAccess>> {
         match self.target.function() {
             None => skip!("{REGISTERS}"),
-            Some(Ok(function)) => match folded(&*function)? {
-                None => Ok(function),
-                Some(window) => {
-                    let _again = self.window.set(window);
-                    unfold(function, window)
-                }
-            },
+            Some(Ok(function)) => self.unfolded(function),
             Some(Err(e)) => fail!("no function was had: {e}"),
+        }
+    }
+
+    /// The function of a member, driven by nobody; skips where none can be had.
+    ///
+    /// * `owner`: the name of its owner's function, which lives
+    /// * `number`: its number in the group, from 1
+    pub fn member(&self, owner: &str, number: u16) -> Checked<Arc<dyn PciAccess>> {
+        match self.target.member(owner, number) {
+            None => skip!("{MEMBER}"),
+            Some(Ok(function)) => self.unfolded(function),
+            Some(Err(e)) => fail!("the function of member {number} of {owner} was not had: {e}"),
+        }
+    }
+
+    fn unfolded(&self, function: Arc<dyn PciAccess>) -> Checked<Arc<dyn PciAccess>> {
+        match folded(&*function)? {
+            None => Ok(function),
+            Some(window) => {
+                let _again = self.window.set(window);
+                unfold(function, window)
+            }
         }
     }
 

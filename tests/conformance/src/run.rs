@@ -74,9 +74,6 @@ fn judge(
     let mut rows = match statement.check {
         Check::Once(check) => vec![row(statement, None, || check(bench))],
         Check::Rings(fits, check) => rings(statement, bench, fits, check, selection.fail_fast),
-        Check::OutOfReach(reason) => {
-            vec![row(statement, None, || Err(Stop::skipped(reason)))]
-        }
     };
     let known = target.exceptions().iter().find(|e| e.id == statement.id);
     if let Some(known) = known {

@@ -56,8 +56,6 @@ pub(crate) enum Check {
     Once(fn(&Bench<'_>) -> Checked),
     /// In each ring variant that the device offers and the filter lets through.
     Rings(fn(&Variant) -> bool, fn(&Bench<'_>, Variant) -> Checked),
-    /// Not here: what it needs is not within reach of the contract.
-    OutOfReach(&'static str),
 }
 
 macro_rules! chapters {

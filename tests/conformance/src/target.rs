@@ -8,6 +8,7 @@ use vdpa_pci::{PciAccess, VirtioPci};
 type Make = dyn Fn() -> Result<Arc<dyn VdpaDevice>> + Send + Sync;
 type Manage = dyn Fn(&str, Attr) -> Result<()> + Send + Sync;
 type Function = dyn Fn() -> Result<Arc<dyn PciAccess>> + Send + Sync;
+type Members = dyn Fn(&str, u16) -> Result<Arc<dyn PciAccess>> + Send + Sync;
 type Drive = dyn Fn(Arc<dyn PciAccess>) -> Result<Arc<dyn VdpaDevice>> + Send + Sync;
 
 /// What makes the devices that are judged, and what they are known not to keep.
@@ -16,6 +17,7 @@ pub struct Target {
     make: Box<Make>,
     manage: Option<Box<Manage>>,
     function: Option<Box<Function>>,
+    members: Option<Box<Members>>,
     drive: Box<Drive>,
     exceptions: Vec<Exception>,
 }
@@ -42,6 +44,7 @@ impl Target {
             make: Box::new(make),
             manage: None,
             function: None,
+            members: None,
             drive: Box::new(|function| Ok(Arc::new(VirtioPci::open(function)?))),
             exceptions: Vec::new(),
         }
@@ -81,6 +84,20 @@ impl Target {
         function: impl Fn() -> Result<Arc<dyn PciAccess>> + Send + Sync + 'static,
     ) -> Self {
         self.function = Some(Box::new(function));
+        self
+    }
+
+    /// The function owns a group of others: what a member of it is reached through, while nobody drives it. Statements about
+    /// members are skipped where there is none.
+    ///
+    /// * `members`: of the [name](PciAccess::name) of an owner that `function` has made, and that lives; and of a member's
+    ///   number in its group, from 1: for the SR-IOV group, of a virtual function. The same function each time
+    #[must_use]
+    pub fn with_members(
+        mut self,
+        members: impl Fn(&str, u16) -> Result<Arc<dyn PciAccess>> + Send + Sync + 'static,
+    ) -> Self {
+        self.members = Some(Box::new(members));
         self
     }
 
@@ -128,6 +145,15 @@ impl Target {
     /// The function of a device, driven by nobody. `None`: the devices are no PCI functions.
     pub fn function(&self) -> Option<Result<Arc<dyn PciAccess>>> {
         self.function.as_ref().map(|function| function())
+    }
+
+    /// The function of a member of a group, driven by nobody. `None`: the functions have no members that can be had.
+    ///
+    /// * `owner`: the name of its owner's function, which lives
+    /// * `number`: from 1
+    pub fn member(&self, owner: &str, number: u16) -> Option<Result<Arc<dyn PciAccess>>> {
+        let members = self.members.as_ref()?;
+        Some(members(owner, number))
     }
 
     /// Drives a function.

@@ -6,6 +6,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use vdpa_core::bits;
 use vdpa_pci::{PciAccess, Width};
@@ -26,6 +27,7 @@ pub(super) mod op {
     pub(in super::super) const MODIFY: u16 = 0xb;
     pub(in super::super) const QUERY: u16 = 0xc;
     pub(in super::super) const DESTROY: u16 = 0xd;
+    pub(in super::super) const METADATA_GET: u16 = 0xe;
     pub(in super::super) const PARTS_GET: u16 = 0xf;
     pub(in super::super) const PARTS_SET: u16 = 0x10;
     pub(in super::super) const MODE_SET: u16 = 0x11;
@@ -33,6 +35,8 @@ pub(super) mod op {
 
 /// Statuses.
 pub(super) const OK: u16 = 0;
+pub(super) const EAGAIN: u16 = 11;
+pub(super) const ENOMEM: u16 = 12;
 pub(super) const EEXIST: u16 = 17;
 pub(super) const EINVAL: u16 = 22;
 /// Qualifiers.
@@ -92,6 +96,8 @@ pub(super) struct Owner<'b> {
     asked: Vec<Piece>,
     answers: Vec<Piece>,
     queue: u16,
+    /// The name of its function.
+    pub(super) name: String,
     /// How many members there are.
     pub(super) members: u16,
 }
@@ -107,6 +113,7 @@ impl<'b> Owner<'b> {
         let function = bench.function()?;
         let queue = queue(&function)?;
         let members = enable(&*function)?;
+        let name = function.name().to_owned();
         let parent = bench.drive(function)?;
         let rig = bench.rig(parent)?;
         rig.reset()?;
@@ -118,6 +125,7 @@ impl<'b> Owner<'b> {
             asked,
             answers,
             queue,
+            name,
             members,
         })
     }
@@ -163,8 +171,19 @@ impl<'b> Owner<'b> {
         self.use_all()
     }
 
-    /// One command, and its answer.
+    /// One command, and its answer. One that is to be tried again is, as a driver should.
     pub(super) fn ask(&mut self, command: &Command) -> Checked<Answer> {
+        let (begun, patience) = (Instant::now(), self.rig.bench().patience());
+        loop {
+            let answer = self.ask_once(command)?;
+            if answer.status != EAGAIN || begun.elapsed() >= patience {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// One command, and whatever its answer is.
+    pub(super) fn ask_once(&mut self, command: &Command) -> Checked<Answer> {
         let bytes = whole(command);
         let answers = self.ask_bytes(&[(bytes, command.room)])?;
         Ok(answers.into_iter().next().unwrap_or(Answer {

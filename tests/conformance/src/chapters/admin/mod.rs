@@ -2,9 +2,10 @@
 
 mod client;
 mod commands;
+mod members;
+mod parts;
 
-use super::MEMBER;
-use crate::statement::Check::{Once, OutOfReach};
+use crate::statement::Check::Once;
 use crate::statement::{Entry, device};
 
 pub(crate) const STATEMENTS: &[Entry] = &[
@@ -60,7 +61,7 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         140,
         "2.12.1.4.4.1",
         "Stopped: no DMA, no queue access, no notification",
-        OutOfReach(MEMBER),
+        Once(members::rests_while_stopped),
     ),
     device(
         141,
@@ -72,24 +73,24 @@ pub(crate) const STATEMENTS: &[Entry] = &[
         142,
         "2.12.1.4.4.1",
         "Parts come in table order; get and set repeat; a length mismatch is rejected",
-        Once(commands::parts_repeat),
+        Once(parts::parts_repeat),
     ),
     device(
         143,
         "2.12.1.4.4.1",
         "DEV_FEATURES is compared, never set",
-        Once(commands::features_are_compared),
+        Once(parts::features_are_compared),
     ),
     device(
         144,
         "2.12.1.4.4.1",
         "Parts return to default on reset",
-        OutOfReach(MEMBER),
+        Once(members::parts_are_cleared),
     ),
     device(
         145,
         "2.12.1.3.5",
         "A destroyed object's id is reusable; a failed modify has no effect; reset destroys all",
-        Once(commands::objects_come_and_go),
+        Once(parts::objects_come_and_go),
     ),
 ];
