@@ -80,6 +80,16 @@ fn only_what_is_asked_for_is_tried() {
 }
 
 #[test]
+fn an_owner_is_judged_beside_its_members() {
+    let owner = "sim:net,as=pf,vfs=2";
+    let run = run(["--json", "check", owner, "--only", "132-145"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let object = run.object();
+    assert_eq!(object["passed"], 14, "{object}");
+    assert_eq!(object["skipped"], 0, "{object}");
+}
+
+#[test]
 fn a_failure_says_what_was_seen_what_is_asked_and_how_to_try_it_again() {
     let run = run(["check", STUBBORN, "--only", "1"]);
     assert_eq!(run.code, 1, "{run:?}");

@@ -115,63 +115,80 @@ fn gated(home: &std::path::Path) -> (PfFunction, Arc<crate::gate::Gate>) {
     (pf, gate)
 }
 
+/// A disk that was told to stop while a request of its is at the gate.
+struct Stopping {
+    disk: disk::Disk,
+    /// The request, which writes `data` to sector 3.
+    sent: disk::Sent,
+    data: Vec<u8>,
+    owner: Owner,
+    gate: Arc<crate::gate::Gate>,
+    pf: PfFunction,
+    _home: tempfile::TempDir,
+}
+
+impl Stopping {
+    fn begun() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let (pf, gate) = gated(home.path());
+        let mut owner = Owner::new(&pf);
+        let rig = drive(&pf.vf(1).unwrap());
+        let features = disk::features(&rig, false, true, true, false);
+        let mut disk = disk::Disk::with(rig, features);
+        gate.close();
+        let data = disk::pattern(1, 512);
+        let sent = disk.send(&disk::Shape {
+            readable: [&disk::header(disk::OUT, 3), data.as_slice()].concat(),
+            writable: 1,
+            piece: usize::MAX,
+        });
+        disk.q.publish();
+        until("a request at the gate", || gate.waiting() == 1);
+        owner.post(Opcode::DevModeSet, 1, 1, &[1]);
+        Self {
+            disk,
+            sent,
+            data,
+            owner,
+            gate,
+            pf,
+            _home: home,
+        }
+    }
+
+    /// The request is done, and the disk goes on.
+    fn goes_on(self) {
+        let mut disk = self.disk;
+        assert_eq!(disk.reply(self.sent, 1).status, disk::OK);
+        assert_eq!(disk.read(3, 512), self.data);
+    }
+}
+
 #[test]
 fn a_stop_waits_for_what_a_disk_has_in_flight_and_gives_it_back_first() {
-    let home = tempfile::tempdir().unwrap();
-    let (pf, gate) = gated(home.path());
-    let mut owner = Owner::new(&pf);
-    let rig = drive(&pf.vf(1).unwrap());
-    let features = disk::features(&rig, false, true, true, false);
-    let mut disk = disk::Disk::with(rig, features);
-    gate.close();
-    let data = disk::pattern(1, 512);
-    let sent = disk.send(&disk::Shape {
-        readable: [&disk::header(disk::OUT, 3), data.as_slice()].concat(),
-        writable: 1,
-        piece: usize::MAX,
-    });
-    disk.q.publish();
-    until("a request at the gate", || gate.waiting() == 1);
-    owner.post(Opcode::DevModeSet, 1, 1, &[1]);
+    let mut it = Stopping::begun();
     for _ in 0..1000 {
-        assert!(owner.ctrl.used().is_empty(), "before it has stopped");
+        assert!(it.owner.ctrl.used().is_empty(), "before it has stopped");
         std::thread::yield_now();
     }
-    assert!(disk.q.used().is_empty());
-    gate.open();
-    assert_eq!(owner.answer().0, 0);
-    assert_eq!(disk.q.used().len(), 1, "before the stop is complete");
-    assert_eq!(disk.reply(sent, 1).status, disk::OK);
-    owner.resume(1);
-    assert_eq!(disk.read(3, 512), data);
+    assert!(it.disk.q.used().is_empty());
+    it.gate.open();
+    assert_eq!(it.owner.answer().0, 0);
+    assert_eq!(it.disk.q.used().len(), 1, "before the stop is complete");
+    it.owner.resume(1);
+    it.goes_on();
 }
 
 #[test]
 fn a_disk_whose_owner_is_reset_while_it_stops_does_not_hang() {
-    let home = tempfile::tempdir().unwrap();
-    let (pf, gate) = gated(home.path());
-    let mut owner = Owner::new(&pf);
-    let rig = drive(&pf.vf(1).unwrap());
-    let features = disk::features(&rig, false, true, true, false);
-    let mut disk = disk::Disk::with(rig, features);
-    gate.close();
-    let data = disk::pattern(1, 512);
-    let sent = disk.send(&disk::Shape {
-        readable: [&disk::header(disk::OUT, 3), data.as_slice()].concat(),
-        writable: 1,
-        piece: usize::MAX,
-    });
-    disk.q.publish();
-    until("a request at the gate", || gate.waiting() == 1);
-    owner.post(Opcode::DevModeSet, 1, 1, &[1]);
+    let mut it = Stopping::begun();
     // As its command does, so that it has begun for certain.
-    let function = pf.sriov().vf(1).unwrap();
+    let function = it.pf.sriov().vf(1).unwrap();
     assert!(function.set_mode(Mode::Stopped).is_pending());
-    owner.rig.reset();
-    gate.open();
-    until("the request", || disk.q.used().len() == 1);
-    assert_eq!(disk.reply(sent, 1).status, disk::OK);
-    assert_eq!(disk.read(3, 512), data);
+    it.owner.rig.reset();
+    it.gate.open();
+    until("the request", || it.disk.q.used().len() == 1);
+    it.goes_on();
 }
 
 #[test]

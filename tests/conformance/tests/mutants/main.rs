@@ -13,6 +13,7 @@
     reason = "a test, and a rig that not every mutant uses wholly"
 )]
 
+mod admin;
 mod bend;
 mod dying;
 mod hand;

@@ -611,10 +611,22 @@ fn missing(at: Iova, want: Access) -> Event {
     }
 }
 
-/// Maps a queue's own memory, in place of what an earlier start left there.
-fn remap(own: &AddressSpace, range: IovaRange, memory: Arc<dyn DmaMemory>) -> Result<()> {
+/// Maps a queue's own memory, in place of what an earlier start left there. A device behind that has an IOMMU is told.
+fn remap(
+    own: &AddressSpace,
+    dma: Dma<'_>,
+    range: IovaRange,
+    memory: Arc<dyn DmaMemory>,
+) -> Result<()> {
+    let iommu = match dma {
+        Dma::Map(iommu) => Some(iommu),
+        _ => None,
+    };
     let old = own.mappings();
-    if old.iter().any(|mapping| mapping.iova == range) {
+    if let Some(old) = old.iter().find(|mapping| mapping.iova == range) {
+        if let Some(iommu) = iommu {
+            iommu.unmap(Asid::new(0), old)?;
+        }
         own.unmap(range, vdpa_mem::Deadline::after(Duration::from_secs(5)))?;
     }
     let mapping = Mapping {
@@ -624,6 +636,9 @@ fn remap(own: &AddressSpace, range: IovaRange, memory: Arc<dyn DmaMemory>) -> Re
         access: Access::Both,
         dirty: None,
     };
+    if let Some(iommu) = iommu {
+        iommu.map(Asid::new(0), &mapping)?;
+    }
     Ok(own.map(vec![mapping])?)
 }
 
@@ -877,7 +892,7 @@ impl<T: Twist> VdpaDevice for Shadow<T> {
         let (memory, window) = Region::memfd(ARENA)?.into_shared();
         let range = IovaRange::new(Iova::new(base), ARENA)?;
         if let Some(own) = &state.own {
-            remap(own, range, memory)?;
+            remap(own, self.inner.caps().dma, range, memory)?;
         }
         let sizes = area_sizes(format, size, true);
         let placed = sizes.placed();

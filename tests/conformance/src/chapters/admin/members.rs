@@ -34,11 +34,7 @@ struct Live<'b> {
 }
 
 impl<'b> Live<'b> {
-    fn of(
-        bench: &'b Bench<'b>,
-        function: Arc<dyn PciAccess>,
-        variant: Variant,
-    ) -> Checked<Self> {
+    fn of(bench: &'b Bench<'b>, function: Arc<dyn PciAccess>, variant: Variant) -> Checked<Self> {
         let plain = Plain::of(function)?;
         let rig = bench.rig(plain.clone())?;
         rig.reset()?;
