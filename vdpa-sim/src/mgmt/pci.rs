@@ -19,7 +19,7 @@ pub(super) const AS: Key = key(
 pub(super) const LAYOUT: Key = key(
     "layout",
     "qemu, one-bar, split, multiplier-0, multiplier-2, multiplier-4096, vectors-1, vectors-2, vectors-2048, intx, window, \
-     transitional, legacy",
+     shared-memory, transitional, legacy",
     "with as=pci: what is where; default qemu",
 );
 /// MSI-X vectors.

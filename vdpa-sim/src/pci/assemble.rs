@@ -51,6 +51,7 @@ const TYPE_NOTIFY: u8 = 2;
 const TYPE_ISR: u8 = 3;
 const TYPE_DEVICE: u8 = 4;
 const TYPE_WINDOW: u8 = 5;
+const TYPE_SHARED: u8 = 8;
 /// One that no specification has.
 const TYPE_UNKNOWN: u8 = 0x55;
 
@@ -170,6 +171,11 @@ pub(super) fn space(
         let (body, writable) = virtio(TYPE_WINDOW, nowhere, Some(0));
         places.window = space.add_capability(CAP_VENDOR, &body, &writable);
     }
+    for id in regions.shared() {
+        if let Some(region) = regions.of(Structure::Shared(id)) {
+            let _placed = space.add_capability(CAP_VENDOR, &shared(id, region), &[]);
+        }
+    }
     if let (Some(table), Some(pending)) =
         (regions.of(Structure::Table), regions.of(Structure::Pending))
     {
@@ -193,6 +199,16 @@ fn virtio(cfg_type: u8, region: Region, more: Option<u32>) -> (Vec<u8>, Vec<u8>)
     let mut writable = vec![0, 0, 0xff, 0, 0, 0];
     writable.extend([0xff; 12]);
     (body, writable)
+}
+
+/// The body of a capability of shared memory: `struct virtio_pci_cap64`, virtio 1.4 §4.1.4.7.
+fn shared(id: u8, region: Region) -> Vec<u8> {
+    let mut body = vec![24, TYPE_SHARED, region.bar, id, 0, 0];
+    body.extend(region.at.to_le_bytes());
+    body.extend(region.len.to_le_bytes());
+    // The upper halves.
+    body.extend([0; 8]);
+    body
 }
 
 /// What virtio 1.4 §4.1.4.1 has a driver ignore: a type that nobody knows, and a structure in a BAR that is none. The list

@@ -19,12 +19,14 @@ use crate::pci::life::Life;
 use crate::pci::notify::Handed;
 use crate::pci::region::{Regions, Structure};
 use crate::pci::setup::{After, Extension};
+use crate::pci::shared_memory::SharedMemory;
 use crate::pci::transport::Transport;
 use crate::shared::lock;
 
 pub(super) struct Core {
     pub(super) layout: Layout,
     pub(super) regions: Regions,
+    pub(super) shared: SharedMemory,
     pub(super) config: Mutex<Config>,
     pub(super) transport: Transport,
     pub(super) iommu: Iommu,
@@ -216,6 +218,7 @@ impl Core {
                 transport.ignore("a read of the MSI-X table that has not 32 bits");
                 width.all_ones()
             }
+            Some((Structure::Shared(id), at)) => self.shared.read(id, at, width),
             // virtio 1.4 §4.1.4.4: nothing is said of a read.
             Some((Structure::Notify, _)) | None => 0,
         }
@@ -231,6 +234,7 @@ impl Core {
             Some((Structure::Table, at)) if width == Width::U32 => {
                 transport.interrupts.write_table(at, value);
             }
+            Some((Structure::Shared(id), at)) => self.shared.write(id, at, width, value),
             Some((Structure::Isr | Structure::Table | Structure::Pending, _)) | None => {
                 transport.ignore("a write to what cannot be written");
             }

@@ -25,6 +25,7 @@ use crate::pci::mirror::Mirror;
 use crate::pci::notify::{Handed, Notify};
 use crate::pci::region::{Regions, Sizes, Structure};
 use crate::pci::setup::Setup;
+use crate::pci::shared_memory::SharedMemory;
 use crate::pci::transport::Transport;
 use crate::pf::command::Refusal;
 use crate::pf::part::Part;
@@ -113,6 +114,7 @@ impl Function {
             _ears: ears.listen(events)?,
             core: Arc::new(Core {
                 layout,
+                shared: SharedMemory::new(&regions),
                 regions,
                 config: Mutex::new(Config {
                     pristine: space.clone(),

@@ -76,6 +76,17 @@ const ONE_BAR: &[Part] = &[
     part(Notify, 0, 0x1000),
 ];
 
+const SHARED_MEMORY: &[Part] = &[
+    part(Table, 1, 0x1000),
+    part(Pending, 1, 0x800),
+    part(Common, 4, 0x1000),
+    part(Isr, 4, 0x1000),
+    part(Device, 4, 0x1000),
+    part(Notify, 4, 0x1000),
+    part(Shared(0), 4, 0x1000),
+    part(Shared(7), 2, 0x1000),
+];
+
 const SPLIT: &[Part] = &[
     part(Common, 0, 4),
     part(Isr, 1, 4),
@@ -191,6 +202,15 @@ impl Layout {
                 ..BASE
             },
             "no BAR that can be reached, only the PCI_CFG capability",
+        ),
+        (
+            Self {
+                name: "shared-memory",
+                parts: SHARED_MEMORY,
+                wide: 1 << 4 | 1 << 2,
+                ..BASE
+            },
+            "two regions of shared memory, which no class here puts anything into",
         ),
         (
             Self {

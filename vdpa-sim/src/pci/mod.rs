@@ -6,6 +6,7 @@
 //!                    │  BARs (region, layout)
 //!                    ├──▶ common configuration, device configuration (transport, field) ──▶ vdpa_core::Device
 //!                    ├──▶ doorbells (notify) ─────────────────────────────────────────────▶ the queue's own doorbell
+//!                    ├──▶ shared memory (shared_memory)
 //!                    ├──▶ MSI-X table, pending bits, ISR, line (interrupts, line) ◀──────── calls, events (life)
 //!                    └──▶ mappings, log of faults (iommu) ────────────────────────────────▶ its address space
 //! ```
@@ -29,6 +30,7 @@ mod mirror;
 mod notify;
 mod region;
 mod setup;
+mod shared_memory;
 mod transport;
 
 pub use config_space::{CONFIG_BYTES, ConfigSpace};

@@ -19,6 +19,8 @@ pub(crate) enum Structure {
     Table,
     /// The MSI-X pending bits.
     Pending,
+    /// A region of shared memory, by its id: virtio 1.4 §4.1.4.7.
+    Shared(u8),
 }
 
 /// A structure's place in a layout.
@@ -41,6 +43,9 @@ pub(crate) struct Region {
 
 /// Bytes of the common configuration structure of virtio 1.4, with the fields of the administration queues.
 pub(crate) const COMMON_BYTES: u32 = 0x40;
+
+/// Bytes of a region of shared memory.
+pub(crate) const SHARED_BYTES: u32 = 0x4000;
 
 /// What a function's regions depend on beside its layout.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +100,14 @@ impl Regions {
         self.list.iter().find(|region| region.what == what).copied()
     }
 
+    /// The ids of the regions of shared memory.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = u8> {
+        self.list.iter().filter_map(|region| match region.what {
+            Structure::Shared(id) => Some(id),
+            _ => None,
+        })
+    }
+
     /// How long a BAR is; 0: there is none.
     pub(crate) fn bar_len(&self, bar: u8) -> u64 {
         self.bars.get(usize::from(bar)).copied().unwrap_or(0)
@@ -137,5 +150,6 @@ fn length(layout: &Layout, what: Structure, sizes: Sizes) -> u32 {
         }
         Structure::Table => vectors.saturating_mul(16),
         Structure::Pending => vectors.div_ceil(64).saturating_mul(8),
+        Structure::Shared(_) => SHARED_BYTES,
     }
 }

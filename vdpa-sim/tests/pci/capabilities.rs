@@ -70,6 +70,35 @@ fn structures_are_aligned_and_inside_their_bars() {
 }
 
 #[test]
+fn shared_memory_is_inside_its_bars_and_keeps_what_is_written() {
+    let bench = Bench::open("sim:rng", "shared-memory");
+    let found = vdpa_pci::Layout::read(&bench.f).unwrap();
+    let ids: Vec<_> = found.shared_memory.iter().map(|region| region.id).collect();
+    assert_eq!(ids, [0, 7]);
+    for region in &found.shared_memory {
+        let (bar, begin, len) = (
+            region.structure.bar,
+            region.structure.offset,
+            region.structure.len,
+        );
+        assert!(begin + len <= bench.f.bar_len(bar));
+        for (at, width, value) in [
+            (0, Width::U32, 0x0403_0201 + u32::from(region.id)),
+            (len - 1, Width::U8, 0xa5),
+            (len - 4, Width::U16, 0xbeef),
+        ] {
+            bench.f.write(bar, begin + at, width, value).unwrap();
+            assert_eq!(bench.f.read(bar, begin + at, width).unwrap(), value);
+        }
+        assert_eq!(bench.f.read(bar, begin + 3, Width::U8).unwrap(), 4);
+    }
+    // Each keeps its own.
+    let first = found.shared_memory[0].structure;
+    let read = bench.f.read(first.bar, first.offset, Width::U32);
+    assert_eq!(read.unwrap(), 0x0403_0201);
+}
+
+#[test]
 fn bars_answer_their_size_when_all_ones_are_written() {
     for layout in ["qemu", "one-bar", "split", "transitional"] {
         let bench = Bench::open("sim:net", layout);
