@@ -18,7 +18,7 @@ const JUDGED: [&str; 6] = [
     "sim:blk",
     "sim:rng",
     "sim:net,as=pci",
-    "sim:blk,as=pci",
+    "sim:blk,as=pci,layout=shared-memory",
     "sim:net,as=pf",
 ];
 /// The rows of the README's table.

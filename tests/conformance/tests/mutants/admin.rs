@@ -162,6 +162,8 @@ pub struct Kept {
     pub stopped: AtomicBool,
     /// It was reset after the last time that its parts were got.
     pub reset: AtomicBool,
+    /// How often something was to be tried again.
+    pub waited: AtomicU32,
     /// Bytes of an answer, or of a command.
     pub bytes: Mutex<Vec<u8>>,
 }
@@ -170,7 +172,7 @@ impl Kept {
     pub fn count(&self) -> u32 {
         self.count.load(Ordering::SeqCst)
     }
-    /// How often it was asked before.
+    /// How often this was counted before.
     pub fn again(&self) -> u32 {
         self.count.fetch_add(1, Ordering::SeqCst)
     }
@@ -244,7 +246,7 @@ pub fn as_it_is(member: Arc<dyn PciAccess>, _: Arc<Kept>) -> Arc<dyn PciAccess> 
     member
 }
 
-fn judge(wrong: &Wrong, spec: &str, selection: &Selection) -> Report {
+fn judge(wrong: &Wrong, spec: &str, selection: &Selection) -> (Report, Arc<Kept>) {
     let parent = Arc::new(SimMgmt::new());
     let mut registry = Registry::new();
     registry.add(parent.clone());
@@ -252,7 +254,7 @@ fn judge(wrong: &Wrong, spec: &str, selection: &Selection) -> Report {
     let what = parsed.what().to_owned();
     let kept = Arc::new(Kept::default());
     let (ask, say, front) = (wrong.ask, wrong.say, wrong.member);
-    let (members, theirs) = (parent.clone(), kept.clone());
+    let (members, theirs, owners) = (parent.clone(), kept.clone(), kept.clone());
     let target = Target::named(&registry, spec).unwrap();
     let target = target
         .with_function(move || parent.function(&parsed))
@@ -263,14 +265,14 @@ fn judge(wrong: &Wrong, spec: &str, selection: &Selection) -> Report {
         })
         .driven_by(move |function| {
             let clerk = Clerk {
-                kept: kept.clone(),
+                kept: owners.clone(),
                 ask,
                 say,
                 under_way: Mutex::default(),
             };
             Ok(shadow(Arc::new(VirtioPci::open(function)?), clerk))
         });
-    run(&target, selection)
+    (run(&target, selection), kept)
 }
 
 fn all() -> impl Iterator<Item = &'static Wrong> {
@@ -293,7 +295,7 @@ fn each_is_caught() {
             fail_fast: true,
             ..Selection::only(Ids::one(wrong.caught_by))
         };
-        let report = judge(wrong, SPEC, &selection);
+        let (report, _) = judge(wrong, SPEC, &selection);
         if report.failed() == 0 {
             free.push((wrong.name, wrong.caught_by, format!("{:?}", report.rows)));
         }
@@ -325,7 +327,7 @@ fn what_only_looks_wrong_breaks_nothing() {
         member: member::around_nothing,
     };
     let again = Wrong {
-        name: "has every third command tried again",
+        name: "has objects made and destroyed at the second try",
         ask: |kept, asked| {
             if asked.whole && kept.again().is_multiple_of(3) && owner::may_wait(asked) {
                 kept.keep(&asked.to_bytes());
@@ -335,6 +337,7 @@ fn what_only_looks_wrong_breaks_nothing() {
         say: |kept, asked, answer| {
             if !kept.bytes().is_empty() && kept.bytes() == asked.to_bytes() {
                 kept.keep(&[]);
+                kept.waited.fetch_add(1, Ordering::SeqCst);
                 answer.say(status::EAGAIN, 7);
             }
         },
@@ -346,13 +349,15 @@ fn what_only_looks_wrong_breaks_nothing() {
                 effort: Effort::Full,
                 ..Selection::only(statements())
             };
-            let report = judge(wrong, spec, &selection);
+            let (report, kept) = judge(wrong, spec, &selection);
             assert_eq!(
                 report.failed() + report.skipped(),
                 0,
                 "{} {report}",
                 wrong.name
             );
+            let waited = kept.waited.load(Ordering::SeqCst) > 0;
+            assert_eq!(waited, wrong.name == again.name);
         }
     }
 }

@@ -227,6 +227,10 @@ wrong! {
         12 => 0x1000_0000,
         _ => value,
     });
+    119 "sim:rng,as=pci,layout=shared-memory" "has two regions of shared memory with one id" |to| capability(to, 8, |place, value| match place {
+        5 => 0,
+        _ => value,
+    });
     120 "sim:rng,as=pci" "has a window that takes nothing" |to| Through::around(to, Arc::new(DeafWindow));
     122 "sim:net,as=pci" "maps to another vector than it was asked for" |to| Common::around(
         to,
