@@ -2,7 +2,8 @@
 //!
 //! A command that is pending is given back to the queue untouched, and is the next one that is taken: nothing is in flight
 //! between two passes, and the queue can be stopped, suspended and reset like any other. What was read of it is kept: it is
-//! read once, and carried out again after a pause that grows.
+//! read once, and carried out again after a pause that grows. One that is pending for too long is taken back, and answered
+//! with that it should be tried again: one member that does not stop does not keep its owner from all others.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(super) struct Clerk {
 /// A command that is pending.
 struct Held {
     command: Vec<u8>,
+    since: Instant,
     pause: Duration,
     due: Instant,
     /// Changes of the queue until then: after another one it may not be the next command any more.
@@ -89,17 +91,22 @@ impl Clerk {
         }
         let [first, most] = PAUSES;
         let pause = held.map_or(first, |held| held.pause.saturating_mul(2).min(most));
+        let since = held.map_or_else(Instant::now, |held| held.since);
         let Some(taken) = self.take(queue, desk)? else {
             return Ok(Served::Nothing);
         };
         let reply = match &taken.command {
             Ok(command) => match self.carry_out(command, taken.room) {
                 Poll::Ready(reply) => Some(reply),
-                Poll::Pending => {
-                    queue.rewind(taken.taken)?;
-                    self.hold(taken.command.unwrap_or_default(), pause, changes);
-                    return Ok(Served::Nothing);
-                }
+                Poll::Pending => match self.office.give_up(command, since) {
+                    Some(reply) => Some(reply),
+                    None => {
+                        queue.rewind(taken.taken)?;
+                        let command = taken.command.unwrap_or_default();
+                        self.hold(command, since, pause, changes);
+                        return Ok(Served::Nothing);
+                    }
+                },
             },
             Err(at) => {
                 self.fault(desk, *at, Access::DeviceReads);
@@ -146,10 +153,13 @@ impl Clerk {
     }
 
     /// Keeps a command that is pending, to be run again.
-    fn hold(&mut self, command: Vec<u8>, pause: Duration, changes: u64) {
+    ///
+    /// * `since`: when it was carried out first
+    fn hold(&mut self, command: Vec<u8>, since: Instant, pause: Duration, changes: u64) {
         let now = Instant::now();
         self.held = Some(Held {
             command,
+            since,
             pause,
             due: now.checked_add(pause).unwrap_or(now),
             changes,

@@ -246,6 +246,8 @@ impl Refusal {
     pub const NO_ROOM: Self = Self::new(Status::NoMemory, Qualifier::InvalidCommand);
     /// What it is about is in use, or not stopped.
     pub const BUSY: Self = Self::new(Status::Busy, Qualifier::InvalidCommand);
+    /// It takes too long, and was taken back.
+    pub const TRY_AGAIN: Self = Self::new(Status::TryAgain, Qualifier::TryAgain);
     /// The member cannot go on with what was set.
     pub const UNFIT: Self = Self::new(Status::Io, Qualifier::InvalidCommand);
 

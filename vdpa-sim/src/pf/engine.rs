@@ -89,6 +89,16 @@ impl Engine {
         self.dispatch(header, data, room, group).map(Reply::from)
     }
 
+    /// Whether a command that is pending has perhaps changed something: the resume of a member that has stopped, to which
+    /// parts were set, begins with a reset of it. All others change nothing before they are ready.
+    pub(super) fn has_begun(command: &[u8], group: &dyn Group) -> bool {
+        let (header, data) = Header::parse(command);
+        let resumes = header.opcode == Opcode::DevModeSet.number() && data.u8(0) == 0;
+        let number = u16::try_from(header.member).unwrap_or(0);
+        let member = group.member(number).filter(|_| resumes);
+        member.is_some_and(|member| member.mode() == Mode::Stopped)
+    }
+
     /// Objects of members that are gone are gone too.
     fn follow(&mut self, group: &dyn Group) {
         let generation = Some(group.generation());

@@ -19,6 +19,7 @@ pub struct PfFunction {
     function: Arc<Function>,
     device: Arc<SimDevice>,
     sriov: Arc<SrIov>,
+    office: Arc<Office>,
 }
 
 impl PfFunction {
@@ -45,7 +46,7 @@ impl PfFunction {
         let office = Arc::new(Office::new());
         let group: Arc<dyn Group> = Arc::clone(&sriov) as _;
         office.set_group(Arc::downgrade(&group) as Weak<dyn Group>);
-        let owner = Owner::new(class, office, true);
+        let owner = Owner::new(class, Arc::clone(&office), true);
         let device = Arc::new(serve(Box::new(owner)));
         setup.admin = AdminQueues {
             first,
@@ -57,6 +58,7 @@ impl PfFunction {
             function: Arc::new(Function::new(opened, setup)?),
             device,
             sriov,
+            office,
         })
     }
 
@@ -90,6 +92,11 @@ impl PfFunction {
     /// Virtual function `number`, from 1 to NumVFs, while VF Enable is set.
     pub fn vf(&self, number: u16) -> Option<Arc<dyn PciAccess>> {
         Some(self.sriov.vf(number)?)
+    }
+
+    /// What its administration commands are carried out on.
+    pub fn office(&self) -> &Arc<Office> {
+        &self.office
     }
 
     /// Its virtual functions.

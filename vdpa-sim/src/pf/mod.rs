@@ -20,6 +20,9 @@
 //! * Where queues stand has no part of its own, nor has what a class keeps. Both are in
 //!   [a part](part::PartType::Simulated) behind all others, which there is while a member is stopped. Its value is a
 //!   [`DeviceImage`](vdpa_core::DeviceImage).
+//! * A command that is pending for more than [a while](Office::set_patience) is taken back, and answered with
+//!   [`Refusal::TRY_AGAIN`](command::Refusal::TRY_AGAIN): a member that does not come to a stop goes on. The resume
+//!   of one that has stopped is not: it may have begun.
 //! * A command that is refused by [`Refusal::UNFIT`](command::Refusal::UNFIT) leaves its member in reset, and stopped.
 
 mod clerk;

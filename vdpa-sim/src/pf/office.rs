@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use super::command::Reply;
+use super::command::{Refusal, Reply};
 use super::engine::Engine;
 use super::group::{Group, NoGroup};
 use crate::shared::lock;
@@ -20,10 +21,15 @@ pub(super) const CALLS: usize = 3;
 /// The names of these counters, behind `admin.`.
 pub const COUNTERS: &[&str] = &["commands", "refused", "faults", "calls"];
 
+/// How long a command may be pending at first, in milliseconds.
+const PATIENCE_MS: u64 = 10_000;
+
 /// An [`Engine`] and what it works on.
 pub struct Office {
     engine: Mutex<Engine>,
     group: Mutex<Option<Weak<dyn Group>>>,
+    /// How long a command may be pending, in milliseconds.
+    patience: AtomicU64,
     /// How often the queue alone was reset.
     resets: AtomicU64,
     /// How often it came or went otherwise, too.
@@ -43,6 +49,7 @@ impl Office {
         Self {
             engine: Mutex::new(Engine::new()),
             group: Mutex::new(None),
+            patience: AtomicU64::new(PATIENCE_MS),
             resets: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             counters: Counters::new(COUNTERS),
@@ -59,6 +66,31 @@ impl Office {
         let group = self.group();
         let group: &dyn Group = group.as_deref().unwrap_or(&NoGroup);
         lock(&self.engine).run(command, room, group)
+    }
+
+    /// How long a command may be pending from here on, in whole milliseconds; 10 seconds, unless something else is said.
+    pub fn set_patience(&self, patience: Duration) {
+        let ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.patience.store(ms, Ordering::Relaxed);
+    }
+
+    /// Takes back a command that is pending for too long, and says how it is answered then. `None`: it is to be run again.
+    ///
+    /// * `since`: when it was run first
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.13.1: what is to be tried again has had no effect.
+    pub(super) fn give_up(&self, command: &[u8], since: Instant) -> Option<Reply> {
+        let patience = Duration::from_millis(self.patience.load(Ordering::Relaxed));
+        if since.elapsed() < patience {
+            return None;
+        }
+        let group = self.group();
+        if group.is_some_and(|group| Engine::has_begun(command, &*group)) {
+            return None;
+        }
+        self.abandon();
+        Some(Reply::from(Err(Refusal::TRY_AGAIN)))
     }
 
     fn group(&self) -> Option<Arc<dyn Group>> {

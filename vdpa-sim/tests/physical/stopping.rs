@@ -2,12 +2,13 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use vdpa_core::*;
 use vdpa_pci::{Layout as Found, Width};
 use vdpa_sim::blk::Engine;
 use vdpa_sim::pci::{Function, Layout, Setup};
-use vdpa_sim::pf::command::Opcode;
+use vdpa_sim::pf::command::{Opcode, Qualifier, Status as Ended};
 use vdpa_sim::pf::{Member, Mode, PfFunction};
 
 use crate::bench::*;
@@ -129,8 +130,16 @@ struct Stopping {
 
 impl Stopping {
     fn begun() -> Self {
+        Self::begun_with(None)
+    }
+
+    /// * `patience`: how long the owner waits for it
+    fn begun_with(patience: Option<Duration>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let (pf, gate) = gated(home.path());
+        if let Some(patience) = patience {
+            pf.office().set_patience(patience);
+        }
         let mut owner = Owner::new(&pf);
         let rig = drive(&pf.vf(1).unwrap());
         let features = disk::features(&rig, false, true, true, false);
@@ -175,6 +184,30 @@ fn a_stop_waits_for_what_a_disk_has_in_flight_and_gives_it_back_first() {
     it.gate.open();
     assert_eq!(it.owner.answer().0, 0);
     assert_eq!(it.disk.q.used().len(), 1, "before the stop is complete");
+    it.owner.resume(1);
+    it.goes_on();
+}
+
+#[test]
+fn a_disk_that_takes_too_long_to_stop_goes_on_and_does_not_hold_up_its_owner() {
+    let mut it = Stopping::begun_with(Some(Duration::ZERO));
+    let again = (
+        Ended::TryAgain as u16,
+        Qualifier::TryAgain as u16,
+        Vec::new(),
+    );
+    assert_eq!(it.owner.answer(), again);
+    for mode in [1, 0, 1] {
+        assert_eq!(it.owner.ask(Opcode::DevModeSet, 1, 1, &[mode]), again);
+        // Its owner has other things to do.
+        it.owner.well(Opcode::ListQuery, 1, 0, &[]);
+        assert_eq!(it.pf.sriov().vf(1).unwrap().mode(), Mode::Running);
+    }
+    it.gate.open();
+    until("the request", || it.disk.q.used().len() == 1);
+    assert_eq!(it.disk.read(3, 512), it.data, "nobody has resumed it");
+    it.pf.office().set_patience(Duration::from_secs(3600));
+    it.owner.stop(1);
     it.owner.resume(1);
     it.goes_on();
 }
