@@ -85,8 +85,8 @@ fn an_owner_is_judged_beside_its_members() {
     let run = run(["--json", "check", owner, "--only", "132-145"]);
     assert_eq!(run.code, 0, "{run:?}");
     let object = run.object();
-    assert_eq!(object["passed"], 14, "{object}");
-    assert_eq!(object["skipped"], 0, "{object}");
+    assert_eq!(object["passed"], 14, "{object:?}");
+    assert_eq!(object["skipped"], 0, "{object:?}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The judge is judged: devices that are wrong on purpose, each in one way, and the statement that has to find out.
 //!
 //! A mutant is a wrapper over a device: a [`Bend`](bend::Bend) of its control side, or a [`Twist`](shadow::Twist) of its
-//! data path. A catch counts only by the statement named beforehand, and the same wrappers around nothing wrong pass
-//! everything.
+//! data path; of a function it stands before its registers. A catch counts only by the statement named beforehand, and the
+//! same wrappers around nothing wrong pass everything.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,12 +13,12 @@
     reason = "a test, and a rig that not every mutant uses wholly"
 )]
 
-mod admin;
 mod bend;
 mod dying;
 mod hand;
 mod shadow;
 
+mod admin;
 mod block;
 mod config;
 mod features;
