@@ -26,6 +26,8 @@
 //! # Where to go on
 //! * **To use a device**: [`open`] takes a string that names it, [`NetDriver`](net::NetDriver) drives a network card,
 //!   [`BlkDriver`](blk::BlkDriver) a disk, [`Session`] any kind of device.
+//! * **To put a device in front of a guest**: `vmm::GuestDevice` has what VMMs in Rust ask of one; `examples/vmm` is
+//!   one that does.
 //! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
 //! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, `sim` a parent in
 //!   software, `vfio` one that drives PCI functions, by `pci`, and `layer` what stands around any device.
@@ -40,9 +42,12 @@
 //! | `smoltcp` (default) | [`net::smoltcp`]: TCP and UDP over any network device |
 //! | `cli` (default) | the program `vdpactl` |
 //! | `vm-memory` (default) | [`map_guest`](vdpa_core::DmaHandle::map_guest): any guest memory in one call |
+//! | `rust-vmm` (default) | `vmm`: a device in front of a guest, for VMMs in Rust |
 
 pub mod blk;
 pub mod net;
+#[cfg(feature = "rust-vmm")]
+pub mod vmm;
 
 mod parents;
 
