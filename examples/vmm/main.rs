@@ -18,8 +18,10 @@ use virtio_drivers::device::{blk::VirtIOBlk, net::TxBuffer, net::VirtIONet};
 use guest::{Platform, Registers};
 use mmio::Mmio;
 
+const CARD: &str = "sim:net,mac=52:54:00:00:00:01,port=loopback";
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let network = plug("sim:net,mac=52:54:00:00:00:01,port=loopback")?;
+    let network = plug(CARD)?;
     let disk = plug("sim:blk,size=1M")?;
 
     // The guest finds a network card, and sends itself a frame.
@@ -27,30 +29,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut frame = card.mac_address().repeat(2);
     frame.extend([0x88, 0xb5]);
     frame.extend(b"from a guest to itself, through a device of the host".repeat(4));
-    card.send(TxBuffer::from(&frame))?;
-    let by = Deadline::after(Duration::from_secs(5));
-    let received = loop {
-        match card.receive() {
-            Err(virtio_drivers::Error::NotReady) if !by.expired() => std::thread::yield_now(),
-            answer => break answer?,
-        }
-    };
-    assert_eq!(received.packet(), frame);
-    println!("network    {} bytes sent, and received", frame.len());
-    card.recycle_rx_buffer(received)?;
+    println!(
+        "network    {} bytes sent, and received",
+        exchange(&mut card, &frame)?
+    );
 
     // And a disk, which it writes to and reads.
     let mut blocks = VirtIOBlk::<Platform, _>::new(disk.clone())?;
     blocks.write_blocks(7, &[0xab; 1024])?;
 
     // Meanwhile the machine is paused, and goes on; the guest does not see it.
-    disk.vmm().device.pause(by)?;
-    let snapshot = disk.vmm().device.snapshot()?;
-    disk.vmm().device.resume()?;
+    disk.vmm()
+        .device
+        .pause(Deadline::after(Duration::from_secs(5)))?;
     println!(
-        "paused     a snapshot of the disk is {} bytes",
-        snapshot.len()
+        "paused     the disk stands at {:?}",
+        disk.vmm().device.queue_states()?
     );
+    disk.vmm().device.resume()?;
 
     let mut back = [0; 1024];
     blocks.read_blocks(7, &mut back)?;
@@ -59,7 +55,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         "disk       {} sectors, what was written reads back",
         blocks.capacity()
     );
+
+    // The card is moved onto another device, and goes on there.
+    network
+        .vmm()
+        .move_to(GuestDevice::new(vdpa::open(CARD)?)?)?;
+    let mut moved = exchange(&mut card, &frame)?;
+    moved += exchange(&mut card, &frame)?;
+    println!("moved      {moved} bytes more, through another card");
     Ok(())
+}
+
+/// Sends a frame to itself, and receives it.
+fn exchange(
+    card: &mut VirtIONet<Platform, Registers, 16>,
+    frame: &[u8],
+) -> Result<usize, Box<dyn Error>> {
+    card.send(TxBuffer::from(frame))?;
+    let by = Deadline::after(Duration::from_secs(5));
+    let received = loop {
+        match card.receive() {
+            Err(virtio_drivers::Error::NotReady) if !by.expired() => std::thread::yield_now(),
+            answer => break answer?,
+        }
+    };
+    assert_eq!(received.packet(), frame);
+    card.recycle_rx_buffer(received)?;
+    Ok(frame.len())
 }
 
 /// Puts a device on the bus.

@@ -182,8 +182,26 @@ impl Mmio {
             .activate(&self.memory, self.interrupts(), ready, by)
     }
 
+    /// Moves the guest onto another device, of the same kind: it does not see it.
+    pub(crate) fn move_to(&mut self, mut device: GuestDevice) -> Result<(), VmmError> {
+        let by = Deadline::after(PATIENCE);
+        self.device.pause(by)?;
+        let snapshot = self.device.snapshot()?;
+        let kick = |index: u16| {
+            self.queues[usize::from(index)]
+                .kick
+                .as_ref()?
+                .try_into()
+                .ok()
+        };
+        device.restore(&snapshot, &self.memory, self.interrupts(), kick, by)?;
+        device.resume()?;
+        self.device = device;
+        Ok(())
+    }
+
     /// One interrupt for all, and a register that says what for.
-    pub(crate) fn interrupts(&self) -> Interrupts {
+    fn interrupts(&self) -> Interrupts {
         let interrupt = Arc::clone(&self.interrupt);
         Interrupts::from_fn(move |kind| {
             let bit = match kind {

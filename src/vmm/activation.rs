@@ -37,7 +37,7 @@ impl GuestDevice {
     /// * `memory`: mapped as by [`update_memory`](Self::update_memory), if it is not
     /// * `interrupts`: for the configuration and each of the queues
     /// * `queues`: those that are ready; others may be started later
-    /// * `by`: how long memory may take that is to be unmapped
+    /// * `by`: how long memory may take that is to be unmapped, and a reset after an activation that failed
     ///
     /// # Errors
     /// When the device is active, nothing was acknowledged, or queues and interrupts do not fit: nothing has happened
@@ -61,7 +61,7 @@ impl GuestDevice {
         if let Err(e) = self.update_memory(memory, by) {
             return Err(self.give_up(e));
         }
-        self.activate_mapped(interrupts, queues)
+        self.activate_mapped(interrupts, queues, by)
     }
 
     /// Makes the device run with what is mapped by now, by [`dma`](Self::dma): for memory of other types, and behind a
@@ -73,14 +73,18 @@ impl GuestDevice {
         &mut self,
         interrupts: Interrupts,
         queues: Vec<GuestQueue>,
+        by: Deadline,
     ) -> Result<(), VmmError> {
         self.check(&interrupts, &queues)?;
+        if self.failed.take().is_some() {
+            // It was begun when the last activation came to nothing.
+            self.device().reset(by)?;
+        }
         self.negotiate()?;
         match self.run(&interrupts, &queues) {
             Ok(doorbells) => {
                 let queues = queues.into_iter().zip(doorbells).collect();
                 let _none = self.set_active(Some(Active { queues, interrupts }));
-                self.failed = None;
                 Ok(())
             }
             Err(e) => Err(self.give_up(e)),
@@ -128,8 +132,11 @@ impl GuestDevice {
             return Ok(Due::Nothing);
         }
         let lost = Status::FAILED | Status::DEVICE_NEEDS_RESET;
+        if !now.intersects(lost) {
+            self.add_early(asked)?;
+        }
         if asked.contains(Status::FEATURES_OK) && !(asked | now).intersects(lost) {
-            self.negotiate()?;
+            self.agree(asked)?;
         }
         // Without it: queues come first.
         let early = asked.difference(Status::DRIVER_OK);

@@ -71,6 +71,9 @@ pub const OF_TRANSPORT: Features = Features::of(&[
     bits::ADMIN_VQ,
 ]);
 
+/// The bits of the status byte that a driver sets before it knows of features.
+const EARLY: Status = Status::ACKNOWLEDGE.union(Status::DRIVER);
+
 /// How a device is put in front of a guest.
 pub struct Options {
     hidden: Features,
@@ -233,21 +236,33 @@ impl GuestDevice {
     /// # Spec
     /// virtio 1.4 §3.1.1, steps 2 to 6.
     pub fn negotiate(&mut self) -> Result<(), VmmError> {
-        // Whatever the driver has set by now stays set.
-        let mut byte = self.device.status()?;
-        if byte.contains(Status::FEATURES_OK) {
+        self.agree(EARLY)
+    }
+
+    /// Negotiates, as a driver that wrote the bits `early` before or with FEATURES_OK.
+    pub(super) fn agree(&self, early: Status) -> Result<(), VmmError> {
+        if self.device.status()?.contains(Status::FEATURES_OK) {
             return Ok(());
         }
         let acked = self.acked.ok_or(VmmError::NotAcked { call: "negotiate" })?;
         let device_type = self.device.info().device_type;
         graph::check_accepted(device_type, self.shown, acked).map_err(vdpa_core::Error::from)?;
-        for step in [Status::ACKNOWLEDGE, Status::DRIVER] {
+        let byte = self.add_early(early)?;
+        self.device.accept(acked | self.silent)?;
+        Ok(self
+            .device
+            .write_status((byte | Status::FEATURES_OK).bits())?)
+    }
+
+    /// Sets those of [`EARLY`] that are asked for, each by a byte of its own: there are devices that take one step at a
+    /// time. Whatever is set by now stays set.
+    pub(super) fn add_early(&self, asked: Status) -> Result<Status, VmmError> {
+        let mut byte = self.device.status()?;
+        for step in EARLY.iter().filter(|step| asked.contains(*step)) {
             byte |= step;
             self.device.write_status(byte.bits())?;
         }
-        self.device.accept(acked | self.silent)?;
-        byte |= Status::FEATURES_OK;
-        Ok(self.device.write_status(byte.bits())?)
+        Ok(byte)
     }
 
     /// Reads configuration space.

@@ -37,9 +37,8 @@ impl Watch {
                     _ => false,
                 };
                 if is_guests {
-                    // Outside of the lock, which whoever aims holds.
-                    let call = lock(&target).clone();
-                    call.raise();
+                    // Under the lock: who aims elsewhere waits for the old one to end.
+                    lock(&target).raise();
                 }
                 if let Some(observer) = &observer {
                     observer(&event);
@@ -53,7 +52,7 @@ impl Watch {
         })
     }
 
-    /// From here on `config` is raised.
+    /// From here on `config` is raised, and what was raised before has ended.
     pub(super) fn aim(&self, config: Call) {
         let old = std::mem::replace(&mut *lock(&self.config), config);
         // Outside of the lock: a closure may own anything.
