@@ -227,7 +227,7 @@ impl Mmio {
     fn disable(&mut self) -> Result<(), VmmError> {
         let by = Deadline::after(PATIENCE);
         if let Some(queue) = self.queues.get_mut(self.selected) {
-            if queue.kick.take().is_some() {
+            if queue.kick.is_some() {
                 self.device.stop_queue(self.selected as u16, by)?;
             }
             *queue = Queue::default();

@@ -1,12 +1,14 @@
 //! The guest of the example drives network card and disk by registers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use virtio_drivers::device::blk::VirtIOBlk;
 use virtio_drivers::device::net::{TxBuffer, VirtIONet};
 use virtio_drivers::transport::{InterruptStatus, Transport};
 
-use vdpa::core::{Attr, Features, bits};
+use vdpa::core::{Asid, Attr, ErrorKind, Features, bits};
 use vdpa::vmm::{GuestDevice, GuestQueue, InterruptKind, Interrupts, Options};
 
 use super::guest::{self, Platform, Registers};
@@ -71,6 +73,47 @@ fn a_guest_receives_what_it_sends() {
             send(&mut card, &sent);
             assert_eq!(receive(&mut card), sent);
         }
+    }
+}
+
+#[test]
+fn a_guest_reaches_a_function_behind_an_iommu_without_knowing_of_it() {
+    // The function takes addresses for physical ones without ACCESS_PLATFORM, which these drivers do not know; it takes no
+    // eventfds, and is told of memory.
+    let registers = plug(open(&format!("{CARD},as=pci")));
+    for number in 0..3 {
+        let mut card = Card::new(registers.clone(), 2048).unwrap();
+        for number in number..number + 50 {
+            let sent = frame(number, 300);
+            send(&mut card, &sent);
+            assert_eq!(receive(&mut card), sent);
+        }
+        let mappings = || {
+            let vmm = registers.vmm();
+            let mappings = vmm.device.dma(Asid::new(0)).unwrap().mappings();
+            mappings
+                .iter()
+                .map(|m| Arc::as_ptr(&m.memory).addr())
+                .collect::<Vec<_>>()
+        };
+        // What is mapped already is not taken from under the device.
+        let before = mappings();
+        let memory = guest::memory();
+        registers
+            .vmm()
+            .device
+            .update_memory(&memory, soon())
+            .unwrap();
+        assert_eq!(mappings(), before);
+        // It has no way to stand still, says so, and runs on.
+        let refused = registers.vmm().device.pause(soon()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+        assert!(refused.to_string().contains("has no suspend"), "{refused}");
+        let sent = frame(number, 100);
+        send(&mut card, &sent);
+        assert_eq!(receive(&mut card), sent);
+        // These take queues back, which takes a pause: the next one begins with a reset.
+        std::mem::forget(card);
     }
 }
 
@@ -226,4 +269,58 @@ fn a_queue_is_stopped_alone_and_goes_on_where_it_stood() {
         .close(vdpa::Deadline::after(Duration::from_secs(5)))
         .map_err(|(_, e)| e)
         .unwrap();
+}
+
+#[test]
+fn a_queue_is_reset_alone_where_the_transport_carries_that_out() {
+    let memory = memory();
+    let options = Options::default().offer(bits::RING_RESET.mask());
+    let device = vdpa::open("sim:rng").unwrap();
+    let mut device = GuestDevice::with_options(device, options).unwrap();
+    device.ack_features(device.device_features());
+    let queues = vec![Ring::new(&memory, 0x1000, 16).queue(0)];
+    device.activate(&memory, ignored(), queues, soon()).unwrap();
+    for offered in 1..5 {
+        device.reset_queue(0, soon()).unwrap();
+        let mut ring = Ring::new(&memory, 0x1000, 16);
+        for _ in 0..offered {
+            ring.offer(&[(0x8000, 64, true)]);
+        }
+        device.start_queue(ring.queue(0)).unwrap();
+        let twice = device.start_queue(ring.queue(0)).unwrap_err().to_string();
+        assert_eq!(twice, "queue 0 is given twice");
+        device.kick(0);
+        ring.wait(offered);
+    }
+}
+
+#[test]
+fn interrupts_are_replaced_while_the_device_runs() {
+    let memory = memory();
+    let mut device = acked("sim:rng");
+    let mut ring = Ring::new(&memory, 0x1000, 16);
+    let queues = vec![ring.queue(0)];
+    device.activate(&memory, ignored(), queues, soon()).unwrap();
+    let none = device
+        .replace_interrupts(Interrupts::none())
+        .unwrap_err()
+        .to_string();
+    assert!(none.starts_with("queue 0 has no interrupt"), "{none}");
+    let raised = Arc::new(AtomicU32::new(0));
+    let interrupts = Interrupts::from_fn({
+        let raised = Arc::clone(&raised);
+        move |_| {
+            raised.fetch_add(1, SeqCst);
+            Ok(())
+        }
+    });
+    device.replace_interrupts(interrupts).unwrap();
+    assert_eq!(
+        raised.load(SeqCst),
+        1,
+        "the old one may have been raised to nobody's notice"
+    );
+    ring.offer(&[(0x8000, 64, true)]);
+    device.kick(0);
+    until("the new one is raised", || raised.load(SeqCst) == 2);
 }

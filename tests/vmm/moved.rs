@@ -1,9 +1,12 @@
 //! Paused, resumed, saved, and gone on with elsewhere.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
 use virtio_drivers::device::blk::VirtIOBlk;
 
 use vdpa::core::QueueState;
-use vdpa::vmm::Due;
+use vdpa::vmm::{Due, InterruptKind, Interrupts};
 
 use super::driven::{CARD, Card, frame, plug, receive, send};
 use super::guest::Platform;
@@ -89,6 +92,44 @@ fn a_guest_goes_on_with_another_disk() {
         disk.read_blocks(round.into(), &mut back).unwrap();
         assert_eq!(back, [round; 512]);
     }
+}
+
+#[test]
+fn an_interrupt_that_was_on_its_way_is_raised_again_where_the_device_goes_on() {
+    let memory = memory();
+    let mut device = acked("sim:rng");
+    let mut ring = Ring::new(&memory, 0x1000, 16);
+    let queues = vec![ring.queue(0)];
+    device.activate(&memory, ignored(), queues, soon()).unwrap();
+    ring.offer(&[(0x8000, 64, true)]);
+    device.kick(0);
+    ring.wait(1);
+    device.pause(soon()).unwrap();
+    let snapshot = device.snapshot().unwrap();
+    device.close(soon()).map_err(|(_, e)| e).unwrap();
+
+    let raised = Arc::new(AtomicU32::new(0));
+    let interrupts = Interrupts::from_fn({
+        let raised = Arc::clone(&raised);
+        move |kind| {
+            assert_eq!(kind, InterruptKind::Queue(0));
+            raised.fetch_add(1, SeqCst);
+            Ok(())
+        }
+    });
+    let mut other = open("sim:rng");
+    other
+        .restore(&snapshot, &memory, interrupts, |_| None, soon())
+        .unwrap();
+    assert!(other.is_activated() && other.is_paused());
+    assert_eq!(raised.load(SeqCst), 0, "it stands still");
+    other.resume().unwrap();
+    assert!(raised.load(SeqCst) >= 1);
+    ring.offer(&[(0x8000, 64, true)]);
+    other.kick(0);
+    ring.wait(2);
+    // A guest's reset is one of any device's.
+    assert_eq!(other.reset(soon()).unwrap().unwrap().queues.len(), 1);
 }
 
 #[test]
