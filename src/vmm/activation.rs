@@ -8,6 +8,12 @@ use vdpa_mem::{Deadline, MappedGuestMemory};
 use super::device::Active;
 use super::{GuestDevice, GuestQueue, InterruptKind, Interrupts, VmmError};
 
+/// The bits by which a driver sets a device up.
+const SET_UP: Status = Status::ACKNOWLEDGE
+    .union(Status::DRIVER)
+    .union(Status::FEATURES_OK)
+    .union(Status::DRIVER_OK);
+
 /// What a status byte of the guest's asks the VMM to do.
 #[must_use = "a device that is to be activated does not run before it is"]
 #[derive(Debug)]
@@ -124,37 +130,33 @@ impl GuestDevice {
             return Ok(Due::Reset(self.forget()));
         }
         if self.failed.is_some() {
+            // It reads DEVICE_NEEDS_RESET, and nothing else moves it.
             return Ok(Due::Nothing);
         }
+        let early = asked.difference(Status::DRIVER_OK);
         let now = self.device().status()?;
-        if self.is_activated() {
+        let goes_on =
+            now.difference(asked).is_empty() && now.union(asked).difference(SET_UP).is_empty();
+        if self.is_activated() || !(goes_on || early.is_empty()) {
+            // What the device makes of it: it is refused, but for bits that gate nothing.
             self.device().write_status(written)?;
             return Ok(Due::Nothing);
         }
-        let lost = Status::FAILED | Status::DEVICE_NEEDS_RESET;
-        if !now.intersects(lost) {
+        if goes_on {
             self.add_early(asked)?;
+            if asked.contains(Status::FEATURES_OK) {
+                self.agree(asked)?;
+            }
+            if !asked.contains(Status::DRIVER_OK) {
+                return Ok(Due::Nothing);
+            }
+            // Queues come first.
+            if self.device().status()?.contains(Status::FEATURES_OK) {
+                return Ok(Due::Activate);
+            }
         }
-        if asked.contains(Status::FEATURES_OK) && !(asked | now).intersects(lost) {
-            self.agree(asked)?;
-        }
-        // Without it: queues come first.
-        let early = asked.difference(Status::DRIVER_OK);
-        if !early.is_empty() {
-            self.device().write_status(early.bits())?;
-        }
-        if !asked.contains(Status::DRIVER_OK) {
-            return Ok(Due::Nothing);
-        }
-        let now = self.device().status()?;
-        if now.contains(Status::FEATURES_OK) && !now.intersects(lost) {
-            return Ok(Due::Activate);
-        }
-        Err(vdpa_core::Error::StatusRefused {
-            written,
-            status: now,
-        }
-        .into())
+        let status = self.device().status()?;
+        Err(vdpa_core::Error::StatusRefused { written, status }.into())
     }
 
     /// Resets the device, and waits for it: features, queues and interrupts are gone, memory and assigned groups stay.

@@ -175,6 +175,34 @@ fn a_guest_that_writes_features_ok_first_is_shown_no_bit_that_it_did_not_set() {
 }
 
 #[test]
+fn any_byte_leaves_the_status_that_the_contract_says() {
+    let raw = vdpa::open("sim:rng").unwrap();
+    let mut device = open("sim:rng");
+    for before in [&[][..], &[0x01], &[0x03], &[0x03, 0x0b], &[0x08], &[0x83]] {
+        for byte in 1..=u8::MAX {
+            raw.reset(soon()).unwrap();
+            raw.accept(bits::VERSION_1 | bits::ACCESS_PLATFORM).unwrap();
+            device.reset(soon()).unwrap();
+            device.set_acked_features(bits::VERSION_1.mask().low_u64());
+            for byte in before {
+                let _first = raw.write_status(*byte);
+                let _first = device.write_status(*byte);
+            }
+            let expected = raw.write_status(byte);
+            let due = device.write_status(byte);
+            let mut status = raw.status().unwrap();
+            let case = format!("{before:x?}, then {byte:#x}: {due:?}, {expected:?}");
+            assert_eq!(due.is_ok(), expected.is_ok(), "{case}");
+            // That bit comes with the activation.
+            let is_due = matches!(due, Ok(Due::Activate));
+            assert_eq!(is_due, status.contains(Status::DRIVER_OK), "{case}");
+            status.remove(Status::DRIVER_OK);
+            assert_eq!(device.status().unwrap(), status.bits(), "{case}");
+        }
+    }
+}
+
+#[test]
 fn a_ring_base_is_not_what_a_queue_of_before_the_reset_counted_to() {
     let memory = memory();
     let (mut device, told) = Strict::device();
