@@ -49,6 +49,8 @@ stage() {
     install "lab" 600 tests/lab/setup
     begin_second_kernel
   fi
+  # What the bindings' numbers are held to beside the system's headers.
+  [ $may = no ] || SOFT=yes install "kernel headers" 180 bindings/uapi/tests/headers/fetch
 
   if ! command -v rustup >/dev/null; then
     echo "   toolchains, targets and Miri come by rustup: https://rustup.rs"

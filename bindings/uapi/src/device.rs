@@ -1,0 +1,1 @@
+//! A device file that is opened here, or comes from somebody else.

@@ -1,0 +1,111 @@
+//! What the kernel refuses, and what it said that cannot be understood.
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// Why a call failed. Each message names the call, and what the kernel said to it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A device file that cannot be opened.
+    #[error("cannot open {}: `modprobe {module}` makes it, and root may open it", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The module that makes it.
+        module: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A descriptor of something else.
+    #[error("descriptor {fd} is no {what}: {call}: {errno}")]
+    Foreign {
+        /// Its number.
+        fd: i32,
+        /// What it was to be.
+        what: &'static str,
+        /// The call that was made to find out.
+        call: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// An ioctl, `read` or `write` that failed.
+    #[error("{call}: {errno}")]
+    Call {
+        /// The kernel's name for it.
+        call: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A buffer that is longer than the call can say.
+    #[error("{call}: {len} bytes are more than the {most} that it takes")]
+    TooLong {
+        /// The kernel's name for it.
+        call: &'static str,
+        /// How long it is, in bytes.
+        len: usize,
+        /// How long it may be, in bytes.
+        most: usize,
+    },
+    /// A name with a NUL in it, or an empty one.
+    #[error("the name {name:?} is empty or has a NUL in it")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A message with fewer bytes than it has to have.
+    #[error("a {what} of {len} bytes: it has {least}")]
+    Short {
+        /// What it was to be.
+        what: &'static str,
+        /// How many there are.
+        len: usize,
+        /// How many there have to be.
+        least: usize,
+    },
+    /// A message with a number that means nothing.
+    #[error("a {what} with {field} {value}, which has no meaning")]
+    Unknown {
+        /// What it was to be.
+        what: &'static str,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A system without the netlink family.
+    #[error("the kernel has no netlink family {family}: `modprobe vdpa`")]
+    NoFamily {
+        /// Its name.
+        family: &'static str,
+    },
+    /// A netlink message that cannot be taken apart.
+    #[error("netlink family {family}: an answer that cannot be understood")]
+    Netlink {
+        /// Its name.
+        family: &'static str,
+        /// Why.
+        source: netlink_packet_core::DecodeError,
+    },
+    /// Netlink that ended before the answer did, or answered something else.
+    #[error("{command}: the answer lacks {lacks}")]
+    Answer {
+        /// The kernel's name for the command.
+        command: &'static str,
+        /// What is missing.
+        lacks: &'static str,
+    },
+}
+
+impl Error {
+    /// What the kernel said, where it said something.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Call { errno, .. } | Self::Foreign { errno, .. } => Some(*errno),
+            Self::Open { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! iommufd
+mod numbers;
+pub(crate) use numbers::ROWS;
+pub use numbers::*;

@@ -1,0 +1,4 @@
+//! vdpa
+mod numbers;
+pub(crate) use numbers::ROWS;
+pub use numbers::*;

@@ -1,0 +1,4 @@
+//! vduse
+mod numbers;
+pub(crate) use numbers::ROWS;
+pub use numbers::*;

@@ -1,0 +1,4 @@
+//! vhost
+mod numbers;
+pub(crate) use numbers::ROWS;
+pub use numbers::*;
