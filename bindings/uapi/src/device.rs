@@ -1,1 +1,76 @@
-//! A device file that is opened here, or comes from somebody else.
+//! What all device files here have in common: opened, or handed over, and asked what they are.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use crate::Error;
+
+/// Opens a device file that `module` makes.
+pub(crate) fn open(path: &Path, module: &'static str) -> Result<OwnedFd, Error> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    file.map(OwnedFd::from).map_err(|source| Error::Open {
+        path: path.to_owned(),
+        module,
+        source,
+    })
+}
+
+/// Takes over a descriptor that has to be a device file, before any ioctl is made on it.
+pub(crate) fn character_device(fd: OwnedFd, what: &'static str) -> Result<File, Error> {
+    let file = File::from(fd);
+    let foreign = |errno| Error::Foreign {
+        fd: file.as_raw_fd(),
+        what,
+        call: "fstat",
+        errno,
+    };
+    let kind = match file.metadata() {
+        Ok(data) => data.file_type(),
+        Err(e) => return Err(foreign(Errno::from_raw(e.raw_os_error().unwrap_or(0)))),
+    };
+    if !kind.is_char_device() {
+        return Err(foreign(Errno::ENODEV));
+    }
+    Ok(file)
+}
+
+/// The answer to the call that only `what` understands, as an answer to whether this is one.
+pub(crate) fn known<T>(
+    file: &File,
+    what: &'static str,
+    asked: Result<T, Error>,
+) -> Result<T, Error> {
+    asked.map_err(|error| match error {
+        Error::Call { call, errno } => Error::Foreign {
+            fd: file.as_raw_fd(),
+            what,
+            call,
+            errno,
+        },
+        other => other,
+    })
+}
+
+/// What the kernel said to a `read` or `write` of `call`.
+pub(crate) fn transfer(
+    call: &'static str,
+    wanted: usize,
+    done: std::io::Result<usize>,
+) -> Result<(), Error> {
+    match done {
+        Ok(len) if len == wanted => Ok(()),
+        Ok(len) => Err(Error::Short {
+            what: call,
+            len,
+            least: wanted,
+        }),
+        Err(e) => Err(Error::Call {
+            call,
+            errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
+        }),
+    }
+}
