@@ -1,0 +1,69 @@
+//! Descriptors that are handed over, and are something else: each is refused by name.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use vdpa_uapi::{Error, iommufd, vdpa, vduse, vhost};
+
+/// Every wrapper's `from_fd`, with what it says of a wrong descriptor.
+fn refusals(fd: impl Fn() -> OwnedFd) -> Vec<Error> {
+    vec![
+        vhost::Vdpa::from_fd(fd()).unwrap_err(),
+        vduse::Control::from_fd(fd()).unwrap_err(),
+        vduse::Device::from_fd(fd()).unwrap_err(),
+        iommufd::Iommufd::from_fd(fd()).unwrap_err(),
+    ]
+}
+
+#[test]
+fn character_device_of_another_kind_is_refused_by_the_call_it_has_not() {
+    let errors = refusals(|| File::open("/dev/null").unwrap().into());
+    let calls = [
+        "VHOST_VDPA_GET_DEVICE_ID",
+        "VDUSE_GET_API_VERSION",
+        "VDUSE_VQ_GET_INFO",
+        "IOMMU_DESTROY",
+    ];
+    for (error, call) in errors.iter().zip(calls) {
+        let said = error.to_string();
+        assert!(
+            matches!(error, Error::Foreign { call: c, .. } if *c == call),
+            "{said}"
+        );
+        assert!(said.contains("ENOTTY"), "the errno by name: {said}");
+    }
+}
+
+#[test]
+fn file_and_pipe_are_refused_before_any_call() {
+    let file = || tempfile::tempfile().unwrap().into();
+    let pipe = || std::io::pipe().unwrap().0.into();
+    for error in refusals(file).into_iter().chain(refusals(pipe)) {
+        assert!(
+            matches!(error, Error::Foreign { call: "fstat", .. }),
+            "{error}"
+        );
+    }
+    let error = vdpa::Netlink::from_fd(file()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Call {
+                call: "connect",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn file_that_is_not_there_names_the_module() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("none");
+    let said = vhost::Vdpa::open(&path).unwrap_err().to_string();
+    assert!(
+        said.contains("none") && said.contains("modprobe vhost-vdpa"),
+        "{said}"
+    );
+}
