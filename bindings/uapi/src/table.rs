@@ -1,6 +1,6 @@
 //! The one table that both the constants and their check are made from.
 //!
-//! [`table!`] defines what is named in it and lists it in the same breath: a number without a row cannot be written, since
+//! `table!` defines what is named in it and lists it in the same breath: a number without a row cannot be written, since
 //! nothing else in this crate defines one. Names are the kernel's, so that a row is checked by what it is called:
 //! `tests/headers.rs` has a C compiler say what the headers have for it.
 //!

@@ -305,7 +305,7 @@ impl Iommufd {
                 most: MOST_BITMAP,
             });
         }
-        let mut bitmap = vec![0u64; len / size_of::<u64>()];
+        let mut bitmap = vec![0u64; len.div_ceil(size_of::<u64>())];
         let mut ask = iommu_hwpt_get_dirty_bitmap {
             size: size_of::<iommu_hwpt_get_dirty_bitmap>() as u32,
             hwpt_id: table,
