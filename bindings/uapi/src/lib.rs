@@ -13,7 +13,7 @@
 //! | [`iommufd`] | `linux/iommufd.h` | all ioctls; [`iommufd::Iommufd`] for those that `iommufd-ioctls` has not | 6.2 to 7.1 |
 //!
 //! Names are the kernel's, and the documentation of each says since which Linux it is there. A kernel that is older
-//! answers `ENOTTY`, `ENOIOCTLCMD` or `EOPNOTSUPP`, which [`Error`] has with the name of the call.
+//! answers `ENOTTY` (vhost: `ENOBUFS` too), one whose driver cannot `EOPNOTSUPP`: [`Error`] has it, with the call's name.
 //!
 //! **Numbers are checked.** An ioctl's number is derived from the type of its argument ([`Call`]), and every number, size
 //! and offset stands in a table that a test holds to the kernel's headers with a C compiler.

@@ -158,7 +158,7 @@ impl Iommufd {
     /// * `access`: a set of `IOMMU_IOAS_MAP_READABLE` and `_WRITEABLE`, as the device sees it
     ///
     /// # Errors
-    /// What the kernel says: `ENOENT` unless `source` and `length` are those of one mapping.
+    /// What the kernel says: `ENOENT` where some of it is not mapped.
     ///
     /// # Safety
     /// The memory behind it may be accessed by devices of `to` in this way, at any time until it is unmapped there too,

@@ -101,7 +101,8 @@ attributes! {
     VendorValue(u64) = VDPA_ATTR_DEV_VENDOR_ATTR_VALUE,
     /// Features that a device is to have.
     Features(u64) = VDPA_ATTR_DEV_FEATURES,
-    /// A disk's capacity, in sectors of 512 bytes.
+    /// A disk's capacity, in sectors of 512 bytes. Linux 6.1 means features of the device by this number.
+    ///
     Capacity(u64) = VDPA_ATTR_DEV_BLK_CFG_CAPACITY,
     /// Its largest segment, in bytes.
     SegmentSize(u32) = VDPA_ATTR_DEV_BLK_CFG_SIZE_MAX,

@@ -170,7 +170,7 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Deletes a device.
+    /// Deletes a device. Waits until nobody has it open, in this process neither.
     ///
     /// # Errors
     /// What the kernel says: `ENODEV` if there is none, `EBUSY` or `EINVAL` if it was not made by [`add`](Self::add).

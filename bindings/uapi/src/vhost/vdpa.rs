@@ -99,7 +99,7 @@ impl Vdpa {
     /// As many words of features as `words` has, lowest first. Linux 6.17, of devices that have more than 64.
     ///
     /// # Errors
-    /// What the kernel says: `ENOIOCTLCMD` where vhost-vdpa does not have it.
+    /// What the kernel says: `ENOBUFS` or `ENOTTY` of one that is older, or has it for other devices only.
     pub fn features_array(&self, words: &mut [u64]) -> Result<(), Error> {
         let mut whole = vec![0; words.len().saturating_add(1)];
         if let Some(count) = whole.first_mut() {
@@ -149,7 +149,7 @@ impl Vdpa {
     /// Reads the configuration space from `offset` on, in bytes. `bytes` is untouched on an error.
     ///
     /// # Errors
-    /// What the kernel says: `E2BIG` beyond its end. [`Error::TooLong`] for more than 4 GiB.
+    /// What the kernel says: `E2BIG` or `EINVAL` beyond its end. [`Error::TooLong`] for more than 4 GiB.
     pub fn config(&self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
         let mut whole = config(VHOST_VDPA_GET_CONFIG, offset, bytes)?;
         self.with_tail(VHOST_VDPA_GET_CONFIG, &mut whole)?;
@@ -317,7 +317,7 @@ impl Vdpa {
         Ok((range.first, range.last))
     }
 
-    /// Stops the device, with all that it knows. Linux 6.0.
+    /// Stops the device, with all that it knows; nothing before DRIVER_OK. Linux 6.0.
     ///
     /// # Errors
     /// What the kernel says: `EOPNOTSUPP` where `VHOST_BACKEND_F_SUSPEND` is not offered.
@@ -325,7 +325,7 @@ impl Vdpa {
         self.ask(VHOST_VDPA_SUSPEND, ()).map(drop)
     }
 
-    /// Has it go on. Linux 6.3.
+    /// Has it go on; nothing before DRIVER_OK. Linux 6.3.
     ///
     /// # Errors
     /// What the kernel says: `EOPNOTSUPP` where `VHOST_BACKEND_F_RESUME` is not offered.
@@ -336,7 +336,7 @@ impl Vdpa {
     /// Maps memory of this process for the device.
     ///
     /// # Errors
-    /// What the kernel says: `EEXIST` where something is mapped already, `EPERM` by a process that is not the owner.
+    /// What the kernel says, which is `EFAULT` whatever is wrong: no owner, or an address that is taken, for two.
     ///
     /// # Safety
     /// `size` bytes from `uaddr` on are memory of this process, which the device may access in this way at any time from now
@@ -362,7 +362,7 @@ impl Vdpa {
     /// Takes a mapping away.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// As for [`map`](Self::map).
     pub fn unmap(&self, asid: u32, iova: u64, size: u64) -> Result<(), Error> {
         self.send(&Message {
             iova,
@@ -374,7 +374,7 @@ impl Vdpa {
     /// Begins changes of an address space that the device may take in one go. Linux 5.9.
     ///
     /// # Errors
-    /// What the kernel says: `EINVAL` where `VHOST_BACKEND_F_IOTLB_BATCH` was not accepted.
+    /// As for [`map`](Self::map): `VHOST_BACKEND_F_IOTLB_BATCH` has to be accepted.
     pub fn begin_batch(&self, asid: u32) -> Result<(), Error> {
         self.send(&Message::of(Kind::BatchBegin, asid))
     }

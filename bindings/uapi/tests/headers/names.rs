@@ -6,7 +6,7 @@ use vdpa_uapi::table::Row;
 
 use crate::sets::Headers;
 
-/// Names that are no numbers: guards, macros with parameters, and what a header has of others.
+/// Names that are no numbers, or have none that stays: guards, macros with parameters, what was taken away.
 const NOT_NUMBERS: &[&str] = &[
     // Include guards.
     "VHOST_H",
@@ -19,6 +19,8 @@ const NOT_NUMBERS: &[&str] = &[
     "VIRTIO_PCI_CONFIG",
     // The number of attributes that this header knows, which grows.
     "VDPA_ATTR_MAX",
+    // Taken away by Linux 6.9 at the latest, which gave its number to `VDPA_ATTR_DEV_BLK_CFG_CAPACITY`.
+    "VDPA_ATTR_VDPA_DEV_SUPPORTED_FEATURES",
     // Switches for whoever includes the header.
     "VIRTIO_PCI_NO_LEGACY",
     "VIRTIO_PCI_NO_MODERN",

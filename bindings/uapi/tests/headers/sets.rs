@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// One set of headers.
 #[derive(Clone, Debug)]
@@ -26,8 +27,12 @@ impl fmt::Display for Headers {
     }
 }
 
-/// The system's, and what `fetch` has unpacked. None on a machine that has no headers at all.
-pub(crate) fn all() -> Vec<Headers> {
+/// The system's, and what `fetch` has unpacked, oldest first. Where there is nothing to ask, the skip of `test` is told.
+pub(crate) fn all(test: &str) -> Vec<Headers> {
+    if Command::new("cc").arg("--version").output().is_err() {
+        println!("SKIP {test}: not installed: a C compiler (apt-get install gcc libc6-dev)");
+        return Vec::new();
+    }
     let mut sets = Vec::new();
     if let Some(release) = release(Path::new("/usr")) {
         sets.push(Headers {
@@ -47,10 +52,9 @@ pub(crate) fn all() -> Vec<Headers> {
         }
     }
     sets.sort_by_key(|set| set.release);
-    assert!(
-        !sets.is_empty(),
-        "no linux/version.h: apt-get install linux-libc-dev"
-    );
+    if sets.is_empty() {
+        println!("SKIP {test}: not installed: kernel headers (apt-get install linux-libc-dev)");
+    }
     sets
 }
 
