@@ -26,6 +26,7 @@ mod ping;
 #[path = "../kernel/streams.rs"]
 mod streams;
 mod transcript;
+mod uapi;
 mod verdict;
 
 use machine::{Kernel, Machine};

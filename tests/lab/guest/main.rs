@@ -5,6 +5,7 @@
 mod disk;
 mod dma;
 mod pair;
+mod uapi;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 /// What is left to whoever reads the line.
 type Done = Result<(), Box<dyn Error>>;
 
-const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | traffic DEVICE DEVICE RING";
+const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | traffic DEVICE DEVICE RING | bus | spaces";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +35,8 @@ fn run(words: &[&str]) -> Done {
             pair::exchange(left, right, ring.parse()?, frames.parse()?)
         }
         ["traffic", left, right, ring] => pair::until_taken_out(left, right, ring.parse()?),
+        ["bus"] => uapi::bus(),
+        ["spaces"] => uapi::spaces(),
         _ => Err(USAGE.into()),
     }
 }
