@@ -94,7 +94,7 @@ mod tests {
         let tree = Tree::new();
         let at = tree.function("0000:01:00.1", Some("vfio-pci"), Some(7));
         std::fs::create_dir_all(at.join("vfio-dev/vfio3")).unwrap();
-        let found = Found::look(tree.root(), "01:00.1".parse().unwrap()).unwrap();
+        let found = Found::function(tree.root(), "01:00.1".parse().unwrap()).unwrap();
         for errno in [libc::EINVAL, libc::EBUSY] {
             let error = said(&found, Ioctls::VfioDeviceBindIommufd, errno);
             assert_eq!(error.kind(), ErrorKind::Busy, "{error}");

@@ -61,12 +61,14 @@ pub enum VfioError {
         path: String,
     },
     /// A device file that is not there.
-    #[error("{name}: there is no {path}: `modprobe vfio-pci`{hint}")]
+    #[error("{name}: there is no {path}: `modprobe {module}`{hint}")]
     NoFile {
         /// The function.
         name: String,
         /// The file.
         path: String,
+        /// The module that makes it.
+        module: &'static str,
         /// What else may be missing.
         hint: &'static str,
     },

@@ -61,7 +61,7 @@ fn explained(found: &Found, error: Ioctls) -> VfioError {
             let source = io::Error::from_raw_os_error(errno.errno());
             VfioError::System {
                 name: name(),
-                what: "open it in its group: is it bound to vfio-pci?",
+                what: "open it in its group: has VFIO got it?",
                 source,
             }
         }

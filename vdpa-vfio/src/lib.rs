@@ -2,7 +2,7 @@
 //! IOMMU translates.
 //!
 //! ```text
-//!   VfioMgmt (mgmt) ─▶ Function::open (open) ─▶ group: container, type 1     or     cdev: iommufd
+//!   VfioMgmt (mgmt) ─▶ Found::open (open) ─▶ group: container, type 1     or     cdev: iommufd
 //!                           │
 //!                       Function (function): PciAccess, for vdpa_pci::VirtioPci
 //!                           ├─ region    registers by system calls, each with its result; which pages can be mapped
@@ -53,10 +53,12 @@ mod irq;
 mod keeper;
 mod mgmt;
 mod open;
+mod openings;
 mod region;
 pub mod sysfs;
 
 pub use error::VfioError;
 pub use function::{DmaOwner, Function};
 pub use mgmt::VfioMgmt;
-pub use open::Via;
+pub use open::{Found, Via};
+pub use openings::Openings;

@@ -1,9 +1,10 @@
-//! Which function is meant, what stands in the way of opening it, and which way it is opened.
+//! Which device is meant, what stands in the way of opening it, and which way it is opened.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vdpa_core::Relay;
+use vdpa_core::spec::Keys;
+use vdpa_core::{Key, Relay, SpecError};
 
 use crate::function::Parts;
 use crate::sysfs::{Address, Fact, Host, Standing, SysfsError};
@@ -12,8 +13,11 @@ use crate::{Function, VfioError, group};
 /// The file of iommufd.
 pub(crate) const IOMMU: &str = "/dev/iommu";
 
-/// Where functions have files of their own.
+/// Where devices have files of their own.
 const DEVICES: &str = "/dev/vfio/devices";
+
+/// Where mediated devices are, by UUID.
+const MEDIATED: &str = "/sys/bus/mdev/devices";
 
 /// How a function is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +26,24 @@ pub enum Via {
     Group,
     /// By its own device file, in a space of an iommufd: Linux 6.6 and later, where built in.
     Cdev,
+}
+
+impl Via {
+    /// The key of a device string that chooses.
+    pub const KEY: Key = Key {
+        name: "via",
+        values: "group or cdev",
+        about: "how it is opened; default: by its group, where that has a file",
+    };
+
+    /// What a device string chooses; `None` where it leaves that open.
+    ///
+    /// # Errors
+    /// When it names no way.
+    pub fn of(keys: &mut Keys<'_>) -> Result<Option<Self>, SpecError> {
+        let ways = [("group", Self::Group), ("cdev", Self::Cdev)];
+        keys.take_one_of(Self::KEY.name, &ways)
+    }
 }
 
 impl Function {
@@ -39,21 +61,13 @@ impl Function {
         via: Option<Via>,
         relay: Relay,
     ) -> Result<Self, VfioError> {
-        let found = Found::look(root, address)?;
-        let via = found.via(via)?;
-        if root != Path::new("/") {
-            return Err(VfioError::Picture {
-                name: found.name,
-                root: root.display().to_string(),
-            });
-        }
-        Self::new(found.open(via, relay)?)
+        Found::function(root, address)?.open(via, relay)
     }
 }
 
-/// A function that can be opened, as far as files show.
+/// A device that can be opened, as far as files show: a PCI function, or a mediated device that acts like one.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub struct Found {
     host: Host,
     root: PathBuf,
     pub(crate) name: String,
@@ -62,11 +76,36 @@ pub(crate) struct Found {
     pub(crate) group: u32,
     /// The name of its own device file.
     cdev: Option<String>,
+    /// The module that makes the files that it is opened by.
+    pub(crate) module: &'static str,
 }
 
 impl Found {
-    /// Looks for a function and for what stands in the way.
-    pub(crate) fn look(root: &Path, address: Address) -> Result<Self, VfioError> {
+    /// A mediated device. Whoever has looked at it has seen that its driver gives it to VFIO.
+    ///
+    /// * `root`: as for [`Function::open`]
+    /// * `uuid`: its name on the bus, lower case and with hyphens
+    /// * `group`: its IOMMU group, which it is alone in
+    /// * `cdev`: the name of its own device file, as in `vfio3`, where there is one
+    pub fn mediated(root: &Path, uuid: &str, group: u32, cdev: Option<String>) -> Self {
+        Self {
+            host: Host::new(root),
+            root: root.to_owned(),
+            name: uuid.to_owned(),
+            path: root.join(MEDIATED.trim_start_matches('/')).join(uuid),
+            group,
+            cdev,
+            module: "vfio",
+        }
+    }
+
+    /// Looks for a function that is bound to `vfio-pci`, and for what stands in the way.
+    ///
+    /// * `root`: as for [`Function::open`]
+    ///
+    /// # Errors
+    /// [`VfioError`], each with what mends it.
+    pub fn function(root: &Path, address: Address) -> Result<Self, VfioError> {
         let host = Host::new(root);
         let name = address.to_string();
         let function = match host.function(address) {
@@ -106,7 +145,26 @@ impl Found {
             path,
             group,
             cdev: function.vfio_device.known().cloned(),
+            module: "vfio-pci",
         })
+    }
+
+    /// Opens it.
+    ///
+    /// * `via`: `None`: by its group where that has a file, else by its own file where there is one
+    /// * `relay`: runs what the kernel reports
+    ///
+    /// # Errors
+    /// [`VfioError`], each with what mends it.
+    pub fn open(&self, via: Option<Via>, relay: Relay) -> Result<Function, VfioError> {
+        let via = self.via(via)?;
+        if self.root != Path::new("/") {
+            return Err(VfioError::Picture {
+                name: self.name.clone(),
+                root: self.root.display().to_string(),
+            });
+        }
+        Function::new(self.parts(via, relay)?)
     }
 
     /// Where a file of the system is below the root.
@@ -130,11 +188,7 @@ impl Found {
         let has_cdev = self.cdev.is_some()
             && self.below(&self.device_file()).exists()
             && self.below(IOMMU).exists();
-        let missing = |path, hint| VfioError::NoFile {
-            name: self.name.clone(),
-            path,
-            hint,
-        };
+        let missing = |path, hint| self.missing(path, hint);
         match wanted {
             Some(Via::Group) | None if has_group => Ok(Via::Group),
             Some(Via::Group) => Err(missing(
@@ -158,7 +212,7 @@ impl Found {
         }
     }
 
-    fn open(&self, via: Via, relay: Relay) -> Result<Parts, VfioError> {
+    fn parts(&self, via: Via, relay: Relay) -> Result<Parts, VfioError> {
         match via {
             Via::Group => group::open(self, relay),
             #[cfg(feature = "iommufd")]
@@ -170,16 +224,21 @@ impl Found {
         }
     }
 
+    fn missing(&self, path: String, hint: &'static str) -> VfioError {
+        VfioError::NoFile {
+            name: self.name.clone(),
+            path,
+            module: self.module,
+            hint,
+        }
+    }
+
     /// The error of a device file that cannot be opened.
     pub(crate) fn unopened(&self, path: &str, source: io::Error) -> VfioError {
         let (name, path) = (self.name.clone(), path.to_owned());
         match source.raw_os_error() {
             Some(libc::EACCES | libc::EPERM) => VfioError::Permission { name, path },
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => VfioError::NoFile {
-                name,
-                path,
-                hint: "",
-            },
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => self.missing(path, ""),
             Some(libc::EBUSY) => VfioError::InUse { name, path },
             _ => VfioError::System {
                 name,
@@ -205,8 +264,10 @@ impl Found {
             Standing::Taken { driver } => driver.clone(),
             _ => "an unknown driver".to_owned(),
         };
+        // A mediated device has a driver of its kind, which is none that the group minds.
         let others = group.in_the_way().into_iter();
         others
+            .filter(|other| other.name != self.name)
             .map(|other| (other.name.clone(), driver(&other.standing)))
             .collect()
     }

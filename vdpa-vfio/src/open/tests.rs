@@ -59,7 +59,7 @@ pub(crate) fn found() -> (Tree, Found) {
     tree.function("0000:01:00.1", Some("vfio-pci"), Some(7));
     tree.function("0000:01:00.2", None, Some(7));
     tree.function("0000:02:00.0", Some("nvme"), Some(8));
-    let found = Found::look(tree.root(), "01:00.1".parse().unwrap()).unwrap();
+    let found = Found::function(tree.root(), "01:00.1".parse().unwrap()).unwrap();
     (tree, found)
 }
 
@@ -115,7 +115,7 @@ fn the_way_is_the_one_wanted_or_the_one_that_is_there() {
     lacks(Some(Via::Group), "/dev/vfio/7");
     tree.file("dev/vfio/7", "");
     goes(Some(Via::Group));
-    let found = Found::look(tree.root(), "01:00.1".parse().unwrap()).unwrap();
+    let found = Found::function(tree.root(), "01:00.1".parse().unwrap()).unwrap();
     assert_eq!(found.via(None).unwrap(), Via::Group, "both are there");
 }
 
