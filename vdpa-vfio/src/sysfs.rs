@@ -19,6 +19,7 @@ mod address;
 mod bindings;
 mod carry;
 mod config;
+mod copied;
 mod doctor;
 mod error;
 mod fact;
@@ -39,26 +40,26 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use address::Address;
+pub use address::{Address, excerpt};
 pub use bindings::{Bindings, Change, Plan, Regard, Wish};
+pub use copied::Copied;
 pub use doctor::{Finding, REGISTERS, Verdict, examine};
-pub use error::SysfsError;
+pub use error::{SysfsError, said};
 pub use fact::Fact;
 pub use function::{Bar, Function, Sriov};
 pub use group::{Group, Member, Standing};
 pub use identity::Identity;
 pub use iommu::{Iommu, Maker};
-pub use kernel::{Kernel, Step};
+pub use kernel::{Kernel, Running, Step};
 pub use permit::{Memlock, Opens};
 pub use rehearsal::Rehearsal;
+pub use tree::{ATTRIBUTE, Tree};
 pub use usage::Usage;
 
 use function::DEVICES;
 use vdpa_pci::Layout;
 
 use config::Shown;
-use kernel::Running;
-use tree::Tree;
 
 /// The system that PCI functions are in, or a copy of its files.
 #[derive(Clone, Debug)]

@@ -72,7 +72,7 @@ fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
 }
 
 /// The beginning of a text that somebody else wrote, fit for a message.
-pub(super) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     const LEN: usize = 40;
     let start: String = text
         .chars()

@@ -229,7 +229,7 @@ fn listed(usage: &[Usage]) -> String {
 }
 
 /// What the system said, in a few words.
-pub(super) fn said(error: &io::Error) -> String {
+pub fn said(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),

@@ -16,7 +16,8 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+    /// What `echo TEXT > PATH` would write.
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             path: path.into(),
             text: text.into(),
@@ -44,12 +45,14 @@ pub trait Kernel: Send + Sync {
 }
 
 /// The kernel that runs.
-pub(super) struct Running {
+#[derive(Clone, Debug)]
+pub struct Running {
     tree: Tree,
 }
 
 impl Running {
-    pub(super) fn new(tree: Tree) -> Self {
+    /// * `tree`: of the system that runs
+    pub fn new(tree: Tree) -> Self {
         Self { tree }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
 
 use nix::errno::Errno;
-use nix::sys::statfs::{SYSFS_MAGIC, statfs};
 
+use super::copied::Copied;
 use super::function::DEVICES;
 use super::group::GROUPS;
 use super::tree::{ATTRIBUTE, Tree};
@@ -28,57 +27,15 @@ const STRIDE: u16 = 1;
 /// A function that nobody was seen to have stays free when the bus is searched for a driver.
 pub struct Rehearsal {
     tree: Tree,
+    copy: Copied,
 }
 
 impl Rehearsal {
     /// # Errors
     /// When the tree is no copy: what is written would be done.
     pub(super) fn new(tree: Tree) -> Result<Self, SysfsError> {
-        let live = |path: &&str| is_live(&tree.path(path));
-        let root = tree.root();
-        let here = match (fs::metadata(root), fs::metadata("/")) {
-            (Ok(root), Ok(own)) => (root.dev(), root.ino()) == (own.dev(), own.ino()),
-            _ => false,
-        };
-        let path = match here {
-            true => Some("/"),
-            false => ["/sys", "/sys/bus/pci", DEVICES, DRIVERS]
-                .into_iter()
-                .find(|path| live(path)),
-        };
-        match path {
-            None => Ok(Self { tree }),
-            Some(path) => Err(SysfsError::NoCopy {
-                root: root.display().to_string(),
-                path: path.to_owned(),
-            }),
-        }
-    }
-
-    /// The path, if it is in the tree: a copy's links may lead out of it, to the system that runs.
-    fn inside(&self, path: &str) -> io::Result<PathBuf> {
-        let path = self.tree.path(path);
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Errno::EINVAL.into());
-        };
-        let (parent, root) = (parent.canonicalize()?, self.tree.root().canonicalize()?);
-        match parent.starts_with(root) {
-            // The kernel's files may be mounted in it, anywhere and at any time.
-            true if is_live(&parent) => Err(io::Error::other("it is this machine's own")),
-            true => Ok(parent.join(name)),
-            false => Err(io::Error::other("a link leads out of the copy")),
-        }
-    }
-
-    /// Makes a directory and those above it, link by link: none may lead out.
-    fn directory(&self, path: &str) -> io::Result<()> {
-        for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
-            let above = self.inside(path.get(..end).unwrap_or(path))?;
-            if !above.is_dir() {
-                fs::create_dir(above)?;
-            }
-        }
-        Ok(())
+        let copy = Copied::new(tree.clone(), &["/sys/bus/pci", DEVICES, DRIVERS])?;
+        Ok(Self { tree, copy })
     }
 
     fn function(&self, text: &str) -> io::Result<Function> {
@@ -89,28 +46,24 @@ impl Rehearsal {
         }
     }
 
-    fn put(&self, path: &str, text: &str) -> io::Result<()> {
-        let path = self.inside(path)?;
-        match fs::symlink_metadata(&path) {
-            Ok(about) if !about.is_file() => Err(Errno::EINVAL.into()),
-            _ => fs::write(path, text),
-        }
-    }
-
     fn unbind(&self, driver: &str, address: &str) -> io::Result<()> {
         let function = self.function(address)?;
         if function.driver.known().map(String::as_str) != Some(driver) {
             return Err(Errno::ENODEV.into());
         }
         if !function.is_vfio() {
-            self.put(&format!("{DEVICES}/{address}/{NATIVE}"), driver)?;
+            self.copy
+                .put(&format!("{DEVICES}/{address}/{NATIVE}"), driver)?;
         }
         self.take_virtual_functions(&function)?;
-        fs::remove_file(self.inside(&format!("{DEVICES}/{address}/driver"))?)?;
+        fs::remove_file(self.copy.inside(&format!("{DEVICES}/{address}/driver"))?)?;
         // VFIO's device goes with VFIO.
         if let Fact::Is(device) = &function.vfio_device {
-            fs::remove_dir_all(self.inside(&format!("{DEVICES}/{address}/vfio-dev/{device}"))?)?;
-            fs::remove_dir(self.inside(&format!("{DEVICES}/{address}/vfio-dev"))?)?;
+            fs::remove_dir_all(
+                self.copy
+                    .inside(&format!("{DEVICES}/{address}/vfio-dev/{device}"))?,
+            )?;
+            fs::remove_dir(self.copy.inside(&format!("{DEVICES}/{address}/vfio-dev"))?)?;
         }
         self.group_file(&function)
     }
@@ -133,7 +86,7 @@ impl Rehearsal {
         if !self.tree.path(format!("{DRIVERS}/{driver}")).is_dir() {
             return Ok(());
         }
-        let link = self.inside(&format!("{DEVICES}/{address}/driver"))?;
+        let link = self.copy.inside(&format!("{DEVICES}/{address}/driver"))?;
         symlink(format!("../../drivers/{driver}"), link)?;
         self.group_file(&function)
     }
@@ -148,8 +101,8 @@ impl Rehearsal {
             let member = self.function(name);
             member.is_ok_and(|member| member.is_vfio())
         });
-        self.directory("/dev/vfio")?;
-        let file = self.inside(&format!("/dev/vfio/{group}"))?;
+        self.copy.directory("/dev/vfio")?;
+        let file = self.copy.inside(&format!("/dev/vfio/{group}"))?;
         // A link there may lead out of the copy, to what is not there yet: it is something, and is not followed.
         match (vfio, fs::symlink_metadata(&file).is_ok()) {
             (true, false) => File::create_new(file).map(drop),
@@ -168,19 +121,20 @@ impl Rehearsal {
         }
         for (number, address) in sriov.functions.iter().enumerate() {
             let gone = Function::read(&self.tree, *address);
-            fs::remove_dir_all(self.inside(&format!("{DEVICES}/{address}"))?)?;
+            fs::remove_dir_all(self.copy.inside(&format!("{DEVICES}/{address}"))?)?;
             fs::remove_file(
-                self.inside(&format!("{DEVICES}/{}/virtfn{number}", function.address))?,
+                self.copy
+                    .inside(&format!("{DEVICES}/{}/virtfn{number}", function.address))?,
             )?;
             if let Some(group) = gone.iommu_group.known() {
-                fs::remove_dir_all(self.inside(&format!("{GROUPS}/{group}"))?)?;
+                fs::remove_dir_all(self.copy.inside(&format!("{GROUPS}/{group}"))?)?;
                 // It is there only if VFIO had it.
-                let file = self.inside(&format!("/dev/vfio/{group}"));
+                let file = self.copy.inside(&format!("/dev/vfio/{group}"));
                 let _ = file.and_then(fs::remove_file);
             }
         }
         let path = format!("{DEVICES}/{}/sriov_numvfs", function.address);
-        self.put(&path, "0\n")
+        self.copy.put(&path, "0\n")
     }
 
     fn set_virtual_functions(&self, at: &str, text: &str) -> io::Result<()> {
@@ -202,7 +156,7 @@ impl Rehearsal {
         for number in 0..count {
             self.make(&function, number)?;
         }
-        self.put(
+        self.copy.put(
             &format!("{DEVICES}/{at}/sriov_numvfs"),
             &format!("{count}\n"),
         )
@@ -212,45 +166,42 @@ impl Rehearsal {
         let by = number.saturating_add(1).saturating_mul(STRIDE);
         let address = physical.address.further(by).ok_or(Errno::ENOMEM)?;
         let home = format!("{DEVICES}/{address}");
-        fs::create_dir(self.inside(&home)?)?;
+        fs::create_dir(self.copy.inside(&home)?)?;
         let of = |name: &str| {
             self.tree
                 .text(format!("{DEVICES}/{}/{name}", physical.address), ATTRIBUTE)
         };
         for name in ["vendor", "subsystem_vendor", "subsystem_device", "class"] {
             if let Fact::Is(text) = of(name) {
-                self.put(&format!("{home}/{name}"), &text)?;
+                self.copy.put(&format!("{home}/{name}"), &text)?;
             }
         }
         if let Fact::Is(device) = of("sriov_vf_device") {
-            self.put(&format!("{home}/device"), &format!("0x{device}"))?;
+            self.copy
+                .put(&format!("{home}/device"), &format!("0x{device}"))?;
         }
-        self.put(&format!("{home}/driver_override"), "(null)\n")?;
+        self.copy
+            .put(&format!("{home}/driver_override"), "(null)\n")?;
         symlink(
             format!("../{}", physical.address),
-            self.inside(&format!("{home}/physfn"))?,
+            self.copy.inside(&format!("{home}/physfn"))?,
         )?;
         let virtfn = format!("{DEVICES}/{}/virtfn{number}", physical.address);
-        symlink(format!("../{address}"), self.inside(&virtfn)?)?;
+        symlink(format!("../{address}"), self.copy.inside(&virtfn)?)?;
         let groups = self.tree.names(GROUPS).known().cloned().unwrap_or_default();
         let numbers = groups.iter().filter_map(|name| name.parse::<u32>().ok());
         let group = numbers.max().map_or(0, |last| last.saturating_add(1));
         let members = format!("{GROUPS}/{group}/devices");
-        self.directory(&members)?;
+        self.copy.directory(&members)?;
         symlink(
             format!("../../../../bus/pci/devices/{address}"),
-            self.inside(&format!("{members}/{address}"))?,
+            self.copy.inside(&format!("{members}/{address}"))?,
         )?;
         symlink(
             format!("../../../../kernel/iommu_groups/{group}"),
-            self.inside(&format!("{home}/iommu_group"))?,
+            self.copy.inside(&format!("{home}/iommu_group"))?,
         )
     }
-}
-
-/// Whether a path is in a sysfs: a kernel's, and no copy.
-fn is_live(path: &Path) -> bool {
-    statfs(path).is_ok_and(|about| about.filesystem_type() == SYSFS_MAGIC)
 }
 
 impl Kernel for Rehearsal {
@@ -258,16 +209,16 @@ impl Kernel for Rehearsal {
         let mut parts = step.path.rsplit('/');
         let (file, of) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
         // As the kernel has it, only what is there can be written.
-        if !self.inside(&step.path)?.exists() {
+        if !self.copy.inside(&step.path)?.exists() {
             return Err(Errno::ENOENT.into());
         }
         match file {
             "unbind" => self.unbind(of, &step.text),
             "drivers_probe" => self.probe(&step.text),
             "sriov_numvfs" => self.set_virtual_functions(of, &step.text),
-            "driver_override" if step.text.is_empty() => self.put(&step.path, "(null)\n"),
+            "driver_override" if step.text.is_empty() => self.copy.put(&step.path, "(null)\n"),
             "driver_override" | "sriov_drivers_autoprobe" => {
-                self.put(&step.path, &format!("{}\n", step.text))
+                self.copy.put(&step.path, &format!("{}\n", step.text))
             }
             _ => Err(Errno::EACCES.into()),
         }

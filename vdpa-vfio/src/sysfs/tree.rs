@@ -13,42 +13,43 @@ use super::address::excerpt;
 use super::error::said;
 
 /// Bytes of an attribute: the kernel gives at most a page.
-pub(super) const ATTRIBUTE: usize = 4096;
+pub const ATTRIBUTE: usize = 4096;
 
 /// Entries of a directory.
 const ENTRIES: usize = 65_536;
 
 /// A file system's root, or a copy of part of one.
 #[derive(Clone, Debug)]
-pub(super) struct Tree {
+pub struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
-    pub(super) fn new(root: &Path) -> Self {
+    /// What is below `root`: `/`, but for a copy.
+    pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
     }
 
     /// The root itself.
-    pub(super) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// Whether it is the system that runs.
-    pub(super) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.root == Path::new("/")
     }
 
     /// Where a path of the system is in this tree.
-    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The bytes of a regular file, at most `limit`.
-    pub(super) fn bytes(&self, path: impl AsRef<Path>, limit: usize) -> Fact<Vec<u8>> {
+    pub fn bytes(&self, path: impl AsRef<Path>, limit: usize) -> Fact<Vec<u8>> {
         match read(&self.path(path), limit) {
             Ok(bytes) => Fact::Is(bytes),
             Err(error) => Fact::failed(&error),
@@ -56,7 +57,7 @@ impl Tree {
     }
 
     /// The text of a regular file of at most `limit` bytes, without white space around it.
-    pub(super) fn text(&self, path: impl AsRef<Path>, limit: usize) -> Fact<String> {
+    pub fn text(&self, path: impl AsRef<Path>, limit: usize) -> Fact<String> {
         self.bytes(path, limit)
             .and_then(|bytes| match str::from_utf8(&bytes) {
                 Ok(text) => Fact::Is(text.trim_matches(['\n', ' ', '\t']).to_owned()),
@@ -65,7 +66,7 @@ impl Tree {
     }
 
     /// An attribute that holds a number: hexadecimal with `0x` before it, or else decimal.
-    pub(super) fn number<N: TryFrom<u64>>(&self, path: impl AsRef<Path>) -> Fact<N> {
+    pub fn number<N: TryFrom<u64>>(&self, path: impl AsRef<Path>) -> Fact<N> {
         self.text(path, ATTRIBUTE).and_then(|text| {
             match number(&text).and_then(|number| N::try_from(number).ok()) {
                 Some(number) => Fact::Is(number),
@@ -75,7 +76,7 @@ impl Tree {
     }
 
     /// The last part of what a link points to: sysfs names drivers and groups in this way. The link is not followed.
-    pub(super) fn link(&self, path: impl AsRef<Path>) -> Fact<String> {
+    pub fn link(&self, path: impl AsRef<Path>) -> Fact<String> {
         match fs::read_link(self.path(path)) {
             Ok(target) => match target.file_name().and_then(|name| name.to_str()) {
                 Some(name) => Fact::Is(name.to_owned()),
@@ -90,7 +91,7 @@ impl Tree {
     }
 
     /// The names in a directory, sorted. Those that are no text are left out.
-    pub(super) fn names(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
+    pub fn names(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
         match names(&self.path(path)) {
             Ok(names) => Fact::Is(names),
             Err(error) => Fact::failed(&error),
