@@ -30,7 +30,8 @@
 //!   one that does.
 //! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
 //! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, `sim` a parent in
-//!   software, `vfio` one that drives PCI functions, by `pci`, and `layer` what stands around any device.
+//!   software, `vfio` one that drives PCI functions, by `pci`, `mdev` one that opens mediated devices, and `layer` what
+//!   stands around any device.
 //!
 //! # Features
 //! | feature | what it adds |
@@ -38,6 +39,7 @@
 //! | `sim` (default) | the parent `sim` |
 //! | `vfio` (default) | the parent `vfio`: PCI functions of this machine |
 //! | `iommufd` | for it: functions by device files of their own, where the kernel has them |
+//! | `mdev` (default) | the parent `mdev`: mediated devices of this machine |
 //! | `layers` (default) | `trace=` and `fault=` in any device string |
 //! | `smoltcp` (default) | [`net::smoltcp`]: TCP and UDP over any network device |
 //! | `cli` (default) | the program `vdpactl` |
@@ -56,6 +58,9 @@ pub use vdpa_core as core;
 #[cfg(feature = "layers")]
 #[doc(inline)]
 pub use vdpa_layer as layer;
+#[cfg(feature = "mdev")]
+#[doc(inline)]
+pub use vdpa_mdev as mdev;
 #[doc(inline)]
 pub use vdpa_mem as mem;
 #[cfg(any(feature = "sim", feature = "vfio"))]

@@ -30,6 +30,8 @@ impl Parents {
         let empty = empty.with_functions(Arc::new(vdpa_sim::SimMgmt::new()));
         #[cfg(feature = "vfio")]
         let empty = empty.with_functions(Arc::new(vdpa_vfio::VfioMgmt::new()));
+        #[cfg(feature = "mdev")]
+        let empty = empty.with_functions(Arc::new(vdpa_mdev::MdevMgmt::new()));
         empty.with_layers()
     }
 

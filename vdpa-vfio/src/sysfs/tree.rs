@@ -75,19 +75,26 @@ impl Tree {
         })
     }
 
-    /// The last part of what a link points to: sysfs names drivers and groups in this way. The link is not followed.
-    pub fn link(&self, path: impl AsRef<Path>) -> Fact<String> {
+    /// What a link points to. The link is not followed.
+    pub fn target(&self, path: impl AsRef<Path>) -> Fact<PathBuf> {
         match fs::read_link(self.path(path)) {
-            Ok(target) => match target.file_name().and_then(|name| name.to_str()) {
-                Some(name) => Fact::Is(name.to_owned()),
-                None => Fact::Unknown("the link points to nothing with a name".to_owned()),
-            },
+            Ok(target) => Fact::Is(target),
             // EINVAL: something is there, and it is no link.
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 Fact::Unknown("it is no link".to_owned())
             }
             Err(error) => Fact::failed(&error),
         }
+    }
+
+    /// The last part of what a link points to: sysfs names drivers and groups in this way. The link is not followed.
+    pub fn link(&self, path: impl AsRef<Path>) -> Fact<String> {
+        self.target(path).and_then(|target| {
+            match target.file_name().and_then(|name| name.to_str()) {
+                Some(name) => Fact::Is(name.to_owned()),
+                None => Fact::Unknown("the link points to nothing with a name".to_owned()),
+            }
+        })
     }
 
     /// The names in a directory, sorted. Those that are no text are left out.
