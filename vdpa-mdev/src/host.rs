@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use uuid::Uuid;
-use vdpa_vfio::sysfs::{Fact, Tree};
+use vdpa_vfio::sysfs::{Fact, Kernel, Running, Tree};
 
 use crate::kind::{PARENTS, Parent};
 use crate::mediated::{DEVICES, Mediated};
-use crate::{MdevError, uuid};
+use crate::{Definitions, MdevError, Rehearsal, uuid};
 
 /// The system that mediated devices are in, or a copy of its files.
 #[derive(Clone, Debug)]
@@ -39,7 +39,9 @@ impl Host {
     /// When they cannot be listed. What cannot be read of a single one is unknown there.
     pub fn devices(&self) -> Result<Vec<Mediated>, MdevError> {
         let names = self.names(DEVICES)?;
-        let uuids = names.iter().filter_map(|name| uuid(name).ok());
+        // The kernel writes them in one way.
+        let named = |name: &String| uuid(name).ok().filter(|uuid| uuid.to_string() == *name);
+        let uuids = names.iter().filter_map(named);
         Ok(uuids.map(|uuid| Mediated::read(&self.tree, uuid)).collect())
     }
 
@@ -51,6 +53,22 @@ impl Host {
         match self.tree.path(format!("{DEVICES}/{uuid}")).is_dir() {
             true => Ok(Mediated::read(&self.tree, uuid)),
             false => Err(MdevError::NoDevice { uuid }),
+        }
+    }
+
+    /// The definitions that mdevctl keeps on this system.
+    pub fn definitions(&self) -> Definitions {
+        Definitions::of_system(self.tree.root())
+    }
+
+    /// What acts on writes: the kernel, for the system that runs, or else a [`Rehearsal`].
+    ///
+    /// # Errors
+    /// When the root is another name of the running system's, such as `/proc/1/root`, or has its sysfs in it.
+    pub fn kernel(&self) -> Result<Box<dyn Kernel>, MdevError> {
+        match self.tree.is_running() {
+            true => Ok(Box::new(Running::new(self.tree.clone()))),
+            false => Ok(Box::new(Rehearsal::new(self.tree.clone())?)),
         }
     }
 

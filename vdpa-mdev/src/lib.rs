@@ -4,8 +4,8 @@
 //!   Host ── /sys/class/mdev_bus ───────▶ Parent ── Kind        who makes mediated devices, and of which types
 //!     ├──── /sys/bus/mdev/devices ─────▶ Mediated              those that are made
 //!     ├──── Making ── Step ────────────▶ Kernel                made, and removed
-//!     ├──── /etc/mdevctl.d ────────────▶ Definitions           those that are to be made again, as mdevctl keeps them
-//!     └──── watch ─────────────────────▶ Uevents               what comes and goes
+//!     └──── /etc/mdevctl.d ────────────▶ Definitions           those that are to be made again, as mdevctl keeps them
+//!   Uevents ────────────────────────────▶ Change               what comes and goes, as the kernel tells it
 //!   MdevMgmt (mgmt) ── vdpa_vfio::Found ─▶ Function ─▶ vdpa_pci::VirtioPci
 //! ```
 //!
@@ -36,18 +36,30 @@
     )
 )]
 
+mod definition;
+mod definitions;
 mod error;
 mod host;
 mod kind;
+mod making;
 mod mediated;
 mod mgmt;
+mod rehearsal;
+mod uevent;
+mod uevents;
 
 #[cfg(test)]
 mod tests;
 
+pub use definition::{Definition, Start};
+pub use definitions::{Defined, Definitions};
 pub use error::MdevError;
 pub use host::Host;
 pub use kind::{Kind, Parent};
+pub use making::Making;
 pub use mediated::{Mediated, PCI_API, uuid};
 pub use mgmt::MdevMgmt;
+pub use rehearsal::Rehearsal;
+pub use uevent::{Change, Malformed, Uevent};
+pub use uevents::{Heard, Uevents};
 pub use uuid::Uuid;

@@ -1,7 +1,11 @@
 //! Trees that stand for systems, good ones and hostile ones.
 
+mod definitions;
 mod fixture;
+mod hostile;
+mod making;
 mod opening;
+mod uevents;
 
 pub(crate) use fixture::Fixture;
 

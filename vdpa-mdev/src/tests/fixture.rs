@@ -35,6 +35,10 @@ impl Fixture {
         fs::write(path, text).unwrap();
     }
 
+    pub(crate) fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap()
+    }
+
     pub(crate) fn link(&self, path: &str, target: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -51,12 +55,12 @@ impl Fixture {
         );
         fs::create_dir_all(self.path("/sys/bus/mdev/devices")).unwrap();
         for (kind, api, available) in kinds {
-            self.kind_file(parent, kind, "device_api", &format!("{api}\n"));
+            self.kind_file(parent, kind, "device_api", format!("{api}\n"));
             self.kind_file(
                 parent,
                 kind,
                 "available_instances",
-                &format!("{available}\n"),
+                format!("{available}\n"),
             );
             self.kind_file(parent, kind, "create", "");
         }

@@ -1,0 +1,188 @@
+//! Making mediated devices, and removing them.
+
+use std::io;
+
+use uuid::Uuid;
+use vdpa_vfio::sysfs::{Fact, Kernel, Step, excerpt, said};
+
+use crate::kind::{Kind, PARENTS, Parent};
+use crate::mediated::{DEVICES, Mediated};
+use crate::{Definition, Host, MdevError};
+
+/// Makes mediated devices, and removes them.
+pub struct Making<'a> {
+    host: &'a Host,
+    kernel: &'a dyn Kernel,
+}
+
+impl<'a> Making<'a> {
+    /// * `host`: where parents and devices are
+    /// * `kernel`: what acts on writes there, as [`Host::kernel`] says
+    pub fn new(host: &'a Host, kernel: &'a dyn Kernel) -> Self {
+        Self { host, kernel }
+    }
+
+    /// Makes a device.
+    ///
+    /// * `kind`: its type, as in `mtty-2`
+    /// * `parent`: which device makes it; `None`: the only one that has the type
+    /// * `uuid`: its name, which no other has
+    ///
+    /// # Errors
+    /// [`MdevError::KindUnknown`], [`MdevError::NoParent`], [`MdevError::SeveralParents`], [`MdevError::Taken`],
+    /// [`MdevError::NoInstances`], [`MdevError::ParentGone`], [`MdevError::Step`] and [`MdevError::NotSettled`]. There is no
+    /// such device then.
+    pub fn create(
+        &self,
+        kind: &str,
+        parent: Option<&str>,
+        uuid: Uuid,
+    ) -> Result<Mediated, MdevError> {
+        let parents = self.host.parents()?;
+        let (parent, kind) = choose(&parents, kind, parent)?;
+        if let Ok(there) = self.host.device(uuid) {
+            return Err(taken(&there));
+        }
+        let none_left = || MdevError::NoInstances {
+            kind: kind.id.clone(),
+            parent: parent.name.clone(),
+        };
+        // What cannot be read the kernel knows.
+        if kind.available == Fact::Is(0) {
+            return Err(none_left());
+        }
+        let (parent, id) = (&parent.name, &kind.id);
+        let path = format!("{PARENTS}/{parent}/mdev_supported_types/{id}/create");
+        let step = Step::new(path, uuid.to_string());
+        if let Err(source) = self.kernel.write(&step) {
+            return Err(match (source.raw_os_error(), self.host.device(uuid)) {
+                (Some(libc::EEXIST), Ok(there)) => taken(&there),
+                // Linux 6.1 and later says so; drivers that count by themselves say what they like.
+                (Some(libc::EUSERS | libc::ENOSPC), _) => none_left(),
+                (Some(libc::ENODEV | libc::ENOENT), _) => MdevError::ParentGone {
+                    parent: parent.clone(),
+                },
+                _ => MdevError::Step { uuid, step, source },
+            });
+        }
+        self.host.device(uuid).map_err(|_| MdevError::NotSettled {
+            uuid,
+            wanted: "a new device",
+        })
+    }
+
+    /// Removes a device. Who has it open is asked to let it go, and is waited for, for as long as that takes: the kernel
+    /// lets nothing interrupt this.
+    ///
+    /// # Errors
+    /// [`MdevError::NoDevice`], [`MdevError::Step`] and [`MdevError::NotSettled`].
+    pub fn remove(&self, uuid: Uuid) -> Result<(), MdevError> {
+        self.host.device(uuid)?;
+        let step = Step::new(format!("{DEVICES}/{uuid}/remove"), "1");
+        match self.kernel.write(&step) {
+            Ok(()) => {}
+            Err(source) => {
+                return Err(match source.raw_os_error() {
+                    // Somebody else was faster.
+                    Some(libc::ENODEV | libc::ENOENT) => MdevError::NoDevice { uuid },
+                    _ => MdevError::Step { uuid, step, source },
+                });
+            }
+        }
+        match self.host.device(uuid) {
+            Ok(_) => Err(MdevError::NotSettled {
+                uuid,
+                wanted: "no device any more",
+            }),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Makes a device that is defined, and sets its attributes in their order.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create); [`MdevError::Attribute`] for one that is not there or does not take its value, after
+    /// which the device is removed again.
+    pub fn start(&self, definition: &Definition) -> Result<Mediated, MdevError> {
+        let uuid = definition.uuid;
+        let made = self.create(&definition.kind, Some(&definition.parent), uuid)?;
+        for (name, value) in &definition.attributes {
+            if let Err(source) = self.set(uuid, name, value) {
+                let left = match self.remove(uuid) {
+                    Ok(()) => "; the device is removed again".to_owned(),
+                    Err(error) => format!("; and the device stays: {error}"),
+                };
+                return Err(MdevError::Attribute {
+                    uuid,
+                    name: excerpt(name),
+                    value: excerpt(value),
+                    why: said(&source),
+                    left,
+                });
+            }
+        }
+        Ok(made)
+    }
+
+    fn set(&self, uuid: Uuid, name: &str, value: &str) -> io::Result<()> {
+        if !is_attribute(name) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.kernel
+            .write(&Step::new(format!("{DEVICES}/{uuid}/{name}"), value))
+    }
+}
+
+/// Whether a text can name an attribute below a device's directory, and nothing else: some are in directories of their own.
+fn is_attribute(name: &str) -> bool {
+    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    name.split('/').all(part)
+}
+
+/// Which parent is meant, and its type.
+fn choose<'p>(
+    parents: &'p [Parent],
+    kind: &str,
+    wanted: Option<&str>,
+) -> Result<(&'p Parent, &'p Kind), MdevError> {
+    let meant: Vec<&Parent> = parents
+        .iter()
+        .filter(|parent| wanted.is_none_or(|name| parent.name == name))
+        .collect();
+    if let (Some(parent), true) = (wanted, meant.is_empty()) {
+        return Err(MdevError::NoParent {
+            parent: excerpt(parent),
+            legal: parents.iter().map(|parent| parent.name.clone()).collect(),
+        });
+    }
+    let with = |parent: &&'p Parent| Some((*parent, parent.kind(kind)?));
+    let having: Vec<_> = meant.iter().filter_map(with).collect();
+    match having[..] {
+        [one] => Ok(one),
+        [] => {
+            let ids = meant.iter().flat_map(|parent| parent.kinds.known());
+            let mut legal: Vec<String> = ids.flatten().map(|kind| kind.id.clone()).collect();
+            legal.sort_unstable();
+            legal.dedup();
+            Err(MdevError::KindUnknown {
+                kind: excerpt(kind),
+                parent: wanted.map(excerpt),
+                legal,
+            })
+        }
+        _ => Err(MdevError::SeveralParents {
+            kind: excerpt(kind),
+            parents: having
+                .iter()
+                .map(|(parent, _)| parent.name.clone())
+                .collect(),
+        }),
+    }
+}
+
+fn taken(there: &Mediated) -> MdevError {
+    MdevError::Taken {
+        uuid: there.uuid,
+        kind: there.kind_name(),
+    }
+}
