@@ -22,6 +22,17 @@ impl<'a> Making<'a> {
         Self { host, kernel }
     }
 
+    /// The parent that would make a device of a type.
+    ///
+    /// * `kind`, `parent`: as for [`create`](Self::create)
+    ///
+    /// # Errors
+    /// [`MdevError::KindUnknown`], [`MdevError::NoParent`] and [`MdevError::SeveralParents`].
+    pub fn parent_of(host: &Host, kind: &str, parent: Option<&str>) -> Result<String, MdevError> {
+        let parents = host.parents()?;
+        Ok(choose(&parents, kind, parent)?.0.name.clone())
+    }
+
     /// Makes a device.
     ///
     /// * `kind`: its type, as in `mtty-2`

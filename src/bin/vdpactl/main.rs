@@ -12,6 +12,7 @@ mod disk;
 mod echo;
 mod exchange;
 mod failure;
+mod mdev;
 mod measure;
 mod mgmtdev;
 mod number;
@@ -72,6 +73,7 @@ fn run(command: Command, output: &mut Output) -> Result<Verdict, Failure> {
         Command::Echo(options) => echo::run(&options, output),
         Command::Soak(options) => soak::run(&options, output),
         Command::Vfio(options) => vfio::run(options, output),
+        Command::Mdev(options) => mdev::run(options, output),
         Command::Completions { shell } => completions::run(shell, output),
     }
 }

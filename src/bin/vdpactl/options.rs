@@ -8,6 +8,7 @@ use smoltcp::wire::IpCidr;
 use vdpa::net::Ring;
 use vdpa_conformance::{Ids, catalogue};
 
+use crate::mdev::Mdev;
 use crate::vfio::Vfio;
 
 /// Looks at vDPA devices, and drives them.
@@ -106,6 +107,11 @@ pub(crate) enum Command {
     /// docs/lab-machine.md tells the whole way, from the firmware's settings to a device that is driven.
     #[command(arg_required_else_help = false)]
     Vfio(Vfio),
+    /// Mediated devices: list their types, make and remove them, and keep what they are to be
+    ///
+    /// docs/mediated-devices.md says what they are. Definitions are mdevctl's: each tool sees what the other defines.
+    #[command(arg_required_else_help = false)]
+    Mdev(Mdev),
     /// Print a shell's completion script
     Completions {
         /// The shell

@@ -35,10 +35,6 @@ impl Fixture {
         fs::write(path, text).unwrap();
     }
 
-    pub(crate) fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.path(path)).unwrap()
-    }
-
     pub(crate) fn link(&self, path: &str, target: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

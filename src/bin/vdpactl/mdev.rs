@@ -1,0 +1,85 @@
+//! `vdpactl mdev`: mediated devices, and who makes them.
+
+mod change;
+mod command;
+mod define;
+mod list;
+mod types;
+
+use vdpa::core::ParentError;
+use vdpa::mdev::{Definitions, Host, MdevError, Uuid, uuid};
+use vdpa::vfio::sysfs::Fact;
+
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+
+use command::Command;
+pub(crate) use command::Mdev;
+
+/// Does what the command line says.
+pub(crate) fn run(options: Mdev, output: &mut Output) -> Result<Verdict, Failure> {
+    let host = Host::new(&options.root);
+    let definitions = match &options.config {
+        Some(home) => Definitions::at(home),
+        None => host.definitions(),
+    };
+    match options.command {
+        Command::Types { parent } => types::run(&host, parent.as_deref(), output),
+        Command::List { parent } => list::run(&host, &definitions, parent.as_deref(), output),
+        Command::Create { kind, uuid, parent } => {
+            let uuid = given(uuid)?;
+            change::create(&host, &kind, parent.as_deref(), uuid, output)
+        }
+        Command::Remove { uuid } => change::remove(&host, named(&uuid)?, output),
+        Command::Define {
+            kind,
+            uuid,
+            parent,
+            auto,
+            attributes,
+        } => {
+            let uuid = given(uuid)?;
+            let wish = define::Wish {
+                kind,
+                parent,
+                auto,
+                attributes,
+            };
+            define::define(&host, &definitions, uuid, wish, output)
+        }
+        Command::Undefine { uuid, parent } => {
+            define::undefine(&definitions, named(&uuid)?, parent.as_deref(), output)
+        }
+        Command::Start { uuid, parent } => {
+            let definition = definitions.of(named(&uuid)?, parent.as_deref());
+            change::start(&host, &definition.map_err(failed)?, output)
+        }
+    }
+}
+
+fn named(text: &str) -> Result<Uuid, Failure> {
+    uuid(text).map_err(Failure::input)
+}
+
+/// The UUID that was given, or a new one.
+fn given(text: Option<String>) -> Result<Uuid, Failure> {
+    text.map_or_else(|| Ok(Uuid::new_v4()), |text| named(&text))
+}
+
+/// What is wrong or impossible to ask for is bad input; what the system is in the way of is a failure.
+fn failed(error: MdevError) -> Failure {
+    Failure::of(error.kind(), error)
+}
+
+/// What is known of a fact: the value, or null.
+fn known<T: Clone>(fact: &Fact<T>) -> Option<T> {
+    fact.known().cloned()
+}
+
+/// A text of somebody else's in a line of ours.
+fn shown(fact: &Fact<String>) -> String {
+    match fact {
+        Fact::Is(text) => text.chars().flat_map(char::escape_debug).collect(),
+        gap => gap.to_string(),
+    }
+}
