@@ -30,6 +30,7 @@ fn dev_show_has_its_keys() {
             "capabilities",
             "config",
             "features",
+            "kicks",
             "queues",
             "spec",
             "type",
@@ -37,6 +38,7 @@ fn dev_show_has_its_keys() {
         ]
     );
     assert_eq!(object["type"], "net");
+    assert_eq!(object["kicks"], "eventfd");
     assert!(object["vendor"].is_u64());
     assert_eq!(object["config"]["mac"], "52:54:00:12:34:56");
     assert_eq!(object["config"]["mtu"], 9000);

@@ -33,6 +33,7 @@ stage() {
   command -v ip >/dev/null || packages+=(iproute2)
   command -v ping >/dev/null || packages+=(iputils-ping)
   command -v spin >/dev/null || packages+=(spin)
+  command -v mdevctl >/dev/null || packages+=(mdevctl)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
       export DEBIAN_FRONTEND=noninteractive

@@ -38,6 +38,8 @@ pub struct DeviceInfo {
 pub enum KickKind {
     /// Only through the [`Doorbell`] that it hands out.
     Taken,
+    /// The same, and each ring is a system call: some hundred times slower than a store. Whoever can, kicks seldom.
+    Called,
     /// Also through eventfds handed to it.
     Given,
 }

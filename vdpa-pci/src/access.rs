@@ -119,6 +119,11 @@ pub trait PciAccess: Send + Sync {
     /// When the register cannot be written.
     fn doorbell(&self, bar: u8, at: u64, width: Width, name: u16) -> Result<Doorbell>;
 
+    /// Whether each ring of a doorbell there is a system call, and not a store: where the BAR cannot be mapped.
+    ///
+    /// * `bar`, `at`: the register, as for [`read`](Self::read)
+    fn rings_by_call(&self, bar: u8, at: u64) -> bool;
+
     /// Makes every doorbell that was handed out a no-op, for good. One that is rung on another thread at this moment is
     /// too, or has reached the register before.
     fn revoke_doorbells(&self);

@@ -126,6 +126,9 @@ impl PciAccess for Space {
     fn doorbell(&self, _: u8, _: u64, _: Width, _: u16) -> Result<Doorbell> {
         nothing()
     }
+    fn rings_by_call(&self, _: u8, _: u64) -> bool {
+        false
+    }
     fn revoke_doorbells(&self) {}
     fn interrupts(&self) -> Interrupts {
         Interrupts {

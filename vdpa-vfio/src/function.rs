@@ -232,6 +232,13 @@ impl Function {
             .ok_or_else(bounds)
     }
 
+    /// Where the page of a register begins, if it can be mapped.
+    fn mappable(&self, region: &Region, bar: u8, at: u64) -> Option<u64> {
+        let table = self.marks.table.filter(|(table, ..)| *table == bar);
+        let table = table.map(|(_, first, bytes)| (first, bytes));
+        region.page(at, self.page, table)
+    }
+
     fn load(&self, which: Which, at: u64, width: Width) -> Result<u32, VfioError> {
         let region = self.region(which, at, width)?;
         let read = region.load(&self.device, at, width);
@@ -310,14 +317,12 @@ impl PciAccess for Function {
 
     fn doorbell(&self, bar: u8, at: u64, width: Width, name: u16) -> Result<Doorbell> {
         let region = self.region(Which::Bar(bar), at, width)?;
-        let table = self.marks.table.filter(|(table, ..)| *table == bar);
-        let table = table.map(|(_, first, bytes)| (first, bytes));
         let place = Place {
             bar,
             at,
             width,
             name,
-            page: region.page(at, self.page, table),
+            page: self.mappable(region, bar, at),
         };
         let made = self
             .bells
@@ -325,6 +330,11 @@ impl PciAccess for Function {
         Ok(made.ok_or_else(|| VfioError::Gone {
             name: self.name.clone(),
         })?)
+    }
+
+    fn rings_by_call(&self, bar: u8, at: u64) -> bool {
+        let region = self.bars.get(usize::from(bar));
+        region.is_none_or(|region| self.mappable(region, bar, at).is_none())
     }
 
     fn revoke_doorbells(&self) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use vdpa::core::config;
-use vdpa::core::{Device, MgmtDevice, QueueIndex};
+use vdpa::core::{Device, KickKind, MgmtDevice, QueueIndex};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -16,6 +16,7 @@ struct Report {
     device_type: String,
     vendor: u32,
     features: Vec<String>,
+    kicks: &'static str,
     queues: Vec<Queue>,
     config: Map<String, Value>,
     capabilities: Vec<&'static str>,
@@ -65,12 +66,31 @@ fn report(spec: &str, device: &Device) -> Result<Report, Failure> {
             .names(info.device_type)
             .map(|name| name.to_string())
             .collect(),
+        kicks: kicks(info.kicks),
         queues: queues?,
         config: fields
             .map(|(field, value)| (field.name().to_owned(), json(value)))
             .collect(),
         capabilities: device.cap_names(),
     })
+}
+
+/// What a driver's kick is.
+fn kicks(kicks: KickKind) -> &'static str {
+    match kicks {
+        KickKind::Taken => "doorbell",
+        KickKind::Called => "syscall",
+        KickKind::Given => "eventfd",
+    }
+}
+
+/// The same, for people.
+fn kicks_are(kicks: &str) -> &str {
+    match kicks {
+        "syscall" => "by a system call each, which is slow",
+        "eventfd" => "by a doorbell, or an eventfd that is given",
+        _ => "by a doorbell",
+    }
 }
 
 fn json(value: config::Value) -> Value {
@@ -103,6 +123,7 @@ fn tell(report: &Report, output: &mut Output) -> Result<(), Failure> {
             )],
         ),
         ("features", filled(&report.features, WIDTH)),
+        ("kicks", vec![kicks_are(report.kicks).to_owned()]),
         ("queues", queues(&report.queues)),
         ("config", filled(fields, WIDTH)),
         ("can", filled(&report.capabilities, WIDTH)),

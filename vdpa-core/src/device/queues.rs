@@ -147,7 +147,7 @@ impl Device {
         let (call, call_relay) = self.fit_call(call)?;
         let parent = &self.inner.parent;
         let (kick, relayed_kick) = match k {
-            Kick::Given(from) if self.inner.info.kicks == KickKind::Taken => {
+            Kick::Given(from) if self.inner.info.kicks != KickKind::Given => {
                 (Kick::Taken, Some(from))
             }
             kick => (kick, None),

@@ -131,6 +131,8 @@ impl VirtioPci {
             0 | 0xffff => header.vendor,
             vendor => vendor,
         };
+        let notify = &layout.notify;
+        let by_call = registers.access().rings_by_call(notify.bar, notify.offset);
         let info = DeviceInfo {
             name: registers.name().to_owned(),
             device_type: layout.device_type,
@@ -139,7 +141,10 @@ impl VirtioPci {
             groups: 1,
             asids: 1,
             config_size: u32::try_from(config_size).unwrap_or(0),
-            kicks: KickKind::Taken,
+            kicks: match by_call {
+                true => KickKind::Called,
+                false => KickKind::Taken,
+            },
             calls: registers.access().interrupts().calls,
         };
         Ok(Self {

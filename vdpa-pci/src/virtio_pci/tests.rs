@@ -91,6 +91,7 @@ fn mock(fails: Fails) -> MockPciAccess {
         intx: false,
         calls: CallKind::Any,
     });
+    access.expect_rings_by_call().return_const(false);
     access.expect_revoke_doorbells().return_const(());
     access.expect_dma_limits().returning(|| DmaLimits {
         ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],

@@ -325,6 +325,10 @@ impl PciAccess for Card {
         }))
     }
 
+    fn rings_by_call(&self, _: u8, _: u64) -> bool {
+        false
+    }
+
     fn revoke_doorbells(&self) {
         let mut state = self.state();
         state.revoked.store(true, Ordering::Relaxed);

@@ -291,6 +291,10 @@ impl PciAccess for Function {
         })
     }
 
+    fn rings_by_call(&self, _: u8, _: u64) -> bool {
+        false
+    }
+
     fn revoke_doorbells(&self) {
         let next = Handed::new(AtomicBool::new(true));
         let old = std::mem::replace(&mut *lock(&self.core.handed), next);

@@ -150,6 +150,10 @@ impl PciAccess for Shown {
         self.outside("a doorbell")
     }
 
+    fn rings_by_call(&self, _: u8, _: u64) -> bool {
+        false
+    }
+
     fn revoke_doorbells(&self) {}
 
     fn interrupts(&self) -> Interrupts {

@@ -107,6 +107,9 @@ impl<B: Between> PciAccess for Through<B> {
     fn doorbell(&self, bar: u8, at: u64, width: Width, name: u16) -> Result<Doorbell> {
         self.between.doorbell(&*self.to, bar, at, width, name)
     }
+    fn rings_by_call(&self, bar: u8, at: u64) -> bool {
+        self.to.rings_by_call(bar, at)
+    }
     fn revoke_doorbells(&self) {
         self.to.revoke_doorbells();
     }
