@@ -448,8 +448,14 @@ fn a_control_call_from_inside_a_call_closure_is_misuse() {
 
 #[test]
 fn calls_and_kicks_that_a_parent_does_not_take_are_relayed() {
+    relayed(KickKind::Taken);
+    relayed(KickKind::Called);
+}
+
+fn relayed(kicks: KickKind) {
     let mut tiny = Tiny::default();
     tiny.info.calls = CallKind::EventFd;
+    tiny.info.kicks = kicks;
     let (tiny, device) = configured(tiny, SPLIT);
     let count = Arc::new(AtomicU32::new(0));
     let counting = {

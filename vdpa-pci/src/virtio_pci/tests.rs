@@ -91,7 +91,7 @@ fn mock(fails: Fails) -> MockPciAccess {
         intx: false,
         calls: CallKind::Any,
     });
-    access.expect_rings_by_call().return_const(false);
+    access.expect_rings_by_call().return_const(true);
     access.expect_revoke_doorbells().return_const(());
     access.expect_dma_limits().returning(|| DmaLimits {
         ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
@@ -247,6 +247,12 @@ fn a_vector_that_cannot_be_set_fails_the_start_before_the_queue_is_enabled() {
     device.begin_reset().unwrap();
     assert!(device.status().unwrap().is_empty());
     start(&device, 1).unwrap();
+}
+
+#[test]
+fn a_function_whose_doorbells_are_system_calls_says_so() {
+    let device = VirtioPci::open(Arc::new(mock(Fails::Never))).unwrap();
+    assert_eq!(device.info().kicks, KickKind::Called);
 }
 
 #[test]

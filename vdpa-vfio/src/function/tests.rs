@@ -64,6 +64,23 @@ fn who_is_told_that_a_function_is_gone_can_call_it() {
 }
 
 #[test]
+fn a_register_without_a_page_is_rung_by_call() {
+    let (mut function, _file) = plain(Translator::Owner);
+    assert!(function.rings_by_call(0, 0), "there is no such BAR");
+    let mut reply = Vec::new();
+    // To be mapped as a whole.
+    for word in [32u32, 7, 0, 0, 0x2000, 0, 0, 0] {
+        reply.extend(word.to_ne_bytes());
+    }
+    function.bars[0] = Region::parse(&reply).unwrap();
+    assert!(!function.rings_by_call(0, 0x1000));
+    // Mapped here or not: a trapped one has no such flag.
+    reply[4] = 3;
+    function.bars[0] = Region::parse(&reply).unwrap();
+    assert!(function.rings_by_call(0, 0x1000));
+}
+
+#[test]
 fn a_function_handed_in_is_off_the_bus_before_its_memory_goes() {
     let left = |translator| {
         let (function, file) = plain(translator);
