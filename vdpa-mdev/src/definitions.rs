@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use vdpa_vfio::sysfs::{Fact, Tree, excerpt};
 
-use crate::{Definition, MdevError};
+use crate::{Broken, Definition, MdevError};
 
 /// Bytes of a definition.
 const FILE: usize = 1 << 20;
@@ -32,8 +32,8 @@ pub struct Definitions {
 pub struct Defined {
     /// The definitions, by parent and UUID.
     pub whole: Vec<Definition>,
-    /// What could not be read: each a [`MdevError::Broken`].
-    pub broken: Vec<MdevError>,
+    /// What could not be read.
+    pub broken: Vec<Broken>,
 }
 
 impl Definitions {
@@ -111,7 +111,7 @@ impl Definitions {
         let mut parents = self.names(&tree, "")?;
         parents.retain(has);
         match &parents[..] {
-            [parent] => self.read(&tree, parent, uuid),
+            [parent] => Ok(self.read(&tree, parent, uuid)?),
             [] => Err(MdevError::NotDefined {
                 uuid,
                 parent: parent.map(excerpt),
@@ -187,7 +187,7 @@ impl Definitions {
         }
     }
 
-    fn read(&self, tree: &Tree, parent: &str, uuid: Uuid) -> Result<Definition, MdevError> {
+    fn read(&self, tree: &Tree, parent: &str, uuid: Uuid) -> Result<Definition, Broken> {
         let path = self.path(parent, uuid);
         let bytes = match tree.bytes(format!("{parent}/{uuid}"), FILE) {
             Fact::Is(bytes) => bytes,
@@ -228,8 +228,12 @@ impl Definitions {
             // No UUID: whoever lists definitions passes over it.
             let new = folder.join(format!(".{}.{}", definition.uuid, std::process::id()));
             let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true);
-            options.custom_flags(libc::O_NOFOLLOW).mode(0o644);
+            options.write(true).create_new(true).mode(0o644);
+            // What a process of the same number left may be a definition's second name: it is not written to.
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             let written = options.open(&new).and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()
@@ -286,8 +290,8 @@ fn sync(folder: Option<&Path>) -> io::Result<()> {
     }
 }
 
-fn broken(path: &Path, line: Option<usize>, why: &str) -> MdevError {
-    MdevError::Broken {
+fn broken(path: &Path, line: Option<usize>, why: &str) -> Broken {
+    Broken {
         path: path.display().to_string(),
         line,
         why: why.to_owned(),

@@ -114,15 +114,8 @@ pub enum MdevError {
         left: String,
     },
     /// A definition that cannot be read. It stays as it is.
-    #[error("{path}{}: {why}; the file is left as it is: mend it, or remove it by hand", .line.map_or(String::new(), |line| format!(", line {line}")))]
-    Broken {
-        /// The file.
-        path: String,
-        /// Where in it, from 1; `None` where it is not about a line.
-        line: Option<usize>,
-        /// What is wrong.
-        why: String,
-    },
+    #[error(transparent)]
+    Broken(#[from] Broken),
     /// A device that is defined already.
     #[error("{uuid} is defined already, in {path}: undefine it first, or choose another UUID")]
     Defined {
@@ -247,6 +240,18 @@ pub enum MdevError {
     },
 }
 
+/// A definition that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{path}{}: {why}; the file is left as it is: mend it, or remove it by hand", .line.map_or(String::new(), |line| format!(", line {line}")))]
+pub struct Broken {
+    /// The file.
+    pub path: String,
+    /// Where in it, from 1; `None` where it is not about a line.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub why: String,
+}
+
 impl ParentError for MdevError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -271,7 +276,7 @@ impl ParentError for MdevError {
             | Self::Step { .. }
             | Self::NotSettled { .. }
             | Self::Attribute { .. }
-            | Self::Broken { .. }
+            | Self::Broken(_)
             | Self::Definitions { .. }
             | Self::Store { .. }
             | Self::Watch { .. } => ErrorKind::Io,

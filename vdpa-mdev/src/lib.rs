@@ -53,7 +53,7 @@ mod tests;
 
 pub use definition::{Definition, Start};
 pub use definitions::{Defined, Definitions};
-pub use error::MdevError;
+pub use error::{Broken, MdevError};
 pub use host::Host;
 pub use kind::{Kind, Parent};
 pub use making::Making;

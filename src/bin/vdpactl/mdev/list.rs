@@ -1,7 +1,7 @@
 //! `vdpactl mdev list`: the mediated devices that there are, and are to be.
 
 use serde::Serialize;
-use vdpa::mdev::{Definition, Definitions, Host, MdevError, Mediated, PCI_API, Uuid};
+use vdpa::mdev::{self, Definition, Definitions, Host, Mediated, PCI_API, Uuid};
 use vdpa::vfio::sysfs::Fact;
 
 use crate::failure::{Failure, Verdict};
@@ -144,18 +144,11 @@ fn made_of<'d>(definitions: &'d [Definition], device: &Mediated) -> Option<&'d D
     })
 }
 
-fn broken(error: &MdevError) -> Broken {
-    match error {
-        MdevError::Broken { path, line, why } => Broken {
-            path: path.clone(),
-            line: *line,
-            error: why.clone(),
-        },
-        other => Broken {
-            path: String::new(),
-            line: None,
-            error: other.to_string(),
-        },
+fn broken(of: &mdev::Broken) -> Broken {
+    Broken {
+        path: of.path.clone(),
+        line: of.line,
+        error: of.why.clone(),
     }
 }
 
