@@ -468,7 +468,7 @@ impl Unit for Pair {
             }
             None => receiver.serve(receive, &mut **lane, seat, desk),
         };
-        if shared.presence.take_lost() && shared.shows(net::STATUS) {
+        if shared.presence.take_untold() && shared.shows(net::STATUS) {
             shared.settled.changed();
             desk.config_changed();
         }

@@ -44,7 +44,7 @@ pub use loopback::Loopback;
 pub use mirror::{Mirror, MirrorError, Mirrors};
 pub use null::Null;
 pub use pcap::PcapPort;
-pub use switch::{Membership, SwitchFull, SwitchPort, Switches};
+pub use switch::{Membership, SwitchFull, SwitchPort, Switches, vlan};
 pub use tap::{TapError, TapPort};
 pub use wire::{WirePort, WireTaken, Wires};
 
@@ -120,8 +120,8 @@ fn fresh_epoch() -> u64 {
 pub struct Presence {
     live: AtomicBool,
     link: AtomicBool,
-    /// The port took the link down, and the driver has not been told.
-    lost: AtomicBool,
+    /// The port changed the link, and the driver has not been told.
+    untold: AtomicBool,
     /// How many pairs receive, at least 1.
     active: AtomicU16,
     /// Another one after each reset and loss of the link. What was sent to the device before does not arrive after it.
@@ -135,7 +135,7 @@ impl Presence {
         Arc::new(Self {
             live: AtomicBool::new(false),
             link: AtomicBool::new(link),
-            lost: AtomicBool::new(false),
+            untold: AtomicBool::new(false),
             active: AtomicU16::new(1),
             epoch: AtomicU64::new(fresh_epoch()),
             bells: OnceLock::new(),
@@ -147,8 +147,8 @@ impl Presence {
         let _again = self.bells.set(Arc::clone(bells));
     }
 
-    /// Has a pair served.
-    pub(crate) fn ring(&self, pair: u16) {
+    /// Has a pair served: for a port that has something for it, or has room again.
+    pub fn ring(&self, pair: u16) {
         if let Some(bell) = self
             .bells
             .get()
@@ -159,7 +159,7 @@ impl Presence {
     }
 
     /// Has all pairs served.
-    pub(crate) fn ring_all(&self) {
+    pub fn ring_all(&self) {
         for bell in self.bells.get().into_iter().flat_map(|bells| bells.iter()) {
             bell.ring();
         }
@@ -183,19 +183,20 @@ impl Presence {
         changed
     }
 
-    /// The port has nothing to be linked to any more: the link is down, and a pair that is served tells the driver.
-    pub(crate) fn lose_link(&self) {
-        if self.set_link(false) {
-            // Release pairs with the acquire in `take_lost`.
-            self.lost.store(true, Ordering::Release);
+    /// The port has something to be linked to, or has nothing any more: the link is up or down, and a pair that is served
+    /// tells the driver.
+    pub fn set_carrier(&self, up: bool) {
+        if self.set_link(up) {
+            // Release pairs with the acquire in `take_untold`.
+            self.untold.store(true, Ordering::Release);
             self.ring_all();
         }
     }
 
-    /// Whether the port took the link down since this was asked last.
+    /// Whether the port changed the link since this was asked last.
     #[inline]
-    pub(crate) fn take_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed) && self.lost.swap(false, Ordering::Acquire)
+    pub(crate) fn take_untold(&self) -> bool {
+        self.untold.load(Ordering::Relaxed) && self.untold.swap(false, Ordering::Acquire)
     }
 
     pub(crate) fn set_active(&self, pairs: u16) {
@@ -220,8 +221,11 @@ impl Presence {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Another number after each reset and loss of the link, and never one that another device had: a port that keeps
+    /// what is on its way to the device stamps it with this, before it asks whether the device [is there](Self::is_there),
+    /// and discards what has another one when it arrives.
     #[inline]
-    pub(crate) fn epoch(&self) -> u64 {
+    pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 }

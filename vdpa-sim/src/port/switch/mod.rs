@@ -30,7 +30,7 @@ mod outgoing;
 mod table;
 #[cfg(test)]
 mod tests;
-mod vlan;
+pub mod vlan;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -30,12 +30,12 @@ pub(super) const ENTRIES: usize = SETS * WAYS;
 
 /// A station: a VLAN and an address, in one word that is never 0.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Station(u64);
+pub struct Station(u64);
 
 impl Station {
     /// The station with this address in `vlan`, of 12 bits.
     #[inline]
-    pub(super) fn new(vlan: u16, address: [u8; 6]) -> Self {
+    pub fn new(vlan: u16, address: [u8; 6]) -> Self {
         let [a, b, c, d, e, f] = address;
         let address = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
         Self(1 << 60 | u64::from(vlan & 0xfff) << 48 | address)

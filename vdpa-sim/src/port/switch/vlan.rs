@@ -1,6 +1,6 @@
 //! VLANs at the ports of a switch (802.1Q): what is let in, who may have it, and with which tag.
 
-use super::table::Station;
+pub use super::table::Station;
 use crate::frames::{FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
 
@@ -11,7 +11,7 @@ const TAG: [u8; 2] = [0x81, 0x00];
 const TAG_AT: usize = 12;
 
 /// Bytes of a tag.
-pub(super) const TAG_BYTES: usize = 4;
+pub const TAG_BYTES: usize = 4;
 
 /// The number that no VLAN has.
 const RESERVED: u16 = 0xfff;
@@ -21,23 +21,26 @@ const RESERVED: u16 = 0xfff;
 pub enum Membership {
     /// To all VLANs: frames have their tags, and those without one are of VLAN 0.
     Trunk,
-    /// To this VLAN, 1 to 4094: frames have no tags.
+    /// To this VLAN, 1 to 4094: frames have no tags. 0 is the VLAN of those that a trunk has without a tag.
     Access(u16),
 }
 
 /// A frame that may be passed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Admitted {
-    pub(super) vlan: u16,
-    pub(super) tagged: bool,
-    pub(super) from: Station,
-    /// `None`: for all.
-    pub(super) to: Option<Station>,
+pub struct Admitted {
+    /// The VLAN that it is of; 0 for none.
+    pub vlan: u16,
+    /// Whether it has a tag.
+    pub tagged: bool,
+    /// Who sent it.
+    pub from: Station,
+    /// Whom it is for; `None`: a group.
+    pub to: Option<Station>,
 }
 
 /// Why a frame is not passed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
+pub enum Refused {
     /// It is shorter than its headers.
     Short,
     /// It is of no VLAN of this port.
@@ -50,7 +53,8 @@ pub(super) enum Refused {
 
 /// What is done to a frame on its way out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Rewrite {
+pub enum Rewrite {
+    /// Nothing.
     Keep,
     /// A tag of this VLAN is put in.
     Tag(u16),
@@ -59,8 +63,11 @@ pub(super) enum Rewrite {
 }
 
 /// Takes in a frame that comes from a port.
+///
+/// # Errors
+/// [`Refused`]: the frame is not passed on.
 #[inline]
-pub(super) fn admit(frame: &[u8], at: Membership) -> Result<Admitted, Refused> {
+pub fn admit(frame: &[u8], at: Membership) -> Result<Admitted, Refused> {
     let addresses = frame.first_chunk::<TAG_AT>().ok_or(Refused::Short)?;
     let kind: [u8; 2] = *frame
         .get(TAG_AT..)
@@ -101,7 +108,7 @@ pub(super) fn admit(frame: &[u8], at: Membership) -> Result<Admitted, Refused> {
 impl Admitted {
     /// How the frame goes out of a port; `None`: not at all.
     #[inline]
-    pub(super) fn leaves(&self, at: Membership) -> Option<Rewrite> {
+    pub fn leaves(&self, at: Membership) -> Option<Rewrite> {
         match at {
             Membership::Access(vlan) if vlan != self.vlan => None,
             Membership::Access(_) if self.tagged => Some(Rewrite::Untag),
@@ -115,7 +122,7 @@ impl Admitted {
 
 /// Copies a packet to the end of a batch. Answers whether there was room.
 #[inline]
-pub(super) fn copy(header: Header, frame: &[u8], rewrite: Rewrite, to: &mut FrameBatch) -> bool {
+pub fn copy(header: Header, frame: &[u8], rewrite: Rewrite, to: &mut FrameBatch) -> bool {
     let (tag, skip) = match rewrite {
         Rewrite::Keep => return to.push_packet(header, frame),
         Rewrite::Tag(vlan) => (Some(vlan), 0),

@@ -165,7 +165,7 @@ impl Tap {
         let mut usage = lock(&self.usage);
         if self.gone.load(Ordering::Acquire) {
             // Whoever sets the link up again is told that it is not.
-            self.presence.lose_link();
+            self.presence.set_carrier(false);
             return;
         }
         // Before `is_there`: a reset meanwhile leaves another one.
@@ -237,7 +237,7 @@ impl Tap {
                 self.name
             );
             self.open.store(false, Ordering::Release);
-            self.presence.lose_link();
+            self.presence.set_carrier(false);
         }
     }
 }
