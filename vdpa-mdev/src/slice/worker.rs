@@ -1,0 +1,461 @@
+//! The thread of an uplink: slices in turn, the wire, and sleep.
+//!
+//! ```text
+//!        ┌─────────────────────────────── a pass ────────────────────────────────┐
+//!   ┌──▶ who is there? ─▶ events of the device ─▶ from the wire ─▶ rounds ─▶ all of it passed on, one kick
+//!   │                                                               │ nothing: patience, then
+//!   └──────── a bell, a call, an event ◀── sleeps ◀─────────────────┘
+//! ```
+//! # Who sends when
+//! In a round each slice is given the same share, in bytes, and sends frames while it has any of that left. What its last
+//! frame took too much it has less of in the next round, and what it did not use is lost with its last frame: so over any
+//! time two slices that have something to send all the while send as much as each other, but for a share and a frame,
+//! whatever the sizes of their frames are. A frame for several costs as much as all of its copies.
+//!
+//! Where the wire has no room the round stops, and goes on with the slice at which it stopped and what that had left.
+//! Others whose next frame is for a slice are served meanwhile.
+
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use vdpa_core::{Event, Events, Result};
+use vdpa_sim::offload::{Finish, Header, Plain, Segments};
+use vdpa_sim::port::Membership;
+use vdpa_sim::port::vlan::{self, Rewrite};
+
+use super::end::Count;
+use super::hall::{Hall, Open, addresses};
+use super::line::{Line, Sent};
+use super::uplink::{Core, Stray};
+
+/// Bytes that a slice may send in a round: two frames of the usual length.
+const SHARE: i64 = 2 * 1518;
+
+/// Rounds before the wire is looked at again.
+const ROUNDS: usize = 16;
+
+/// Batches that are taken from the wire before slices have a turn.
+const ARRIVALS: usize = 4;
+
+/// How long a worker polls what is quiet before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(50);
+
+/// How often in a row a device may need a reset without having sent or received anything in between.
+const RESETS: u32 = 8;
+
+/// In how many passes a worker that does not sleep looks once at the device's events.
+const PASSES_A_LOOK: u32 = 64;
+
+/// The token of the device's events.
+const EVENTS: u64 = 2;
+
+/// Types that say that a tag follows which is none of 802.1Q: 802.1ad, and what was there before it.
+const OTHER_TAGS: [[u8; 2]; 2] = [[0x88, 0xa8], [0x91, 0x00]];
+
+pub(super) struct Worker {
+    core: Arc<Core>,
+    hall: Hall,
+    /// `None` once the device is lost.
+    line: Option<Line>,
+    events: Events,
+    /// Where the next round begins.
+    turn: usize,
+    plain: Plain,
+    segment: Vec<u8>,
+    /// Resets since something moved.
+    resets: u32,
+}
+
+/// What became of a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// There is nothing to send.
+    Empty,
+    /// Its share is used up.
+    Over,
+    /// The wire has no room.
+    Blocked,
+}
+
+/// What became of a packet.
+enum Step {
+    /// It is done, and cost so many bytes.
+    Done(usize),
+    /// It, or the rest of it, waits for the wire.
+    Blocked,
+}
+
+impl Worker {
+    pub(super) fn new(core: Arc<Core>, hall: Hall, line: Line, events: Events) -> Self {
+        Self {
+            core,
+            hall,
+            line: Some(line),
+            events,
+            turn: 0,
+            plain: Plain::new(),
+            segment: Vec::new(),
+            resets: 0,
+        }
+    }
+
+    /// Has calls and events of the device end a sleep.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn watch(&self) -> Result<()> {
+        self.core.sleeper.watch(self.events.as_fd(), EVENTS)?;
+        match &self.line {
+            Some(line) => line.watch(&self.core.sleeper, true),
+            None => Ok(()),
+        }
+    }
+
+    /// Works until the uplink is closed. Gives the device back to nobody: it is reset.
+    pub(super) fn run(mut self) {
+        // Whatever ends this thread, slices see that nothing is behind them.
+        let _end = End(Arc::clone(&self.core));
+        let mut idle: Option<Instant> = None;
+        let (mut told, mut passes) = (true, 0_u32);
+        while !self.core.exits.load(Ordering::Acquire) {
+            passes = passes.wrapping_add(1);
+            told |= self.core.bell.take() || passes.is_multiple_of(PASSES_A_LOOK);
+            if told {
+                self.hall.refresh();
+                self.look();
+                told = false;
+            }
+            let worked = self.pass().unwrap_or_else(|e| {
+                self.restart(&e.to_string());
+                true
+            });
+            self.hall.tidy();
+            if worked {
+                idle = None;
+                continue;
+            }
+            if idle.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+                std::thread::yield_now();
+                continue;
+            }
+            told |= self.sleep();
+        }
+        if let Some(line) = self.line.take()
+            && let Err(e) = line.down()
+        {
+            tracing::warn!("{}: not reset: {e}", self.core.name);
+        }
+    }
+
+    /// Everything once. Answers whether something moved, or could have.
+    fn pass(&mut self) -> Result<bool> {
+        let mut worked = false;
+        if let Some(line) = &mut self.line {
+            for _ in 0..ARRIVALS {
+                let count = line.receive(|frame| self.hall.arrive(frame))?;
+                if count == 0 {
+                    break;
+                }
+                self.core.add(Stray::Arrived, count as u64);
+                self.resets = 0;
+                worked = true;
+            }
+        }
+        for _ in 0..ROUNDS {
+            if !self.round()? {
+                break;
+            }
+            worked = true;
+        }
+        self.hall.flush();
+        if let Some(line) = &mut self.line {
+            line.publish();
+        }
+        Ok(worked)
+    }
+
+    /// Gives each slice a turn. Answers whether there is more that could be sent.
+    fn round(&mut self) -> Result<bool> {
+        if let Some(line) = &mut self.line {
+            line.full = false;
+        }
+        let count = self.hall.members.len();
+        let (mut stopped, mut more) = (None, false);
+        for step in 0..count {
+            let place = self.turn.saturating_add(step);
+            let place = place.checked_rem(count).unwrap_or(0);
+            match self.serve(place)? {
+                (Turn::Empty, _) => {}
+                (Turn::Over, _) => more = true,
+                (Turn::Blocked, sent) => {
+                    more |= sent;
+                    stopped = stopped.or(Some(place));
+                }
+            }
+        }
+        self.turn = stopped.unwrap_or(self.turn);
+        Ok(more)
+    }
+
+    /// A turn of the slice at `place`. Answers whether it sent something, too.
+    fn serve(&mut self, place: usize) -> Result<(Turn, bool)> {
+        let Some(member) = self.hall.members.get_mut(place) else {
+            return Ok((Turn::Empty, false));
+        };
+        if !member.granted {
+            member.credit = member.credit.saturating_add(SHARE);
+            member.granted = true;
+        }
+        let mut sent = false;
+        loop {
+            let Some(member) = self.hall.members.get_mut(place) else {
+                return Ok((Turn::Empty, sent));
+            };
+            if member.credit <= 0 {
+                member.granted = false;
+                return Ok((Turn::Over, sent));
+            }
+            let Some((pair, mut open)) = next(member) else {
+                // What it did not use is lost; what it owes is not.
+                member.credit = 0;
+                member.granted = false;
+                return Ok((Turn::Empty, sent));
+            };
+            let step = self.forward(place, pair, &mut open);
+            let Some(member) = self.hall.members.get_mut(place) else {
+                return Ok((Turn::Empty, sent));
+            };
+            if let Ok(Step::Done(cost)) = &step {
+                open.batch.pop();
+                open.cut = 0;
+                let cost = i64::try_from(*cost).unwrap_or(i64::MAX);
+                member.credit = member.credit.saturating_sub(cost);
+                sent = true;
+            }
+            if open.batch.is_empty() {
+                member.pair = member.pair.wrapping_add(1);
+                if let Some(way) = member.end.ways.get(usize::from(pair)) {
+                    way.sent.give_back(open.batch);
+                }
+            } else if let Some(kept) = member.open.get_mut(usize::from(pair)) {
+                *kept = Some(open);
+            }
+            if let Step::Blocked = step? {
+                return Ok((Turn::Blocked, sent));
+            }
+        }
+    }
+
+    /// The first packet of a batch.
+    fn forward(&mut self, place: usize, pair: u16, open: &mut Open) -> Result<Step> {
+        let Some((header, frame)) = open.batch.packets().next() else {
+            return Ok(Step::Done(0));
+        };
+        let Some(member) = self.hall.members.get(place) else {
+            return Ok(Step::Done(0));
+        };
+        let end = Arc::clone(&member.end);
+        let refused = |why: Count| {
+            end.count(why, 1);
+            Ok(Step::Done(frame.len()))
+        };
+        let admitted = match vlan::admit(frame, end.place) {
+            Ok(admitted) => admitted,
+            Err(why) => return refused(why.into()),
+        };
+        let Some((to, from)) = addresses(frame) else {
+            return refused(Count::Short);
+        };
+        if from != end.mac().octets() {
+            return refused(Count::Source);
+        }
+        let kind = frame.get(12..).and_then(<[u8]>::first_chunk);
+        if end.place != Membership::Trunk && kind.is_some_and(|kind| OTHER_TAGS.contains(kind)) {
+            return refused(Count::Vlan);
+        }
+        if admitted.to.is_some()
+            && let Some((other, rewrite)) = self.hall.find(to, admitted)
+            && other != place
+        {
+            if self.hall.stage(other, pair, header, frame, rewrite) {
+                end.count(Count::ToSlices, 1);
+            }
+            return Ok(Step::Done(frame.len()));
+        }
+        // Before copies are made: of those there is to be one.
+        let rewrite = admitted.leaves(Membership::Trunk).unwrap_or(Rewrite::Keep);
+        match self.put_on_wire(header, frame, rewrite, &mut open.cut)? {
+            Sent::Full => return Ok(Step::Blocked),
+            Sent::Yes => end.count(Count::ToWire, 1),
+            Sent::Never => end.count(Count::Unsent, 1),
+        }
+        let mut copies = 1_u64;
+        if admitted.to.is_none() {
+            let spread = self.hall.spread(Some(place), pair, header, frame, admitted);
+            end.count(Count::ToSlices, spread);
+            copies = copies.saturating_add(spread);
+        }
+        Ok(Step::Done(frame.len().saturating_mul(copies as usize)))
+    }
+
+    /// Sends a packet to the wire, finished: its checksum is completed, and it is cut into segments.
+    ///
+    /// * `cut`: how many of its segments were sent before
+    fn put_on_wire(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        rewrite: Rewrite,
+        cut: &mut u32,
+    ) -> Result<Sent> {
+        let Some(line) = &mut self.line else {
+            return Ok(Sent::Never);
+        };
+        if !header.is_gso() {
+            let mut sent = Ok(Sent::Never);
+            let _one = self.plain.packet(header, frame, &mut |frame| {
+                sent = line.send(frame, rewrite);
+                ControlFlow::Break(())
+            });
+            if let Ok(Sent::Yes) = sent {
+                self.resets = 0;
+            }
+            return sent;
+        }
+        let Some(segments) = Segments::new(header, frame) else {
+            return Ok(Sent::Never);
+        };
+        if self.segment.len() < segments.longest() {
+            self.segment.resize(segments.longest(), 0);
+        }
+        while *cut < segments.count() {
+            let Some(len) = segments.write(*cut, Finish::Complete, &mut self.segment) else {
+                return Ok(Sent::Never);
+            };
+            match line.send(self.segment.get(..len).unwrap_or_default(), rewrite)? {
+                Sent::Yes => *cut = cut.saturating_add(1),
+                other => return Ok(other),
+            }
+        }
+        Ok(Sent::Yes)
+    }
+
+    /// Sleeps until there is something to do. Answers whether somebody rang, or the device has something to tell.
+    fn sleep(&mut self) -> bool {
+        if self.line.as_mut().is_some_and(Line::arm) {
+            if let Some(line) = &mut self.line {
+                line.disarm();
+            }
+            return false;
+        }
+        let core = &self.core;
+        let mut told = false;
+        let slept = core.sleeper.sleep_unless(
+            || core.bell.is_pending(),
+            None,
+            |token| told |= token == EVENTS,
+        );
+        if let Some(line) = &mut self.line {
+            line.disarm();
+        }
+        if let Err(e) = slept {
+            self.lose(&format!("its worker cannot sleep: {e}"));
+        }
+        told
+    }
+
+    /// Looks what the device has to tell.
+    fn look(&mut self) {
+        while let Some(event) = self.events.try_next() {
+            match event {
+                Event::Config => self.see_carrier(),
+                Event::NeedsReset { why, .. } if self.events.needs_reset() => self.restart(&why),
+                Event::Gone => self.lose("it is gone"),
+                Event::Broken { why } => self.lose(&why),
+                Event::RemoveRequested => self.lose("its parent asked for it back"),
+                Event::Fault { at, .. } => {
+                    tracing::warn!("{}: it used {at}, which is not mapped", self.core.name);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Slices have a carrier while the device has one.
+    fn see_carrier(&mut self) {
+        if let Some(line) = &self.line {
+            match line.has_carrier() {
+                Ok(up) => self.core.set_carrier(up),
+                Err(e) => self.restart(&e.to_string()),
+            }
+        }
+    }
+
+    /// Resets the device, and goes on. What was under way in it is lost.
+    fn restart(&mut self, why: &str) {
+        let Some(line) = self.line.take() else { return };
+        let name = &self.core.name;
+        tracing::warn!("{name}: reset, for its slices to go on: {why}");
+        self.resets = self.resets.saturating_add(1);
+        self.core.count(Stray::Restarts);
+        let again = || {
+            line.watch(&self.core.sleeper, false)?;
+            let line = Line::up(line.down()?)?;
+            line.watch(&self.core.sleeper, true)?;
+            Ok::<_, vdpa_core::Error>(line)
+        };
+        match again() {
+            Ok(line) if self.resets <= RESETS => {
+                self.line = Some(line);
+                self.see_carrier();
+            }
+            Ok(_) => self.lose("it needs a reset again and again"),
+            Err(e) => self.lose(&e.to_string()),
+        }
+    }
+
+    /// The device is of no use any more: the links go down.
+    fn lose(&mut self, why: &str) {
+        self.core.lose(why);
+        if let Some(line) = self.line.take() {
+            // Who is gone is watched by nobody.
+            let _unwatched = line.watch(&self.core.sleeper, false);
+            if let Err(e) = line.down() {
+                tracing::debug!("{}: not reset: {e}", self.core.name);
+            }
+        }
+    }
+}
+
+/// The pair of a slice whose turn it is, and the batch that it is at.
+fn next(member: &mut super::hall::Member) -> Option<(u16, Open)> {
+    let pairs = member.open.len();
+    for step in 0..pairs {
+        let pair = member.pair.wrapping_add(step).checked_rem(pairs)?;
+        let open = member.open.get_mut(pair)?.take();
+        let way = member.end.ways.get(pair)?;
+        // Pairs are counted in 16 bits.
+        let number = pair as u16;
+        let open = open.or_else(|| {
+            let batch = way.sent.take(&member.end.presence, number)?;
+            Some(Open { batch, cut: 0 })
+        });
+        if let Some(open) = open {
+            member.pair = pair;
+            return Some((number, open));
+        }
+    }
+    None
+}
+
+/// Loses the device for its slices when the thread ends.
+struct End(Arc<Core>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.lose("the uplink is closed");
+    }
+}
