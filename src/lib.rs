@@ -40,6 +40,7 @@
 //! | `vfio` (default) | the parent `vfio`: PCI functions of this machine |
 //! | `iommufd` | for it: functions by device files of their own, where the kernel has them |
 //! | `mdev` (default) | the parent `mdev`: mediated devices of this machine |
+//! | `slices` (default) | for it: network devices that share one of any parent, `mdev:slice,of=...` |
 //! | `layers` (default) | `trace=` and `fault=` in any device string |
 //! | `smoltcp` (default) | [`net::smoltcp`]: TCP and UDP over any network device |
 //! | `cli` (default) | the program `vdpactl` |

@@ -30,9 +30,34 @@ impl Parents {
         let empty = empty.with_functions(Arc::new(vdpa_sim::SimMgmt::new()));
         #[cfg(feature = "vfio")]
         let empty = empty.with_functions(Arc::new(vdpa_vfio::VfioMgmt::new()));
+        let all = empty.with_layers();
         #[cfg(feature = "mdev")]
-        let empty = empty.with_functions(Arc::new(vdpa_mdev::MdevMgmt::new()));
-        empty.with_layers()
+        let all = all.with_mediated();
+        all
+    }
+
+    #[cfg(all(feature = "mdev", not(feature = "slices")))]
+    fn with_mediated(self) -> Self {
+        self.with_functions(Arc::new(vdpa_mdev::MdevMgmt::new()))
+    }
+
+    /// Slices are of whatever device there is, slices and the kernel's mediated devices among them.
+    #[cfg(feature = "slices")]
+    fn with_mediated(self) -> Self {
+        use vdpa_mdev::{MdevMgmt, slice::Slicer};
+        let others = self.registry.clone();
+        let mdev = Arc::new_cyclic(|own: &std::sync::Weak<MdevMgmt>| {
+            let own = own.clone();
+            MdevMgmt::new().with_slices(Slicer::new(Box::new(move |spec| {
+                let mut registry = others.clone();
+                // Weak: who makes slices does not keep itself.
+                if let Some(own) = own.upgrade() {
+                    registry.add(own);
+                }
+                registry.open_spec(spec)
+            })))
+        });
+        self.with_functions(mdev)
     }
 
     #[cfg(any(feature = "sim", feature = "vfio"))]

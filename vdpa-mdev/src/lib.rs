@@ -13,6 +13,8 @@
 //! driver plays: this crate drives those that play a virtio function on a PCI bus, and refuses the others by name. Its
 //! registers are then trapped, as a rule: each access, kicks among them, is a system call that ends in the driver.
 //!
+//! With the feature `slices` there are also network devices that share one, whatever its parent: `slice`.
+//!
 //! Nothing here is unsafe: VFIO is `vdpa-vfio`'s.
 //!
 //! # Reading order
@@ -45,6 +47,8 @@ mod making;
 mod mediated;
 mod mgmt;
 mod rehearsal;
+#[cfg(feature = "slices")]
+pub mod slice;
 mod uevent;
 mod uevents;
 

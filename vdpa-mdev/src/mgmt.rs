@@ -12,12 +12,19 @@ use vdpa_pci::pci::Header;
 use vdpa_pci::{Identity, PciAccess, PciError, PciParent};
 use vdpa_vfio::{Function, Openings, Via};
 
+#[cfg(feature = "slices")]
+use crate::slice::Slicer;
 use crate::{Host, MdevError, Mediated, uuid};
 
 const KEYS: &[Key] = &[Via::KEY];
 
 /// Any device is opened by its UUID, and says itself what it is; these are the usual ones.
-const CLASSES: &[MgmtClass] = &[class(DeviceType::Net), class(DeviceType::Block)];
+const CLASSES: &[MgmtClass] = &[
+    class(DeviceType::Net),
+    class(DeviceType::Block),
+    #[cfg(feature = "slices")]
+    Slicer::CLASS,
+];
 
 const fn class(device_type: DeviceType) -> MgmtClass {
     MgmtClass {
@@ -37,6 +44,8 @@ pub struct MdevMgmt {
     root: PathBuf,
     relay: Relay,
     open: Openings,
+    #[cfg(feature = "slices")]
+    slices: Option<Slicer>,
 }
 
 impl Default for MdevMgmt {
@@ -57,7 +66,23 @@ impl MdevMgmt {
             root: root.to_owned(),
             relay: Relay::new(),
             open: Openings::new(),
+            #[cfg(feature = "slices")]
+            slices: None,
         }
+    }
+
+    /// The same, which makes slices too: `mdev:slice,of=sim:net;mtu=9000`.
+    #[cfg(feature = "slices")]
+    #[must_use]
+    pub fn with_slices(mut self, slices: Slicer) -> Self {
+        self.slices = Some(slices);
+        self
+    }
+
+    /// Who makes slices, if it was told to.
+    #[cfg(feature = "slices")]
+    pub fn slices(&self) -> Option<&Slicer> {
+        self.slices.as_ref()
     }
 
     /// Opens what a device string names.
@@ -137,16 +162,29 @@ impl MgmtDevice for MdevMgmt {
     }
 
     fn dev_add(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
+        #[cfg(feature = "slices")]
+        if let Some(slices) = self.slices().filter(|_| spec.what() == Slicer::WHAT) {
+            return slices.dev_add(spec);
+        }
         let (device, function) = self.open(spec)?;
         refuse_others(&device, &*function)?;
         self.open.drive(spec, function)
     }
 
     fn dev_del(&self, name: &str) -> Result<()> {
+        #[cfg(feature = "slices")]
+        if let Some(slices) = self.slices().filter(|slices| slices.has(name)) {
+            return slices.dev_del(name);
+        }
         self.open.remove(self.name(), name)
     }
 
-    fn dev_set(&self, name: &str, _: Attr) -> Result<()> {
+    fn dev_set(&self, name: &str, attr: Attr) -> Result<()> {
+        #[cfg(feature = "slices")]
+        if let Some(slices) = self.slices().filter(|slices| slices.has(name)) {
+            return slices.dev_set(name, attr);
+        }
+        let _others_cannot = attr;
         self.open.find(self.name(), name)?;
         Err(Error::Unsupported {
             device: name.to_owned(),
@@ -155,7 +193,14 @@ impl MgmtDevice for MdevMgmt {
     }
 
     fn devices(&self) -> Vec<MgmtEntry> {
-        self.open.entries()
+        #[cfg_attr(
+            not(feature = "slices"),
+            expect(unused_mut, reason = "slices come behind")
+        )]
+        let mut all = self.open.entries();
+        #[cfg(feature = "slices")]
+        all.extend(self.slices().into_iter().flat_map(Slicer::devices));
+        all
     }
 }
 

@@ -151,6 +151,11 @@ impl Slicer {
         self.owner(name)?.set(name, attr)
     }
 
+    /// Whether there is a slice of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.owner(name).is_ok()
+    }
+
     /// The slices that there are.
     pub fn devices(&self) -> Vec<MgmtEntry> {
         let uplinks = self.live();
