@@ -41,7 +41,7 @@ impl Parents {
         self.with_functions(Arc::new(vdpa_mdev::MdevMgmt::new()))
     }
 
-    /// Slices are of whatever device there is, slices and the kernel's mediated devices among them.
+    /// Slices are of whatever device there is, the kernel's mediated devices among them.
     #[cfg(feature = "slices")]
     fn with_mediated(self) -> Self {
         use vdpa_mdev::{MdevMgmt, slice::Slicer};

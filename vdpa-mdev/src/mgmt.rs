@@ -85,6 +85,32 @@ impl MdevMgmt {
         self.slices.as_ref()
     }
 
+    /// Slices are devices of this parent too.
+    #[cfg(feature = "slices")]
+    fn know_slices(&self, error: Error) -> Error {
+        match error {
+            Error::DeviceUnknown {
+                parent,
+                name,
+                mut known,
+            } => {
+                let slices = self.slices().into_iter().flat_map(Slicer::devices);
+                known.extend(slices.map(|slice| slice.name));
+                Error::DeviceUnknown {
+                    parent,
+                    name,
+                    known,
+                }
+            }
+            other => other,
+        }
+    }
+
+    #[cfg(not(feature = "slices"))]
+    fn know_slices(&self, error: Error) -> Error {
+        error
+    }
+
     /// Opens what a device string names.
     fn open(&self, spec: &DeviceSpec) -> Result<(Mediated, Arc<Function>)> {
         let uuid = named(&spec.what_value())?;
@@ -176,7 +202,8 @@ impl MgmtDevice for MdevMgmt {
         if let Some(slices) = self.slices().filter(|slices| slices.has(name)) {
             return slices.dev_del(name);
         }
-        self.open.remove(self.name(), name)
+        let removed = self.open.remove(self.name(), name);
+        removed.map_err(|e| self.know_slices(e))
     }
 
     fn dev_set(&self, name: &str, attr: Attr) -> Result<()> {
@@ -185,7 +212,8 @@ impl MgmtDevice for MdevMgmt {
             return slices.dev_set(name, attr);
         }
         let _others_cannot = attr;
-        self.open.find(self.name(), name)?;
+        let found = self.open.find(self.name(), name);
+        found.map_err(|e| self.know_slices(e))?;
         Err(Error::Unsupported {
             device: name.to_owned(),
             what: "attribute that can be changed from here: its owner is the parent's driver",

@@ -27,6 +27,9 @@ const SENT: usize = 4;
 /// How many batches wait for a pair at most.
 pub(super) const CAME: usize = 16;
 
+/// How many empty batches a pair keeps: of so many senders that send to it at once.
+const SPARES: usize = 64;
+
 /// What is counted for a slice, by the worker of its uplink alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Count {
@@ -79,6 +82,8 @@ impl From<Refused> for Count {
 
 /// A slice.
 pub(super) struct End {
+    /// Which slice of the uplink: no other one has, or had, this number.
+    pub(super) number: u32,
     pub(super) name: String,
     /// Its VLAN.
     pub(super) place: Membership,
@@ -101,6 +106,7 @@ pub(super) struct Way {
 
 impl End {
     pub(super) fn new(
+        number: u32,
         name: String,
         place: Membership,
         mac: Mac,
@@ -116,11 +122,12 @@ impl End {
             },
             came: Inbox {
                 full: ArrayQueue::new(CAME),
-                empty: ArrayQueue::new(CAME),
+                empty: ArrayQueue::new(SPARES),
                 waiting: AtomicBool::new(false),
             },
         };
         Self {
+            number,
             name,
             place,
             mac: AtomicU64::new(packed(mac)),
@@ -238,21 +245,27 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Puts a parcel in. Where there is no room it comes back, and the uplink is rung once there is some.
+    /// How many parcels wait.
+    pub(super) fn len(&self) -> usize {
+        self.full.len()
+    }
+
+    /// Puts a parcel in. It comes back where there is no room.
     pub(super) fn put(&self, parcel: Parcel) -> Result<(), Parcel> {
-        let Err(parcel) = self.full.push(parcel) else {
-            return Ok(());
-        };
-        self.waiting.store(true, Ordering::Relaxed);
-        // Between "I wait" and the second try; pairs with the fence in `take`.
-        fence(Ordering::SeqCst);
         self.full.push(parcel)
+    }
+
+    /// The uplink waits for room, and is rung once there is more. To be looked at again after this.
+    pub(super) fn ask(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+        // Between "I wait" and the second look; pairs with the fence in `take`.
+        fence(Ordering::SeqCst);
     }
 
     /// The next parcel; the uplink, if it waits for room, is rung by `bell`.
     pub(super) fn take(&self, bell: &Bell) -> Option<Parcel> {
         let parcel = self.full.pop()?;
-        // Between making room and looking who waits for it; pairs with the fence in `put`.
+        // Between making room and looking who waits for it; pairs with the fence in `ask`.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) && self.waiting.swap(false, Ordering::Relaxed) {
             bell.ring();

@@ -1,5 +1,6 @@
 //! Who is at an uplink, and what is on its way to whom.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,8 +9,11 @@ use vdpa_sim::offload::Header;
 use vdpa_sim::port::Membership;
 use vdpa_sim::port::vlan::{self, Admitted, Rewrite};
 
-use super::end::{Count, End, Parcel, reader};
+use super::end::{CAME, Count, End, Inbox, Parcel, reader};
 use super::uplink::{Core, Stray};
+
+/// Who sends what comes from the wire: no slice has this number.
+pub(super) const WIRE: u32 = u32::MAX;
 
 /// A slice at the uplink, or one that has left and whose last frames are not sent yet.
 pub(super) struct Member {
@@ -24,8 +28,53 @@ pub(super) struct Member {
     pub(super) pair: usize,
     /// By pair: a batch that was begun with.
     pub(super) open: Box<[Option<Open>]>,
-    /// By pair: frames for it that are not passed yet.
-    staged: Box<[Option<Parcel>]>,
+    /// By pair: what is on its way to it.
+    coming: Box<[Coming]>,
+}
+
+/// What is on its way to a pair of a slice.
+#[derive(Default)]
+struct Coming {
+    /// Frames that are not passed yet, by who sent them.
+    staged: Vec<Staged>,
+    /// Who sent the parcels that wait in the inbox, in their order; perhaps of some that do not any more, before these.
+    waiting: VecDeque<u32>,
+}
+
+/// Frames of one sender that are not passed yet.
+struct Staged {
+    from: u32,
+    parcel: Parcel,
+}
+
+impl Coming {
+    /// Passes a parcel on. One that has to wait comes back.
+    ///
+    /// A sender has no more parcels in an inbox than there is room left for others: one that floods it fills half of it,
+    /// and two fill two thirds. So who sends little finds room, whoever else sends how much.
+    fn pass(&mut self, came: &Inbox, Staged { from, parcel }: Staged) -> Result<(), Staged> {
+        for asked in [false, true] {
+            let there = came.len();
+            while self.waiting.len() > there {
+                self.waiting.pop_front();
+            }
+            let own = self.waiting.iter().filter(|other| **other == from).count();
+            if own < CAME.saturating_sub(there) {
+                return match came.put(parcel) {
+                    Ok(()) => {
+                        self.waiting.push_back(from);
+                        Ok(())
+                    }
+                    // A change of pairs filled it just now.
+                    Err(parcel) => Err(Staged { from, parcel }),
+                };
+            }
+            if !asked {
+                came.ask();
+            }
+        }
+        Err(Staged { from, parcel })
+    }
 }
 
 /// A batch that a slice sent, of which something is left.
@@ -44,7 +93,7 @@ impl Member {
             granted: false,
             pair: 0,
             open: pairs().map(|_| None).collect(),
-            staged: pairs().map(|_| None).collect(),
+            coming: pairs().map(|_| Coming::default()).collect(),
             end,
         }
     }
@@ -145,12 +194,12 @@ impl Hall {
         same.find_map(|known| Some((known.member, admitted.leaves(known.place)?)))
     }
 
-    /// Copies a frame for everybody of its VLAN but `from`. Answers with how many copies were made.
+    /// Copies a frame for everybody of its VLAN but who sent it. Answers with how many copies were made.
     ///
-    /// * `pair`: which one sent it
+    /// * `pair`: which of the sender's
     pub(super) fn spread(
         &mut self,
-        from: Option<usize>,
+        from: u32,
         pair: u16,
         header: Header,
         frame: &[u8],
@@ -159,10 +208,10 @@ impl Hall {
         let mut copies = 0_u64;
         for place in 0..self.members.len() {
             let member = self.members.get(place).filter(|member| !member.left);
-            let at = member.map(|member| member.end.place);
-            if from != Some(place)
-                && let Some(rewrite) = at.and_then(|at| admitted.leaves(at))
-                && self.stage(place, pair, header, frame, rewrite)
+            let end = member.map(|member| &member.end);
+            if let Some(end) = end.filter(|end| end.number != from)
+                && let Some(rewrite) = admitted.leaves(end.place)
+                && self.stage(place, from, pair, header, frame, rewrite)
             {
                 copies = copies.saturating_add(1);
             }
@@ -171,9 +220,12 @@ impl Hall {
     }
 
     /// Copies a frame for one slice. Answers whether that was there; it counts what it had no room for.
+    ///
+    /// * `from`, `pair`: who sent it
     pub(super) fn stage(
         &mut self,
         place: usize,
+        from: u32,
         pair: u16,
         header: Header,
         frame: &[u8],
@@ -190,45 +242,53 @@ impl Hall {
             end.count(Count::Absent, 1);
             return false;
         }
-        let number = usize::from(reader(pair, end.presence.active()));
-        let (Some(staged), Some(way)) = (member.staged.get_mut(number), end.ways.get(number))
-        else {
+        let number = reader(pair, end.presence.active());
+        let place = usize::from(number);
+        let (Some(coming), Some(way)) = (member.coming.get_mut(place), end.ways.get(place)) else {
             return false;
         };
+        let known = coming.staged.iter().position(|staged| staged.from == from);
+        let mut staged = known.map(|known| coming.staged.swap_remove(known));
         // Once into what there is, once into an empty batch.
         for _ in 0..2 {
-            let mut parcel = match staged.take() {
-                Some(parcel) if parcel.epoch == epoch => parcel,
-                Some(Parcel { mut batch, .. }) => {
-                    batch.clear();
-                    Parcel { epoch, batch }
-                }
-                None => Parcel {
-                    epoch,
-                    batch: way.came.spare().unwrap_or_else(|| FrameBatch::new(longest)),
-                },
-            };
-            let copied = vlan::copy(header, frame, rewrite, &mut parcel.batch);
-            if copied {
+            let mut own = staged.take().unwrap_or_else(|| {
+                let spare = way.came.spare();
+                let batch = spare.unwrap_or_else(|| FrameBatch::new(longest));
+                let parcel = Parcel { epoch, batch };
+                Staged { from, parcel }
+            });
+            if own.parcel.epoch != epoch {
+                own.parcel.batch.clear();
+                own.parcel.epoch = epoch;
+            }
+            if vlan::copy(header, frame, rewrite, &mut own.parcel.batch) {
                 end.count(Count::Received, 1);
-                *staged = Some(parcel);
+                coming.staged.push(own);
                 return true;
             }
-            if !pass(end, number, staged, parcel) {
+            if let Err(own) = coming.pass(&way.came, own) {
+                coming.staged.push(own);
                 break;
             }
+            ring(end, number);
         }
         end.count(Count::Full, 1);
         // It was there, and cost what it costs.
         true
     }
 
-    /// Passes what was copied to whom it is for. What there is no room for stays, until there is.
+    /// Passes what was copied to whom it is for. What has to wait stays, until there is room.
     pub(super) fn flush(&mut self) {
         for member in &mut self.members {
-            for (number, staged) in member.staged.iter_mut().enumerate() {
-                if let Some(parcel) = staged.take() {
-                    pass(&member.end, number, staged, parcel);
+            let pairs = member.coming.iter_mut().zip(&member.end.ways);
+            for ((coming, way), number) in pairs.zip(0_u16..) {
+                for _ in 0..coming.staged.len() {
+                    // Each of them once: what has to wait goes behind the others.
+                    let own = coming.staged.remove(0);
+                    match coming.pass(&way.came, own) {
+                        Ok(()) => ring(&member.end, number),
+                        Err(own) => coming.staged.push(own),
+                    }
                 }
             }
         }
@@ -247,11 +307,11 @@ impl Hall {
         // and to the sender it is what it would be if it had the wire to itself.
         if let Some((place, rewrite)) = self.find(from, admitted) {
             self.core.count(Stray::Reflected);
-            self.stage(place, 0, Header::NONE, frame, rewrite);
+            self.stage(place, WIRE, 0, Header::NONE, frame, rewrite);
         } else if admitted.to.is_none() {
-            self.spread(None, 0, Header::NONE, frame, admitted);
+            self.spread(WIRE, 0, Header::NONE, frame, admitted);
         } else if let Some((place, rewrite)) = self.find(to, admitted) {
-            self.stage(place, 0, Header::NONE, frame, rewrite);
+            self.stage(place, WIRE, 0, Header::NONE, frame, rewrite);
         } else {
             self.core.count(Stray::Unknown);
         }
@@ -266,21 +326,8 @@ pub(super) fn addresses(frame: &[u8]) -> Option<([u8; 6], [u8; 6])> {
     Some((*to, *from))
 }
 
-/// Gives a parcel to the pair. Answers whether it had room; without, the parcel stays.
-fn pass(end: &End, number: usize, staged: &mut Option<Parcel>, parcel: Parcel) -> bool {
-    let Some(way) = end.ways.get(number) else {
-        return false;
-    };
-    if parcel.batch.is_empty() {
-        way.came.give_back(parcel.batch);
-        return true;
-    }
-    if let Err(parcel) = way.came.put(parcel) {
-        *staged = Some(parcel);
-        return false;
-    }
-    // Pairs are counted in 16 bits.
-    let number = number as u16;
+/// Has the pair that reads this inbox look.
+fn ring(end: &End, number: u16) {
     let active = end.presence.active();
     end.presence.ring(reader(number, active));
     // The bell has a full fence: either we see that another pair reads this inbox by now, or that pair, which was rung
@@ -289,5 +336,4 @@ fn pass(end: &End, number: usize, staged: &mut Option<Parcel>, parcel: Parcel) -
     if now != active {
         end.presence.ring(reader(number, now));
     }
-    true
 }

@@ -89,7 +89,7 @@ impl Slicer {
 
     /// Without slices yet.
     ///
-    /// * `open`: opens the devices to be shared. It may make slices here too, of which there are to be slices
+    /// * `open`: opens the devices to be shared
     pub fn new(open: Opener) -> Self {
         Self {
             open,
@@ -167,6 +167,10 @@ impl Slicer {
         let text = of.text().replace(';', ",");
         let parent = DeviceSpec::parse(&text)
             .map_err(|e| of.malformed(format!("a device, with ; for its commas: {e}")))?;
+        if parent.what() == Self::WHAT {
+            let why = "a device, and no slice: that sends from its own address alone, so share its device";
+            return Err(of.malformed(why).into());
+        }
         let place = {
             let mut uplinks = lock(&self.uplinks);
             // One that somebody opens just now has two owners.
@@ -255,10 +259,12 @@ fn config(keys: &mut Keys<'_>) -> Result<SliceConfig, SpecError> {
     })?;
     let pairs = keys.take_in("queue_pairs", LIMITS)?;
     let size = keys.take_in("queue_size", 1..=MAX_QUEUE_SIZE)?;
-    let features = keys.take_features("features", DeviceType::Net, FEATURES, FEATURES)?;
+    let vlan = vlan.unwrap_or(default.vlan);
+    let possible = vlan.features();
+    let features = keys.take_features("features", DeviceType::Net, possible, possible)?;
     Ok(SliceConfig {
         mac,
-        vlan: vlan.unwrap_or(default.vlan),
+        vlan,
         mtu: keys.take_in("mtu", 68..=u16::MAX)?,
         queue_pairs: pairs.unwrap_or(default.queue_pairs),
         queue_size: size.unwrap_or(default.queue_size),

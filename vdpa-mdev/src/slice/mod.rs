@@ -74,7 +74,8 @@ pub use error::SliceError;
 pub use mgmt::{Opener, Slicer};
 pub use uplink::Uplink;
 
-/// All that a slice can offer. Not CTRL_MAC_ADDR: from which address it sends is for who made it to say.
+/// All that a slice can offer. Not CTRL_MAC_ADDR: from which address it sends is for who made it to say. CTRL_VLAN is
+/// offered by a slice of [`Vlan::Any`] alone, since others see no tags.
 pub const FEATURES: Features = POSSIBLE.difference(Features::of(&[net::CTRL_MAC_ADDR]));
 
 /// How many queue pairs a device can be shared in.
@@ -115,6 +116,14 @@ pub enum Vlan {
 }
 
 impl Vlan {
+    /// What of [`FEATURES`] a slice can offer.
+    fn features(self) -> Features {
+        match self {
+            Self::Any => FEATURES,
+            Self::None | Self::Of(_) => FEATURES.difference(net::CTRL_VLAN.mask()),
+        }
+    }
+
     fn membership(self) -> Membership {
         match self {
             Self::None => Membership::Access(0),
@@ -138,7 +147,7 @@ pub struct SliceConfig {
     pub queue_pairs: u16,
     /// The largest queue size, 1 to 32768.
     pub queue_size: u16,
-    /// What it offers, of [`FEATURES`].
+    /// What it offers, of [`FEATURES`]: what is not to be had with the others, or in its VLAN, is left out.
     pub features: Features,
     /// The speed that it claims, in Mb/s.
     pub speed: Option<u32>,

@@ -20,7 +20,7 @@ use super::hall::Hall;
 use super::line::{Facts, Line};
 use super::port::SlicePort;
 use super::worker::Worker;
-use super::{FEATURES, LIMITS, MAX_QUEUE_SIZE, SliceConfig, SliceType, UplinkConfig, Vlan};
+use super::{LIMITS, MAX_QUEUE_SIZE, SliceConfig, SliceType, UplinkConfig, Vlan};
 
 /// What is counted for the uplink as a whole, by its worker alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +72,33 @@ struct Seat {
 }
 
 impl Core {
+    /// Of the device of this name, without slices.
+    pub(super) fn new(name: &str, carrier: bool) -> Result<Self> {
+        let sleeper = Sleeper::new()?;
+        Ok(Self {
+            name: name.to_owned(),
+            bell: Bell::new(&sleeper),
+            sleeper,
+            roster: Mutex::default(),
+            version: AtomicU64::new(0),
+            carrier: AtomicBool::new(carrier),
+            lost: OnceLock::new(),
+            exits: AtomicBool::new(false),
+            counters: Counters::new(COUNTERS),
+        })
+    }
+
+    /// Seats a slice that is no device.
+    #[cfg(test)]
+    pub(super) fn seat(&self, end: &Arc<End>) {
+        self.roster().seats.push(Seat {
+            end: Arc::clone(end),
+            spec: String::new(),
+            device: Weak::new(),
+        });
+        self.change();
+    }
+
     fn roster(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,18 +178,7 @@ impl Uplink {
         })?;
         let line = Line::up(device)?;
         let (facts, carrier) = (line.facts, line.has_carrier()?);
-        let sleeper = Sleeper::new()?;
-        let core = Arc::new(Core {
-            bell: Bell::new(&sleeper),
-            sleeper,
-            roster: Mutex::default(),
-            version: AtomicU64::new(0),
-            carrier: AtomicBool::new(carrier),
-            lost: OnceLock::new(),
-            exits: AtomicBool::new(false),
-            counters: Counters::new(COUNTERS),
-            name: name.clone(),
-        });
+        let core = Arc::new(Core::new(&name, carrier)?);
         let longest = usize::from(facts.mtu).max(LONGEST);
         let longest = longest.saturating_add(TAG_BYTES.saturating_mul(4));
         let hall = Hall::new(Arc::clone(&core), longest);
@@ -269,7 +285,7 @@ impl Uplink {
             mtu,
             pairs: config.queue_pairs,
             queue_size: config.queue_size,
-            features: graph::close_down(DeviceType::Net, config.features & FEATURES),
+            features: graph::close_down(DeviceType::Net, config.features & config.vlan.features()),
             speed: config.speed,
             link: config.link,
         };
@@ -277,6 +293,7 @@ impl Uplink {
         let presence = Presence::new(up);
         let own = format!("{}-slice{}", self.core.name, roster.made);
         let end = Arc::new(End::new(
+            roster.made,
             own.clone(),
             place,
             mac,

@@ -34,8 +34,8 @@ use super::uplink::{Core, Stray};
 /// Bytes that a slice may send in a round: two frames of the usual length.
 const SHARE: i64 = 2 * 1518;
 
-/// Rounds before the wire is looked at again.
-const ROUNDS: usize = 16;
+/// Rounds before the wire is looked at again: no more of the smallest frames than a slice has waiting.
+const ROUNDS: usize = 4;
 
 /// Batches that are taken from the wire before slices have a turn.
 const ARRIVALS: usize = 4;
@@ -280,7 +280,10 @@ impl Worker {
             && let Some((other, rewrite)) = self.hall.find(to, admitted)
             && other != place
         {
-            if self.hall.stage(other, pair, header, frame, rewrite) {
+            if self
+                .hall
+                .stage(other, end.number, pair, header, frame, rewrite)
+            {
                 end.count(Count::ToSlices, 1);
             }
             return Ok(Step::Done(frame.len()));
@@ -294,7 +297,7 @@ impl Worker {
         }
         let mut copies = 1_u64;
         if admitted.to.is_none() {
-            let spread = self.hall.spread(Some(place), pair, header, frame, admitted);
+            let spread = self.hall.spread(end.number, pair, header, frame, admitted);
             end.count(Count::ToSlices, spread);
             copies = copies.saturating_add(spread);
         }
@@ -459,3 +462,6 @@ impl Drop for End {
         self.0.lose("the uplink is closed");
     }
 }
+
+#[cfg(test)]
+mod tests;

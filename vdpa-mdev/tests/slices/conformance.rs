@@ -1,0 +1,70 @@
+//! Sixteen slices of one card at a time keep every statement that applies to them: four in full, twelve quickly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use vdpa_conformance::{Effort, Report, Selection, Target, run};
+use vdpa_core::{DeviceSpec, Registry};
+
+use crate::rig::*;
+
+/// The address that the suite sends from: no slice sends from another one than its own.
+const OURS: &str = "52:54:00:12:34:56";
+
+/// Statement 174, of tags without CTRL_VLAN: what a slice may not send, no wire gives back.
+const TAGS: u16 = 174;
+
+/// Slices of a card that gives back what is sent, each in a VLAN of its own.
+fn target(registry: &Registry, vlans: &Arc<AtomicU16>) -> Target {
+    let (maker, vlans) = (registry.clone(), Arc::clone(vlans));
+    let manager = registry.clone();
+    let target = Target::new("mdev:slice", move || {
+        let vlan = vlans.fetch_add(1, Ordering::Relaxed);
+        let spec = format!("mdev:slice,of=sim:net,mac={OURS},vlan={}", vlan % 4094 + 1);
+        maker.make(&DeviceSpec::parse(&spec)?)
+    });
+    target
+        .managed(move |name, attr| manager.dev_set("mdev", name, attr))
+        .except(TAGS, "a slice sends no tags, so that none come back")
+}
+
+fn kept(report: &Report) {
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.passed() > 100, "{report}");
+}
+
+#[test]
+fn sixteen_slices_of_one_card() {
+    let registry = registry();
+    let vlans = Arc::new(AtomicU16::new(0));
+    // Somebody who keeps the card open, beside whom the others are.
+    let keeper = registry.open("mdev:slice,of=sim:net,limit=128").unwrap();
+    std::thread::scope(|s| {
+        for number in 0..16 {
+            let target = target(&registry, &vlans);
+            let effort = if number < 4 {
+                Effort::Full
+            } else {
+                Effort::Quick
+            };
+            s.spawn(move || {
+                let mut selection = Selection::all(effort);
+                // Sixteen share the processors.
+                selection.patience = Some(std::time::Duration::from_secs(60));
+                kept(&run(&target, &selection));
+            });
+        }
+    });
+    drop(keeper);
+}
+
+#[test]
+fn a_slice_of_any_vlan_keeps_what_is_said_of_tags() {
+    let registry = registry();
+    let spec = format!("mdev:slice,of=sim:net,mac={OURS},vlan=any");
+    let target = Target::named(&registry, &spec).unwrap();
+    let report = run(&target, &Selection::only("170-180".parse().unwrap()));
+    assert_eq!(report.failed(), 0, "{report}");
+    let mut rows = report.rows.iter();
+    assert!(rows.any(|row| row.statement.id == TAGS && row.outcome == vdpa_conformance::Outcome::Passed), "{report}");
+}
