@@ -4,6 +4,7 @@ mod change;
 mod command;
 mod define;
 mod list;
+mod slices;
 mod types;
 
 use vdpa::core::ParentError;
@@ -24,7 +25,8 @@ pub(crate) fn run(options: Mdev, output: &mut Output) -> Result<Verdict, Failure
         None => host.definitions(),
     };
     match options.command {
-        Command::Types { parent } => types::run(&host, parent.as_deref(), output),
+        Command::Types { of: Some(of), .. } => slices::types(&of, output),
+        Command::Types { parent, of: None } => types::run(&host, parent.as_deref(), output),
         Command::List { parent } => list::run(&host, &definitions, parent.as_deref(), output),
         Command::Create { kind, uuid, parent } => {
             let uuid = given(uuid)?;

@@ -26,6 +26,12 @@ pub(super) enum Command {
         /// Only those of this parent
         #[arg(long, value_name = "PARENT")]
         parent: Option<String>,
+        /// Those of slices of this network device instead, which is opened for that: `sim:net,mtu=9000`
+        ///
+        /// Slices live in the process that makes them, by `mdev:slice,of=DEVICE`: there is no `create`, `list` or `remove`
+        /// of them from another one, and what they share is counted there
+        #[arg(long, value_name = "DEVICE", conflicts_with = "parent")]
+        of: Option<String>,
     },
     /// List the mediated devices that there are, and those that are defined
     List {
