@@ -23,6 +23,7 @@ mod monitor;
 mod netns;
 #[path = "../kernel/ping.rs"]
 mod ping;
+mod slices;
 #[path = "../kernel/streams.rs"]
 mod streams;
 mod transcript;

@@ -5,6 +5,7 @@
 mod disk;
 mod dma;
 mod pair;
+mod slices;
 mod uapi;
 
 use std::error::Error;
@@ -13,7 +14,8 @@ use std::process::ExitCode;
 /// What is left to whoever reads the line.
 type Done = Result<(), Box<dyn Error>>;
 
-const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | traffic DEVICE DEVICE RING | bus | spaces";
+const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | \
+    traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +39,7 @@ fn run(words: &[&str]) -> Done {
         ["traffic", left, right, ring] => pair::until_taken_out(left, right, ring.parse()?),
         ["bus"] => uapi::bus(),
         ["spaces"] => uapi::spaces(),
+        ["slices", device, rounds] => slices::exchange(device, rounds.parse()?),
         _ => Err(USAGE.into()),
     }
 }

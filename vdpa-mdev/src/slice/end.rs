@@ -27,8 +27,8 @@ const SENT: usize = 4;
 /// How many batches wait for a pair at most.
 pub(super) const CAME: usize = 16;
 
-/// How many empty batches a pair keeps: of so many senders that send to it at once.
-const SPARES: usize = 64;
+/// How many empty batches a pair keeps: those that waited, and some of senders that send to it at once.
+const SPARES: usize = 2 * CAME;
 
 /// What is counted for a slice, by the worker of its uplink alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

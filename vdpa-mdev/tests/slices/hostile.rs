@@ -1,6 +1,5 @@
 //! What one slice, or who drives it, does to the others: nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vdpa_conformance::{Effort, Selection, Target, run};
@@ -45,28 +44,16 @@ fn exchange(
 }
 
 /// While `hostile` runs, two slices and the wire lose nothing.
-fn beside(registry: &Registry, hostile: impl FnOnce(&AtomicBool) + Send) {
+fn beside(registry: &Registry, hostile: impl FnOnce() + Send) {
     let mut far = Card::up(registry.open("sim:net,port=wire:out").unwrap());
     let [mut a, mut b, mut c] = [11, 12, 13].map(|number| slice(registry, WIRE, number, ""));
-    let (done, stop) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    let done = AtomicBool::new(false);
     std::thread::scope(|s| {
         let between = s.spawn(|| exchange(&mut a, &mut b, [mac(11), mac(12)], 2000, &done));
         let out = s.spawn(|| exchange(&mut c, &mut far, [mac(13), mac(99)], 2000, &done));
-        let stop = &stop;
-        let hostile = s.spawn(move || hostile(stop));
-        // Whichever way it ends.
-        let end = s.spawn({
-            let done = Arc::clone(&done);
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                done.store(true, Ordering::Relaxed);
-            }
-        });
-        let hostile = hostile.join();
-        stop.store(true, Ordering::Relaxed);
-        end.join().unwrap();
+        let hostile = s.spawn(hostile).join();
+        // Whichever way it ended.
+        done.store(true, Ordering::Relaxed);
         between.join().unwrap();
         out.join().unwrap();
         hostile.unwrap();
@@ -77,7 +64,7 @@ fn beside(registry: &Registry, hostile: impl FnOnce(&AtomicBool) + Send) {
 fn rings_and_chains_that_no_driver_may_write_and_queues_that_are_lost_disturb_nobody_else() {
     let registry = registry();
     let maker = registry.clone();
-    beside(&registry, move |_| {
+    beside(&registry, move || {
         let spec = format!("mdev:slice,of={WIRE},mac=02:00:00:00:00:01");
         let target = Target::named(&maker, &spec).unwrap();
         let report = run(&target, &Selection::all(Effort::Quick));
@@ -89,7 +76,7 @@ fn rings_and_chains_that_no_driver_may_write_and_queues_that_are_lost_disturb_no
 fn a_storm_of_resets_and_removals_disturbs_nobody_else() {
     let registry = registry();
     let maker = registry.clone();
-    beside(&registry, move |_| {
+    beside(&registry, move || {
         for round in 0..300_u32 {
             let mut card = slice(&maker, WIRE, 1, "");
             for seq in 0..round % 7 {
@@ -108,7 +95,7 @@ fn a_storm_of_resets_and_removals_disturbs_nobody_else() {
 fn a_flood_to_everybody_and_a_receiver_that_does_not_receive_disturb_nobody_else() {
     let registry = registry();
     let maker = registry.clone();
-    beside(&registry, move |_| {
+    beside(&registry, move || {
         let deaf = Card::without_buffers(
             maker
                 .open(&format!("mdev:slice,of={WIRE},mac=02:00:00:00:00:02"))

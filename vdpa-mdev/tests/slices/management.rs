@@ -239,3 +239,28 @@ fn a_device_that_is_gone_takes_the_links_down_and_the_next_slice_opens_another_o
         "the other one is of nothing"
     );
 }
+
+#[test]
+fn keys_and_counters_are_those_of_the_documentation() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/slices.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for key in vdpa_mdev::slice::Slicer::CLASS.keys {
+        assert!(text.contains(&format!("`{}`", key.name)), "{}", key.name);
+    }
+    let card = Card::up(registry().open("mdev:slice,of=sim:net").unwrap());
+    let mut counted = 0;
+    let device = card.control.device();
+    let told = device.stats(&mut |name, _| {
+        let known = match name.split_once('.') {
+            Some(("port", name)) => text.contains(&format!("`{name}`")),
+            Some(("uplink", name)) => {
+                text.contains(&format!("`uplink.{name}`")) || text.contains(&format!("`.{name}`"))
+            }
+            _ => return,
+        };
+        assert!(known, "{name}");
+        counted += 1;
+    });
+    told.unwrap();
+    assert_eq!(counted, 16);
+}
