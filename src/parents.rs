@@ -30,10 +30,13 @@ impl Parents {
         let empty = empty.with_functions(Arc::new(vdpa_sim::SimMgmt::new()));
         #[cfg(feature = "vfio")]
         let empty = empty.with_functions(Arc::new(vdpa_vfio::VfioMgmt::new()));
-        let all = empty.with_layers();
-        #[cfg(feature = "mdev")]
-        let all = all.with_mediated();
-        all
+        // Layers before: what is shared may have some around it.
+        empty.with_layers().with_mediated()
+    }
+
+    #[cfg(not(feature = "mdev"))]
+    fn with_mediated(self) -> Self {
+        self
     }
 
     #[cfg(all(feature = "mdev", not(feature = "slices")))]

@@ -10,7 +10,7 @@ use vdpa_sim::net::MAX_PAIRS;
 
 use super::error::SliceError;
 use super::uplink::Uplink;
-use super::{FEATURES, LIMITS, MAX_QUEUE_SIZE, SliceConfig, SliceType, UplinkConfig, Vlan};
+use super::{FEATURES, LIMITS, MAX_QUEUE_SIZE, SliceConfig, UplinkConfig, Vlan};
 
 /// Opens the device that a device string names, to be shared.
 pub type Opener = Box<dyn Fn(&DeviceSpec) -> Result<Device> + Send + Sync>;
@@ -119,20 +119,6 @@ impl Slicer {
         })?;
         let uplink = self.shared(&of, limit)?;
         Ok(uplink.make(config, spec.text().to_owned())?)
-    }
-
-    /// The kinds of slices of a device, with how many of each can be made.
-    ///
-    /// * `of`: as the key of that name
-    ///
-    /// # Errors
-    /// As for [`dev_add`](Self::dev_add).
-    pub fn types(&self, of: &str) -> Result<Vec<SliceType>> {
-        let whole = format!("mdev:{},of={of}", Self::WHAT);
-        let spec = DeviceSpec::parse(&whole)?;
-        let of = spec.value("of");
-        let of = of.ok_or_else(|| spec.unused("of"))?;
-        Ok(self.shared(&of, None)?.types())
     }
 
     /// Takes a slice away: see [`MgmtDevice::dev_del`](vdpa_core::MgmtDevice::dev_del).
