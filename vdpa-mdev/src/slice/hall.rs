@@ -337,3 +337,6 @@ fn ring(end: &End, number: u16) {
         end.presence.ring(reader(number, now));
     }
 }
+
+#[cfg(test)]
+mod tests;

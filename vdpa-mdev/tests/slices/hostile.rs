@@ -92,7 +92,7 @@ fn a_storm_of_resets_and_removals_disturbs_nobody_else() {
 }
 
 #[test]
-fn a_flood_to_everybody_and_a_receiver_that_does_not_receive_disturb_nobody_else() {
+fn a_flood_and_a_receiver_that_does_not_receive_disturb_nobody_else() {
     let registry = registry();
     let maker = registry.clone();
     beside(&registry, move || {
