@@ -28,7 +28,7 @@ fn who_floods_an_inbox_leaves_room_for_those_that_send_little() {
     );
     let came = &end.ways[0].came;
     let mut coming = Coming::default();
-    let mut fit = |coming: &mut Coming, from| {
+    let fit = |coming: &mut Coming, from| {
         (0..100)
             .take_while(|_| coming.pass(came, staged(from)).is_ok())
             .count()
