@@ -34,7 +34,12 @@ impl Irqs {
     /// Asks what a function has.
     pub(crate) fn new(name: &str, device: &File) -> io::Result<Self> {
         let count = |index| {
-            let (flags, count) = ioctl::irq_info(device, index)?;
+            let (flags, count) = match ioctl::irq_info(device, index) {
+                Ok(answer) => answer,
+                // A mediated device's driver may know no more kinds than it has.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (0, 0),
+                Err(error) => return Err(error),
+            };
             let usable = flags & vfio::VFIO_IRQ_INFO_EVENTFD != 0;
             Ok::<_, io::Error>(if usable { count } else { 0 })
         };
