@@ -4,7 +4,9 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vdpa::core::{Asid, Call, Doorbell, Features, Kick, QueueConfig, QueueIndex, Status, bits};
+use vdpa::core::{
+    Asid, Call, Doorbell, Event, Events, Features, Kick, QueueConfig, QueueIndex, Status, bits,
+};
 use vdpa::mem::{Access, Bytes, DmaMemory, IovaRange, Window};
 use vdpa::{Deadline, Device, Iova, Mapping, Region};
 
@@ -33,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A split ring by hand: a driver that is told what to do with addresses that it has not mapped.
 struct Hand {
     device: Device,
+    events: Events,
     ring: Window,
     doorbell: Doorbell,
     made: u16,
@@ -46,6 +49,7 @@ pub(crate) fn stray(device: &str) -> Done {
     let dma = device.dma(Asid::new(0))?;
     dma.map(vec![mapping(RING, &ring)?, mapping(TARGET, &target)?])?;
     let mut hand = Hand {
+        events: device.events()?,
         device,
         ring: ring_window,
         doorbell: Doorbell::NONE,
@@ -143,13 +147,31 @@ impl Hand {
     /// The same where the device must not write, from a fresh start.
     fn astray(&mut self, at: u64, memory: Bytes<'_>) -> Result<Value, Box<dyn std::error::Error>> {
         self.start()?;
+        while self.events.try_next().is_some() {}
         fill(memory);
         let answered = self.read_into(at)?;
+        let needs_reset = self.device.status()?.contains(Status::DEVICE_NEEDS_RESET);
+        let told = needs_reset && self.is_told()?;
         // What was on its way is there after a reset.
         self.device.reset(soon())?;
-        Ok(
-            json!({ "at": format!("{at:#x}"), "answered": answered, "untouched": is_untouched(memory) }),
-        )
+        let untouched = is_untouched(memory);
+        Ok(json!({
+            "at": format!("{at:#x}"), "answered": answered, "untouched": untouched,
+            "needs_reset": needs_reset, "told": told,
+        }))
+    }
+
+    /// Whether an event says that the device needs a reset, within the time that a request may take.
+    fn is_told(&self) -> Result<bool, Box<dyn std::error::Error>> {
+        let by = soon();
+        while !by.expired() {
+            match self.events.try_next() {
+                Some(Event::NeedsReset { .. }) => return Ok(true),
+                Some(_) => {}
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        Ok(false)
     }
 }
 

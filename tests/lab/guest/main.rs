@@ -4,6 +4,7 @@
 
 mod disk;
 mod dma;
+mod looped;
 mod pair;
 mod slices;
 mod uapi;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 type Done = Result<(), Box<dyn Error>>;
 
 const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | \
-    traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS";
+    traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +41,8 @@ fn run(words: &[&str]) -> Done {
         ["bus"] => uapi::bus(),
         ["spaces"] => uapi::spaces(),
         ["slices", device, rounds] => slices::exchange(device, rounds.parse()?),
+        ["loop", device, ring, frames] => looped::exchange(device, ring.parse()?, frames.parse()?),
+        ["held", device, ring] => looped::until_removed(device, ring.parse()?),
         _ => Err(USAGE.into()),
     }
 }

@@ -15,11 +15,11 @@ use crate::{Done, told};
 /// Frames on their way in one direction. A hub stores none: what finds no buffer is lost.
 const WINDOW: usize = 16;
 /// How long a frame may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A card that sends numbered frames, and one that has to receive them in that order.
-struct Way {
-    next: u64,
+pub(crate) struct Way {
+    pub(crate) next: u64,
     awaited: VecDeque<u64>,
 }
 
@@ -92,7 +92,7 @@ fn start(left: &str, right: &str, ring: Ring) -> Result<[NetDriver; 2], NetError
 }
 
 /// An event that says that the device goes.
-fn seen(events: &Events) -> Option<String> {
+pub(crate) fn seen(events: &Events) -> Option<String> {
     while let Some(event) = events.try_next() {
         if matches!(
             event,
@@ -105,7 +105,7 @@ fn seen(events: &Events) -> Option<String> {
 }
 
 impl Way {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             next: 0,
             awaited: VecDeque::new(),
@@ -114,8 +114,28 @@ impl Way {
 
     /// A window of frames from one card to the other.
     fn carry(&mut self, from: &mut NetDriver, to: &mut NetDriver) -> Result<(), NetError> {
-        let address = |card: &NetDriver| card.ethernet().mac.map_or([0x02; 6], Mac::octets);
-        let (destination, source) = (address(to), address(from));
+        let ends = [address(to), address(from)];
+        self.send(from, ends)?;
+        self.arrive(to, ends)
+    }
+
+    /// A window of frames from a card to itself.
+    pub(crate) fn come_back(&mut self, card: &mut NetDriver) -> Result<(), NetError> {
+        let ends = [address(card); 2];
+        self.send(card, ends)?;
+        self.arrive(card, ends)
+    }
+
+    /// How many frames are under way at most.
+    pub(crate) fn window(&self) -> u64 {
+        WINDOW as u64
+    }
+
+    fn send(
+        &mut self,
+        from: &mut NetDriver,
+        [destination, source]: [[u8; 6]; 2],
+    ) -> Result<(), NetError> {
         let frames: Vec<Vec<u8>> = (self.next..)
             .take(WINDOW)
             .map(|number| frame(destination, source, number))
@@ -123,6 +143,15 @@ impl Way {
         let sent = from.send(0, &frames)? as u64;
         self.awaited.extend(self.next..self.next + sent);
         self.next += sent;
+        Ok(())
+    }
+
+    /// Takes what was sent, in its order.
+    fn arrive(
+        &mut self,
+        to: &mut NetDriver,
+        [destination, source]: [[u8; 6]; 2],
+    ) -> Result<(), NetError> {
         let by = Deadline::after(PATIENCE);
         while !self.awaited.is_empty() {
             let mut wrong = None;
@@ -150,6 +179,10 @@ impl Way {
         }
         Ok(())
     }
+}
+
+fn address(card: &NetDriver) -> [u8; 6] {
+    card.ethernet().mac.map_or([0x02; 6], Mac::octets)
 }
 
 /// For experiments, IEEE 802.
