@@ -28,6 +28,7 @@ pub(crate) enum Kernel {
 pub(crate) struct Machine {
     kernel: Kernel,
     parts: Vec<String>,
+    files: Vec<PathBuf>,
     home: TempDir,
 }
 
@@ -71,7 +72,7 @@ impl Kernel {
 }
 
 /// Where the scripts keep what they made.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let set = |name| std::env::var_os(name).map(PathBuf::from);
     set("LAB_CACHE").unwrap_or_else(|| {
         let home = || set("HOME").unwrap_or_default().join(".cache");
@@ -85,6 +86,7 @@ impl Machine {
         Self {
             kernel,
             parts: parts.iter().map(|part| (*part).to_owned()).collect(),
+            files: Vec::new(),
             home: TempDir::with_prefix("lab.").unwrap(),
         }
     }
@@ -92,6 +94,12 @@ impl Machine {
     /// With one part more.
     pub(crate) fn part(mut self, part: String) -> Self {
         self.parts.push(part);
+        self
+    }
+
+    /// With one file more, beside the script.
+    pub(crate) fn with(mut self, file: PathBuf) -> Self {
+        self.files.push(file);
         self
     }
 
@@ -118,11 +126,12 @@ impl Machine {
             boot.args(["-m", part]);
         }
         boot.arg("-q").arg(self.file("monitor"));
-        for file in [
+        let programs = [
             lab.join("guest/steps.sh"),
             program("vdpactl"),
             program("examples/guest"),
-        ] {
+        ];
+        for file in programs.iter().chain(&self.files) {
             assert!(file.exists(), "{}: tests/run --only lab", file.display());
             boot.arg("-f").arg(file);
         }

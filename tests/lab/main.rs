@@ -18,6 +18,7 @@ mod host;
 mod isolation;
 mod known;
 mod machine;
+mod mdev;
 mod monitor;
 #[path = "../../vdpa-sim/tests/netns/mod.rs"]
 mod netns;
