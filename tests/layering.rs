@@ -264,6 +264,38 @@ fn there_is_one_vm_memory() {
     );
 }
 
+/// The kernel module of the lab is under the kernel's license, and nobody who uses a crate gets it along.
+#[test]
+fn no_package_has_a_file_of_the_kernels_license() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_gpl = |path: &str| {
+        let text = std::fs::read(root.join(path)).unwrap_or_default();
+        let head = String::from_utf8_lossy(text.get(..200).unwrap_or(&text)).into_owned();
+        head.contains("SPDX-License-Identifier: GPL") || head.contains("GNU GENERAL PUBLIC LICENSE")
+    };
+    for path in ["tests/lab/vmdev/main.c", "LICENSES/GPL-2.0-only.txt"] {
+        assert!(is_gpl(path), "{path} is found by what it says");
+    }
+    // The other packages are directories without it.
+    let listed = std::process::Command::new(env!("CARGO"))
+        .args([
+            "package",
+            "--list",
+            "--allow-dirty",
+            "--offline",
+            "-p",
+            "vdpa",
+        ])
+        .current_dir(root)
+        .output()
+        .expect("cargo runs");
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.lines().any(|path| path == "src/lib.rs"), "{listed}");
+    let packed: Vec<_> = listed.lines().filter(|path| is_gpl(path)).collect();
+    assert_eq!(packed, [""; 0], "`exclude` in Cargo.toml names them");
+}
+
 mod checker {
     use super::*;
 

@@ -1,36 +1,48 @@
 //! Mediated devices of a stock kernel: a serial port that is refused, and `vmdev`, whose devices are virtio functions. No
 //! IOMMU is needed: memory is what the kernel's VFIO knows as mapped, and it is the kernel that copies.
 
+use serde_json::{Value, json};
+
 use crate::machine::{Kernel, Machine, cache};
 use crate::transcript::Transcript;
 use crate::verdict;
 
-/// A mediated device each.
+/// A mediated device each; the last one is made from a definition.
 const PORT: &str = "9b2e1d40-3c61-4b7a-8f0e-5a1d7c3e0001";
 const DISK: &str = "9b2e1d40-3c61-4b7a-8f0e-5a1d7c3e0002";
 const CARD: &str = "9b2e1d40-3c61-4b7a-8f0e-5a1d7c3e0003";
+const KEPT: &str = "9b2e1d40-3c61-4b7a-8f0e-5a1d7c3e0004";
 
-/// How many there are is what the kernel says, before and after.
+/// What is there is what the kernel says; somebody listens to it from before the modules come until ours is gone.
 const SCRIPT: &str = r#"
 load
 modprobe mdev
+there() { echo $(ls /sys/bus/mdev/devices); }
+left() { cat /sys/class/mdev_bus/*/mdev_supported_types/$1/available_instances; }
+
+mkfifo changes told
+./guest watch vmdev >changes 2>&1 &
+exec 4<changes
+read -r listening <&4
 insmod ./mtty.ko
 insmod ./vmdev.ko
-types=/sys/class/mdev_bus/*/mdev_supported_types
-left() { cat $types/$1/available_instances; }
-create() { echo "$2" >"$(echo $types/$1/create)"; }
-remove() { echo 1 >"/sys/bus/mdev/devices/$1/remove"; }
 
-step port create mtty-2 PORT
+step types ./vdpactl mdev types --json
+step port ./vdpactl mdev create mtty-2 PORT --json
+step taken ./vdpactl mdev create vmdev-blk PORT --json
+step unknown ./vdpactl mdev create vmdev-none --json
+step list ./vdpactl mdev list --json
 step "open port" ./vdpactl dev show mdev:PORT --json
 step "check port" ./vdpactl check mdev:PORT --effort quick --json
-step "remove port" remove PORT
+step "remove port" ./vdpactl mdev remove PORT --json
 step "open removed" ./vdpactl dev show mdev:PORT --json
+step "remove removed" ./vdpactl mdev remove PORT --json
 
 step before left vmdev-blk
-step disk create vmdev-blk DISK
-step card create vmdev-net CARD
+step disk ./vdpactl mdev create vmdev-blk DISK --json
+step card ./vdpactl mdev create vmdev-net CARD --json
 step meanwhile left vmdev-blk
+step there there
 step "show disk" ./vdpactl dev show mdev:DISK --json
 step "show card" ./vdpactl dev show mdev:CARD --json
 step split ./guest disk mdev:DISK split
@@ -41,19 +53,34 @@ step dma ./guest dma mdev:DISK
 step "check disk" ./vdpactl check mdev:DISK --effort quick --json
 step "check card" ./vdpactl check mdev:CARD --effort quick --json
 
-mkfifo told
 ./guest held mdev:CARD packed >told 2>&1 &
 held=$!
 exec 3<told
 read -r traffic <&3
 step traffic echo "$traffic"
-step "remove card" remove CARD
+step "remove card" ./vdpactl mdev remove CARD --json
 step held cat <&3
 step "end of held" wait "$held"
 step "open card" ./vdpactl dev show mdev:CARD --json
-step "remove disk" remove DISK
+
+mkdir -p /etc/mdevctl.d
+step define ./vdpactl mdev define vmdev-blk KEPT --json
+step definition cat /etc/mdevctl.d/vmdev/KEPT
+step "not yet" there
+step start ./vdpactl mdev start KEPT --json
+step twice ./vdpactl mdev start KEPT --json
+step "show kept" ./vdpactl dev show mdev:KEPT --json
+step both there
+step "remove kept" ./vdpactl mdev remove KEPT --json
+step kept ./vdpactl mdev list --json
+step undefine ./vdpactl mdev undefine KEPT --json
+step undefined ls /etc/mdevctl.d/vmdev
+
+step "remove disk" ./vdpactl mdev remove DISK --json
+step none ./vdpactl mdev list --json
 step after left vmdev-blk
-step unload rmmod vmdev mtty
+step unload rmmod mtty vmdev
+step changes cat <&4
 step log dmesg
 "#;
 
@@ -76,8 +103,14 @@ fn mediated_devices_are_driven_refused_and_let_go_of() {
     let Some(machine) = machine("mediated_devices_are_driven_refused_and_let_go_of") else {
         return;
     };
-    let script = [("PORT", PORT), ("DISK", DISK), ("CARD", CARD)]
-        .into_iter()
+    let names = [
+        ("PORT", PORT),
+        ("DISK", DISK),
+        ("CARD", CARD),
+        ("KEPT", KEPT),
+    ];
+    let script = names
+        .iter()
         .fold(SCRIPT.to_owned(), |script, (word, uuid)| {
             script.replace(word, uuid)
         });
@@ -86,6 +119,8 @@ fn mediated_devices_are_driven_refused_and_let_go_of() {
     devices_keep_what_they_promise(&transcript);
     memory_that_is_not_mapped_is_not_reached(&transcript);
     what_is_removed_is_let_go_of(&transcript);
+    what_is_defined_is_made_again(&transcript);
+    what_changed_was_told(&transcript);
     // Nothing in the kernel went wrong meanwhile.
     let log = transcript.said("log");
     for word in ["BUG", "Oops", "WARNING", "Call Trace", "blocked for more"] {
@@ -95,20 +130,41 @@ fn mediated_devices_are_driven_refused_and_let_go_of() {
 
 #[track_caller]
 fn no_virtio_device_is_refused_by_name(transcript: &Transcript) {
+    let types = transcript.step("types").well().json();
+    let listed = types.to_string();
+    for (kind, parent) in [
+        ("mtty-2", "mtty"),
+        ("vmdev-blk", "vmdev"),
+        ("vmdev-net", "vmdev"),
+    ] {
+        let of_parent = |of: &&Value| of["parent"] == parent;
+        let found = rows(&types["parents"]).find(of_parent).expect(&listed);
+        let row = rows(&found["types"]).find(|row| row["type"] == kind);
+        let row = row.expect(&listed);
+        assert_eq!(row["device_api"], "vfio-pci", "{row}");
+        assert!(row["available_instances"].as_u64() > Some(0), "{row}");
+    }
     transcript.step("port").well();
+    transcript.step("taken").ends_with(2, &[PORT, "mtty-2"]);
+    transcript.step("unknown").ends_with(2, &["vmdev-none"]);
+    let list = transcript.step("list").well().json();
+    let names: Vec<_> = rows(&list["devices"]).map(|row| &row["uuid"]).collect();
+    assert_eq!(names, [PORT], "{list}");
     let refused = [PORT, "no virtio device", "mtty"];
     transcript.step("open port").ends_with(2, &refused);
     transcript.step("check port").ends_with(2, &refused);
     transcript.step("remove port").well();
-    transcript
-        .step("open removed")
-        .ends_with(2, &["no mediated device", PORT]);
+    for step in ["open removed", "remove removed"] {
+        let gone = ["no mediated device", PORT];
+        transcript.step(step).ends_with(2, &gone);
+    }
 }
 
 #[track_caller]
 fn devices_keep_what_they_promise(transcript: &Transcript) {
     let left = |step| transcript.said(step).parse::<u32>().unwrap();
     assert_eq!(left("meanwhile"), left("before") - 2);
+    assert_eq!(transcript.said("there"), format!("{DISK} {CARD}"));
     for step in ["disk", "card", "show disk", "show card"] {
         transcript.step(step).well();
     }
@@ -147,14 +203,61 @@ fn what_is_removed_is_let_go_of(transcript: &Transcript) {
     transcript.step("remove card").well();
     let held = transcript.step("held").well().json();
     assert_eq!(held["end"], "RemoveRequested", "{held}");
-    assert_eq!(held["stopped"], serde_json::Value::Null, "{held}");
+    assert_eq!(held["stopped"], Value::Null, "{held}");
     let again = held["again"].as_str().unwrap();
     assert!(again.contains("no mediated device"), "{again}");
     transcript.step("end of held").well();
     transcript
         .step("open card")
         .ends_with(2, &["no mediated device", CARD]);
+}
+
+/// A definition is mdevctl's file, and a device of it is as good as one that was made by hand.
+#[track_caller]
+fn what_is_defined_is_made_again(transcript: &Transcript) {
+    transcript.step("define").well();
+    let definition = transcript.step("definition").well().json();
+    assert_eq!(definition["mdev_type"], "vmdev-blk", "{definition}");
+    assert_eq!(definition["start"], "manual", "{definition}");
+    assert_eq!(transcript.said("not yet"), DISK);
+    transcript.step("start").well();
+    transcript.step("twice").ends_with(2, &[KEPT]);
+    transcript.step("show kept").well();
+    assert_eq!(transcript.said("both"), format!("{DISK} {KEPT}"));
+    transcript.step("remove kept").well();
+    let kept = transcript.step("kept").well().json();
+    let row = rows(&kept["devices"]).find(|row| row["uuid"] == KEPT);
+    assert_eq!(row.map(|row| &row["active"]), Some(&json!(false)), "{kept}");
+    transcript.step("undefine").well();
+    assert!(!transcript.step("undefined").out.contains(KEPT));
+}
+
+#[track_caller]
+fn what_changed_was_told(transcript: &Transcript) {
     transcript.step("remove disk").well();
+    let none = transcript.step("none").well().json();
+    assert_eq!(none["devices"], json!([]), "{none}");
     assert_eq!(transcript.said("after"), transcript.said("before"));
     transcript.step("unload").well();
+    let told = transcript.step("changes").well().json();
+    let due = json!([
+        ["came", "mtty"],
+        ["came", "vmdev"],
+        ["made", PORT, "mtty"],
+        ["removed", PORT, "mtty"],
+        ["made", DISK, "vmdev"],
+        ["made", CARD, "vmdev"],
+        ["removed", CARD, "vmdev"],
+        ["made", KEPT, "vmdev"],
+        ["removed", KEPT, "vmdev"],
+        ["removed", DISK, "vmdev"],
+        ["went", "mtty"],
+        ["went", "vmdev"]
+    ]);
+    assert_eq!(told, due);
+}
+
+#[track_caller]
+fn rows(array: &Value) -> impl Iterator<Item = &Value> {
+    array.as_array().unwrap().iter()
 }

@@ -8,6 +8,7 @@ mod looped;
 mod pair;
 mod slices;
 mod uapi;
+mod watched;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -16,7 +17,8 @@ use std::process::ExitCode;
 type Done = Result<(), Box<dyn Error>>;
 
 const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | \
-    traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING";
+    traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | \
+    watch PARENT";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +45,7 @@ fn run(words: &[&str]) -> Done {
         ["slices", device, rounds] => slices::exchange(device, rounds.parse()?),
         ["loop", device, ring, frames] => looped::exchange(device, ring.parse()?, frames.parse()?),
         ["held", device, ring] => looped::until_removed(device, ring.parse()?),
+        ["watch", parent] => watched::until_gone(parent),
         _ => Err(USAGE.into()),
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A network card whose cable comes back to it, virtio 1.4 §5.1: what is sent is received. */
-#include <linux/etherdevice.h>
+#include <linux/if_ether.h>
 #include <linux/pci_ids.h>
 #include <linux/vmalloc.h>
 #include <uapi/linux/virtio_ids.h>
@@ -25,7 +25,7 @@ static int net_init(struct vm_device *s)
 	s->store = vmalloc(HEADER + PACKET_MAX);
 	if (!s->store)
 		return -ENOMEM;
-	ether_addr_copy(config->mac, mac);
+	memcpy(config->mac, mac, sizeof(mac));
 	return 0;
 }
 

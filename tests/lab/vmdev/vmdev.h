@@ -2,8 +2,8 @@
 /*
  * vmdev: mediated devices that are virtio functions, for the lab.
  *
- *   user ─ read, write, ioctl ─ device.c ─ function.c: configuration space, BAR 0 ─ queue.c ─ split.c, packed.c
- *                                   └ eventfds           blk.c, net.c ──────────────────┘ └ vfio_dma_rw()
+ *   user ── read, write ──▶ device.c ──▶ function.c ──▶ queue.c ──▶ blk.c, net.c ──▶ queue.c ──▶ split.c, packed.c
+ *     ◀───── eventfds ──────── device.c ◀──── calls ───────┘                           └── vfio_dma_rw() ──▶ memory
  *
  * A kick is a write to BAR 0, and what it asks for is done before that write returns, by who wrote. What a driver
  * writes is read once and then checked: a ring that is not as it must be makes the device need a reset.
@@ -64,19 +64,19 @@ struct vm_queue {
 	bool owes_call;
 };
 
-/* What a type does with its queues. All are called with the lock held, and answer a negative number when the driver's
- * memory is not to be reached, or not as it must be.
- */
+/* What a type is, and does with its queues. */
 struct vm_personality {
 	u16 device_id;
 	u16 subsystem_id;
 	u8 class_base;
 	u8 class_sub;
 	u64 features;
-	/* For a queue that exists with one feature only; 0 otherwise. */
+	/* The feature that the second queue comes with; 0: it is always there. */
 	u64 second_queue_needs;
+	/* Its configuration and its store: before anybody can have it, and after everybody had it. */
 	int (*init)(struct vm_device *s);
 	void (*release)(struct vm_device *s);
+	/* With the lock. A negative number where memory is not reached, or a ring is not as it must be. */
 	int (*serve)(struct vm_device *s, unsigned int queue);
 };
 
@@ -127,7 +127,7 @@ int vm_take(struct vm_device *s, struct vm_queue *q);
 int vm_put(struct vm_device *s, struct vm_queue *q, u32 written);
 int vm_from_chain(struct vm_device *s, u64 at, void *to, u32 len);
 int vm_to_chain(struct vm_device *s, u64 at, void *from, u32 len);
-/* For the two kinds of rings. */
+/* Memory, and a descriptor more, for the two kinds of rings. */
 int vm_fetch(struct vm_device *s, u64 addr, void *to, u32 len);
 int vm_store(struct vm_device *s, u64 addr, void *from, u32 len);
 int vm_add(struct vm_chain *c, u16 limit, u64 addr, u32 len, u16 flags);
