@@ -52,6 +52,9 @@ step "loop packed" ./guest loop mdev:CARD packed 2000
 step dma ./guest dma mdev:DISK
 step "check disk" ./vdpactl check mdev:DISK --effort quick --json
 step "check card" ./vdpactl check mdev:CARD --effort quick --json
+step "storm disk" ./guest storm mdev:DISK 2000
+step "storm card" ./guest storm mdev:CARD 2000
+step "after storm" ./guest loop mdev:CARD packed 100
 
 ./guest held mdev:CARD packed >told 2>&1 &
 held=$!
@@ -118,6 +121,7 @@ fn mediated_devices_are_driven_refused_and_let_go_of() {
     no_virtio_device_is_refused_by_name(&transcript);
     devices_keep_what_they_promise(&transcript);
     memory_that_is_not_mapped_is_not_reached(&transcript);
+    nonsense_in_a_ring_ends_with_a_reset(&transcript);
     what_is_removed_is_let_go_of(&transcript);
     what_is_defined_is_made_again(&transcript);
     what_changed_was_told(&transcript);
@@ -194,6 +198,19 @@ fn memory_that_is_not_mapped_is_not_reached(transcript: &Transcript) {
         assert_eq!(dma[what]["needs_reset"], true, "{what}: {dma}");
         assert_eq!(dma[what]["told"], true, "{what}: {dma}");
     }
+}
+
+/// It is the kernel that reads these rings, and it lives.
+#[track_caller]
+fn nonsense_in_a_ring_ends_with_a_reset(transcript: &Transcript) {
+    for step in ["storm disk", "storm card"] {
+        let said = transcript.step(step).well().json();
+        for way in ["broken", "worked"] {
+            assert!(said[way].as_u64() > Some(0), "{step}: {said}");
+        }
+        println!("{step}: {said}");
+    }
+    transcript.step("after storm").well();
 }
 
 /// The kernel waits with a removal until who drives the device, and is asked for it, has let go of it.

@@ -7,6 +7,7 @@ mod dma;
 mod looped;
 mod pair;
 mod slices;
+mod storm;
 mod uapi;
 mod watched;
 
@@ -18,7 +19,7 @@ type Done = Result<(), Box<dyn Error>>;
 
 const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | \
     traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | \
-    watch PARENT";
+    watch PARENT | storm DEVICE ROUNDS";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +46,7 @@ fn run(words: &[&str]) -> Done {
         ["slices", device, rounds] => slices::exchange(device, rounds.parse()?),
         ["loop", device, ring, frames] => looped::exchange(device, ring.parse()?, frames.parse()?),
         ["held", device, ring] => looped::until_removed(device, ring.parse()?),
+        ["storm", device, rounds] => storm::rounds(device, rounds.parse()?),
         ["watch", parent] => watched::until_gone(parent),
         _ => Err(USAGE.into()),
     }
