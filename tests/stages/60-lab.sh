@@ -15,7 +15,7 @@ stage() {
   if [ "$INSTALL" = yes ] && debian_root; then
     check "set-up" 600 tests/lab/setup || return
     # Without them one guest is skipped, and says so.
-    check "modules" 300 tests/lab/modules
+    check "modules" 600 tests/lab/modules
   elif ! tests/lab/setup --check >>"$LOG" 2>&1; then
     missing "lab" "QEMU 10, and what guests start from (tests/lab/setup, as root on Debian 12 or later)"
     return

@@ -7,7 +7,7 @@ use serde_json::json;
 use vdpa::Deadline;
 use vdpa::net::{NetDriver, Ring, Setup};
 
-use crate::pair::{PATIENCE, Way, seen};
+use crate::pair::{PATIENCE, WINDOW, Way, seen};
 use crate::{Done, told};
 
 /// Sends `frames` frames, and looks at every byte that comes back.
@@ -30,7 +30,7 @@ pub(crate) fn until_removed(device: &str, ring: Ring) -> Done {
     let mut way = Way::new();
     let end = loop {
         let came = way.come_back(&mut card);
-        if way.next == way.window() {
+        if way.next == WINDOW as u64 {
             println!("@tell traffic");
         }
         match (seen(&events), came) {

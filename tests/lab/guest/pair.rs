@@ -13,7 +13,7 @@ use vdpa::{Deadline, Device};
 use crate::{Done, told};
 
 /// Frames on their way in one direction. A hub stores none: what finds no buffer is lost.
-const WINDOW: usize = 16;
+pub(crate) const WINDOW: usize = 16;
 /// How long a frame may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -124,11 +124,6 @@ impl Way {
         let ends = [address(card); 2];
         self.send(card, ends)?;
         self.arrive(card, ends)
-    }
-
-    /// How many frames are under way at most.
-    pub(crate) fn window(&self) -> u64 {
-        WINDOW as u64
     }
 
     fn send(
