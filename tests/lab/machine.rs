@@ -28,6 +28,7 @@ pub(crate) enum Kernel {
 pub(crate) struct Machine {
     kernel: Kernel,
     parts: Vec<String>,
+    /// Files for the guest, beside the script.
     files: Vec<PathBuf>,
     home: TempDir,
 }
@@ -101,6 +102,9 @@ impl Machine {
     pub(crate) fn with(mut self, file: PathBuf) -> Self {
         self.files.push(file);
         self
+    /// With a file that its script finds beside it.
+    pub(crate) fn carry(&mut self, file: PathBuf) {
+        self.files.push(file);
     }
 
     /// A file of the test's own, which goes with the guest.
@@ -133,6 +137,9 @@ impl Machine {
         ];
         for file in programs.iter().chain(&self.files) {
             assert!(file.exists(), "{}: tests/run --only lab", file.display());
+            boot.arg("-f").arg(file);
+        }
+        for file in &self.files {
             boot.arg("-f").arg(file);
         }
         let mut child = boot

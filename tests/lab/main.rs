@@ -12,6 +12,7 @@
 mod datagrams;
 mod disk;
 mod echo;
+mod ending;
 mod full;
 #[path = "../kernel/host.rs"]
 mod host;
@@ -22,16 +23,19 @@ mod mdev;
 mod monitor;
 #[path = "../../vdpa-sim/tests/netns/mod.rs"]
 mod netns;
+mod owner;
 #[path = "../kernel/ping.rs"]
 mod ping;
 mod slices;
 #[path = "../kernel/streams.rs"]
 mod streams;
+mod traffic;
 mod transcript;
 mod uapi;
 mod verdict;
 
 use machine::{Kernel, Machine};
+use transcript::Transcript;
 
 /// Sectors of the disks: 2 MiB.
 const SECTORS: u64 = 4096;
@@ -48,6 +52,7 @@ step bound driver_of "$card"
 step doctor ./vdpactl vfio doctor "$card" --json
 step show ./vdpactl dev show "vfio:$card$via" --json
 step check ./vdpactl check "vfio:$card$via" --effort quick --json {known}
+MORE
 step restore ./vdpactl vfio restore --json
 step after driver_of "$card"
 "#;
@@ -59,6 +64,7 @@ disk=$(behind 07)
 step bind ./vdpactl vfio bind "$disk" --json
 step split ./guest disk "vfio:$disk" split
 step packed ./guest disk "vfio:$disk" packed
+step handed ./guest handed "vfio:$disk"
 tell compared
 hear seen
 step dma ./guest dma "vfio:$disk"
@@ -68,8 +74,16 @@ step restore ./vdpactl vfio restore --json
 step after driver_of "$disk"
 "#;
 
+/// A card, all of its life.
 #[track_caller]
 fn card_is_well(kernel: Kernel, parts: &[&str]) {
+    let machine = Machine::new(kernel, parts);
+    card_is_well_in(machine, kernel, parts, "");
+}
+
+/// * `more`: what is done before it is given back
+#[track_caller]
+fn card_is_well_in(machine: Machine, kernel: Kernel, parts: &[&str], more: &str) -> Transcript {
     let loops = parts.iter().any(|part| part.starts_with("net-loop"));
     let packed = !parts.iter().any(|part| part.contains("packed=off"));
     let mut lists = vec!["net"];
@@ -78,8 +92,9 @@ fn card_is_well(kernel: Kernel, parts: &[&str]) {
     let script = CARD
         .replace("{known}", &known::options(&lists))
         .replace("SLOT", if loops { "06" } else { "0c" })
-        .replace("VIA", kernel.way());
-    let transcript = Machine::new(kernel, parts).run(&script);
+        .replace("VIA", kernel.way())
+        .replace("MORE\n", more);
+    let transcript = machine.run(&script);
     assert_eq!(transcript.said("before"), "virtio-pci");
     transcript.step("bind").well();
     assert_eq!(transcript.said("bound"), "vfio-pci");
@@ -89,14 +104,26 @@ fn card_is_well(kernel: Kernel, parts: &[&str]) {
     verdict::is_well(transcript.step("check"), least);
     transcript.step("restore").well();
     assert_eq!(transcript.said("after"), "virtio-pci");
+    transcript
 }
 
+/// What is sent comes back, and a disk is beside it, so that all of the commands have something to do.
 #[test]
-fn a_card_keeps_every_statement() {
-    let name = "a_card_keeps_every_statement";
-    if Kernel::Stock.is_there(name) {
-        card_is_well(Kernel::Stock, &["intel-iommu", "net-loop,vectors=2"]);
+fn a_card_keeps_every_statement_and_traffic_goes_through_it_and_a_disk() {
+    let name = "a_card_keeps_every_statement_and_traffic_goes_through_it_and_a_disk";
+    if !Kernel::Stock.is_there(name) {
+        return;
     }
+    let parts = ["intel-iommu", "net-loop,vectors=2"];
+    let mut machine = Machine::new(Kernel::Stock, &parts);
+    let image = machine.file("disk.img");
+    disk::make(&image, SECTORS);
+    let capture = machine.file("in.pcap");
+    traffic::record(&capture);
+    machine.carry(capture);
+    let machine = machine.part(format!("block,disk={},reset=off", image.display()));
+    let transcript = card_is_well_in(machine, Kernel::Stock, &parts, traffic::SCRIPT);
+    traffic::went_well(&transcript);
 }
 
 #[test]
@@ -128,13 +155,15 @@ fn a_disk_holds_what_was_written_and_writes_nowhere_else() {
         assert_eq!(said["packed"], packed, "{said}");
         assert_eq!(said["read"], SECTORS / 2, "{said}");
     }
+    owner::has_handed_over(transcript.step("handed"), SECTORS);
     isolation::holds(&transcript);
     verdict::is_well(transcript.step("check"), 80);
     transcript.step("restore").well();
     assert_eq!(transcript.said("after"), "virtio-pci");
 }
 
-/// Two cards on a hub: frames from one to the other, then the first one is taken out while they are on their way.
+/// Two cards on a hub: frames from one to the other, with BARs that cannot be had as usual too; the first one is deleted
+/// while they are on their way, is reported to be broken, and is taken out at last.
 const HUB: &str = r#"
 load
 left=$(behind 04)
@@ -143,6 +172,10 @@ step "bind left" ./vdpactl vfio bind "$left" --json
 step "bind right" ./vdpactl vfio bind "$right" --json
 step split ./guest pair "vfio:$left" "vfio:$right" split 2000
 step packed ./guest pair "vfio:$left" "vfio:$right" packed 2000
+step shut ./guest shut "vfio:$left" "vfio:$right" 200
+step twice ./guest twice "vfio:$left"
+step deleted ./guest deleted "vfio:$left" "vfio:$right"
+step broken ./guest broken "vfio:$left"
 step traffic ./guest traffic "vfio:$left" "vfio:$right" packed
 step "list" ./vdpactl vfio list --json
 step restore ./vdpactl vfio restore --json
@@ -157,8 +190,10 @@ fn cards_on_a_hub_exchange_frames_until_one_is_taken_out() {
     }
     let parts = ["virtio-iommu", "net-pair,vectors=1"];
     let mut guest = Machine::new(Kernel::Stock, &parts).start(HUB);
-    guest.wait_for("traffic");
+    guest.wait_for("driven");
     let mut monitor = guest.monitor();
+    monitor.report_an_error("left");
+    guest.wait_for("traffic");
     monitor.take_out("left");
     monitor.is_out("left");
     let transcript = guest.finish();
@@ -169,6 +204,10 @@ fn cards_on_a_hub_exchange_frames_until_one_is_taken_out() {
             assert!(said[way].as_u64() >= Some(2000), "{said}");
         }
     }
+    ending::shut_off_bars(transcript.step("shut"));
+    ending::refused_twice(transcript.step("twice"));
+    ending::deleted_while_in_use(transcript.step("deleted"));
+    ending::reported_broken(transcript.step("broken"));
     // It was asked for, let go of, and is no function any more; the other one works on.
     let end = transcript.step("traffic").well();
     let said = end.out.lines().find(|line| line.starts_with('{')).unwrap();

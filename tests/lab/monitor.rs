@@ -33,20 +33,30 @@ impl Monitor {
         monitor
     }
 
-    /// Has a command carried out.
+    /// Has a command carried out, and answers what it returns.
     #[track_caller]
-    pub(crate) fn command(&mut self, name: &str, arguments: &Value) {
+    pub(crate) fn command(&mut self, name: &str, arguments: &Value) -> Value {
         let command = json!({ "execute": name, "arguments": arguments });
         writeln!(self.lines.get_mut(), "{command}").unwrap();
         loop {
-            let line = self.line();
+            let mut line = self.line();
             if line.get("event").is_some() {
                 self.events.push(line);
                 continue;
             }
             assert!(line.get("return").is_some(), "{command}: {line}");
-            return;
+            return line["return"].take();
         }
+    }
+
+    /// Has a function report, to the bus, an error that was not corrected: a completion that did not come in time.
+    #[track_caller]
+    pub(crate) fn report_an_error(&mut self, id: &str) {
+        // QMP has no command for it.
+        let line = format!("pcie_aer_inject_error {id} COMP_TIME");
+        let said = self.command("human-monitor-command", &json!({ "command-line": line }));
+        let said = said.as_str().unwrap_or_default();
+        assert!(said.starts_with("OK"), "{line}: {said}");
     }
 
     /// Asks the guest to let go of a device.

@@ -1,22 +1,23 @@
 //! A disk's contents, compared from both sides: what the test wrote to it is read, and what is written here the test reads.
 
-use serde_json::json;
+use std::error::Error;
+
+use serde_json::{Value, json};
+use vdpa::Device;
 use vdpa::blk::{BlkDriver, Setup};
 use vdpa::net::Ring;
-
-use crate::Done;
 
 const SECTOR: usize = 512;
 /// Sectors of one read or write: more than a request of the driver has room for.
 const CHUNK: u64 = 256;
 
 /// The first half of the disk has sectors that say which they are; the second half gets such, inverted.
-pub(crate) fn compare(device: &str, ring: Ring) -> Done {
+pub(crate) fn compare(device: Device, ring: Ring) -> Result<Value, Box<dyn Error>> {
     let setup = Setup {
         ring,
         ..Setup::default()
     };
-    let mut disk = BlkDriver::start(vdpa::open(device)?, &setup)?;
+    let mut disk = BlkDriver::start(device, &setup)?;
     let sectors = disk.capacity();
     let half = sectors / 2;
     let mut bytes = vec![0; CHUNK as usize * SECTOR];
@@ -26,7 +27,7 @@ pub(crate) fn compare(device: &str, ring: Ring) -> Done {
         disk.read(first, &mut bytes)?;
         for (sector, number) in bytes.chunks(SECTOR).zip(first..) {
             if sector != contents(number) {
-                return Err(format!("sector {number} of {device} is another").into());
+                return Err(format!("sector {number} is another").into());
             }
         }
     }
@@ -40,11 +41,7 @@ pub(crate) fn compare(device: &str, ring: Ring) -> Done {
     let features = disk.features();
     let packed = features.contains(vdpa::core::bits::RING_PACKED);
     disk.stop()?;
-    println!(
-        "{}",
-        json!({ "read": half, "written": sectors - half, "packed": packed })
-    );
-    Ok(())
+    Ok(json!({ "read": half, "written": sectors - half, "packed": packed }))
 }
 
 /// The test has the same.

@@ -13,12 +13,12 @@ use vdpa::{Deadline, Device, Iova, Mapping, Region};
 use crate::Done;
 
 /// The ring, and the headers of requests.
-const RING: u64 = 0x10_0000;
+pub(crate) const RING: u64 = 0x10_0000;
 /// Memory that is mapped at first.
-const TARGET: u64 = 0x4000_0000;
+pub(crate) const TARGET: u64 = 0x4000_0000;
 /// Where nothing ever is.
 const OUTSIDE: u64 = 0x5000_0000;
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// In the ring's memory: descriptors, the driver's area, the device's area, a header, a status.
 const DRIVER_AREA: u32 = 0x1000;
@@ -33,7 +33,7 @@ const UNTOUCHED: u8 = 0xa5;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A split ring by hand: a driver that is told what to do with addresses that it has not mapped.
-struct Hand {
+pub(crate) struct Hand {
     device: Device,
     events: Events,
     ring: Window,
@@ -55,6 +55,7 @@ pub(crate) fn stray(device: &str) -> Done {
         doorbell: Doorbell::NONE,
         made: 0,
     };
+    let mut hand = Hand::new(device, ring_window);
 
     hand.start()?;
     fill(window.bytes());
@@ -80,8 +81,18 @@ pub(crate) fn stray(device: &str) -> Done {
 }
 
 impl Hand {
+    /// * `ring`: four pages, which the device finds at [`RING`]
+    pub(crate) fn new(device: Device, ring: Window) -> Self {
+        Self {
+            device,
+            ring,
+            doorbell: Doorbell::NONE,
+            made: 0,
+        }
+    }
+
     /// From whatever state the device is in to one that runs.
-    fn start(&mut self) -> Done {
+    pub(crate) fn start(&mut self) -> Done {
         let device = &self.device;
         device.reset(soon())?;
         self.ring.bytes().zero(0, 4 * PAGE as usize);
@@ -103,7 +114,7 @@ impl Hand {
     }
 
     /// Asks for a page of the disk at this address. Whether the device has answered in time, and with which status.
-    fn read_into(&mut self, at: u64) -> Result<Option<u8>, Box<dyn std::error::Error>> {
+    pub(crate) fn read_into(&mut self, at: u64) -> Result<Option<u8>, Box<dyn std::error::Error>> {
         let ring = self.ring.bytes();
         // VIRTIO_BLK_T_IN, sector 0: a header of zeroes.
         ring.zero(HEADER as usize, 16);
@@ -192,11 +203,11 @@ fn mapping(
     })
 }
 
-fn fill(memory: Bytes<'_>) {
+pub(crate) fn fill(memory: Bytes<'_>) {
     memory.write(0, &[UNTOUCHED; PAGE as usize]);
 }
 
-fn is_untouched(memory: Bytes<'_>) -> bool {
+pub(crate) fn is_untouched(memory: Bytes<'_>) -> bool {
     let mut bytes = [0; PAGE as usize];
     memory.read(0, &mut bytes);
     bytes.iter().all(|byte| *byte == UNTOUCHED)

@@ -4,8 +4,11 @@
 
 mod disk;
 mod dma;
+mod ending;
 mod looped;
+mod owner;
 mod pair;
+mod shut;
 mod slices;
 mod storm;
 mod uapi;
@@ -19,7 +22,8 @@ type Done = Result<(), Box<dyn Error>>;
 
 const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | \
     traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | \
-    watch PARENT | storm DEVICE ROUNDS";
+    watch PARENT | storm DEVICE ROUNDS | handed DEVICE | shut DEVICE DEVICE FRAMES | twice DEVICE | \
+    deleted DEVICE DEVICE | broken DEVICE";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -35,10 +39,17 @@ fn main() -> ExitCode {
 
 fn run(words: &[&str]) -> Done {
     match *words {
-        ["disk", device, ring] => disk::compare(device, ring.parse()?),
+        ["disk", device, ring] => {
+            let said = disk::compare(vdpa::open(device)?, ring.parse()?)?;
+            println!("{said}");
+            Ok(())
+        }
         ["dma", device] => dma::stray(device),
+        ["handed", device] => owner::hand_over(device),
         ["pair", left, right, ring, frames] => {
-            pair::exchange(left, right, ring.parse()?, frames.parse()?)
+            let cards = pair::start(left, right, ring.parse()?)?;
+            println!("{}", pair::exchange(cards, frames.parse()?)?);
+            Ok(())
         }
         ["traffic", left, right, ring] => pair::until_taken_out(left, right, ring.parse()?),
         ["bus"] => uapi::bus(),
@@ -48,6 +59,10 @@ fn run(words: &[&str]) -> Done {
         ["held", device, ring] => looped::until_removed(device, ring.parse()?),
         ["storm", device, rounds] => storm::rounds(device, rounds.parse()?),
         ["watch", parent] => watched::until_gone(parent),
+        ["shut", left, right, frames] => shut::drive(left, right, frames.parse()?),
+        ["twice", device] => ending::twice(device),
+        ["deleted", left, right] => ending::deleted(left, right),
+        ["broken", device] => ending::broken(device),
         _ => Err(USAGE.into()),
     }
 }

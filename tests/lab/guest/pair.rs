@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vdpa::core::config::Mac;
 use vdpa::core::{Event, Events};
 use vdpa::net::{NetDriver, NetError, Ring, Setup};
@@ -24,8 +24,10 @@ pub(crate) struct Way {
 }
 
 /// Sends `frames` frames each way, and looks at every byte that arrives.
-pub(crate) fn exchange(left: &str, right: &str, ring: Ring, frames: u64) -> Done {
-    let [mut left, mut right] = start(left, right, ring)?;
+pub(crate) fn exchange(
+    [mut left, mut right]: [NetDriver; 2],
+    frames: u64,
+) -> Result<Value, NetError> {
     let (mut there, mut back) = (Way::new(), Way::new());
     while there.next < frames {
         there.carry(&mut left, &mut right)?;
@@ -34,11 +36,7 @@ pub(crate) fn exchange(left: &str, right: &str, ring: Ring, frames: u64) -> Done
     let packed = left.features().contains(vdpa::core::bits::RING_PACKED);
     left.stop()?;
     right.stop()?;
-    println!(
-        "{}",
-        json!({ "there": there.next, "back": back.next, "packed": packed })
-    );
-    Ok(())
+    Ok(json!({ "there": there.next, "back": back.next, "packed": packed }))
 }
 
 /// The same until somebody asks for the first card, or it is gone. It is let go of then, the other one works on, and the
@@ -78,7 +76,7 @@ pub(crate) fn until_taken_out(name: &str, other: &str, ring: Ring) -> Done {
     Ok(())
 }
 
-fn start(left: &str, right: &str, ring: Ring) -> Result<[NetDriver; 2], NetError> {
+pub(crate) fn start(left: &str, right: &str, ring: Ring) -> Result<[NetDriver; 2], NetError> {
     let registry = vdpa::registry();
     let setup = Setup {
         ring,
@@ -131,6 +129,13 @@ impl Way {
         from: &mut NetDriver,
         [destination, source]: [[u8; 6]; 2],
     ) -> Result<(), NetError> {
+    pub(crate) fn carry(
+        &mut self,
+        from: &mut NetDriver,
+        to: &mut NetDriver,
+    ) -> Result<(), NetError> {
+        let address = |card: &NetDriver| card.ethernet().mac.map_or([0x02; 6], Mac::octets);
+        let (destination, source) = (address(to), address(from));
         let frames: Vec<Vec<u8>> = (self.next..)
             .take(WINDOW)
             .map(|number| frame(destination, source, number))
