@@ -51,8 +51,9 @@ step bind ./vdpactl vfio bind "$card" --json
 step bound driver_of "$card"
 step doctor ./vdpactl vfio doctor "$card" --json
 step show ./vdpactl dev show "vfio:$card$via" --json
+BEFORE
 step check ./vdpactl check "vfio:$card$via" --effort quick --json {known}
-MORE
+AFTER
 step restore ./vdpactl vfio restore --json
 step after driver_of "$card"
 "#;
@@ -78,12 +79,17 @@ step after driver_of "$disk"
 #[track_caller]
 fn card_is_well(kernel: Kernel, parts: &[&str]) {
     let machine = Machine::new(kernel, parts);
-    card_is_well_in(machine, kernel, parts, "");
+    card_is_well_in(machine, kernel, parts, ["", ""]);
 }
 
-/// * `more`: what is done before it is given back
+/// * `around`: what is done before the check and after it
 #[track_caller]
-fn card_is_well_in(machine: Machine, kernel: Kernel, parts: &[&str], more: &str) -> Transcript {
+fn card_is_well_in(
+    machine: Machine,
+    kernel: Kernel,
+    parts: &[&str],
+    around: [&str; 2],
+) -> Transcript {
     let loops = parts.iter().any(|part| part.starts_with("net-loop"));
     let packed = !parts.iter().any(|part| part.contains("packed=off"));
     let mut lists = vec!["net"];
@@ -93,7 +99,8 @@ fn card_is_well_in(machine: Machine, kernel: Kernel, parts: &[&str], more: &str)
         .replace("{known}", &known::options(&lists))
         .replace("SLOT", if loops { "06" } else { "0c" })
         .replace("VIA", kernel.way())
-        .replace("MORE\n", more);
+        .replace("BEFORE\n", around[0])
+        .replace("AFTER\n", around[1]);
     let transcript = machine.run(&script);
     assert_eq!(transcript.said("before"), "virtio-pci");
     transcript.step("bind").well();
@@ -122,7 +129,7 @@ fn a_card_keeps_every_statement_and_traffic_goes_through_it_and_a_disk() {
     traffic::record(&capture);
     machine.carry(capture);
     let machine = machine.part(format!("block,disk={},reset=off", image.display()));
-    let transcript = card_is_well_in(machine, Kernel::Stock, &parts, traffic::SCRIPT);
+    let transcript = card_is_well_in(machine, Kernel::Stock, &parts, traffic::SCRIPTS);
     traffic::went_well(&transcript);
 }
 

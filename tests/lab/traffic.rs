@@ -13,8 +13,10 @@ const FRAMES: u64 = 200;
 /// Packets, or requests, of a soak: six phases.
 const PACKETS: u64 = 2400;
 
-/// What comes back late is a fault for whoever comes next, the soak apart, and that leaves some: it is last.
-pub(crate) const SCRIPT: &str = r#"
+/// Before the check and after it: what has stayed on the way is a fault for whoever comes next, but for the soak, which
+/// tells its own packets from others.
+pub(crate) const SCRIPTS: [&str; 2] = [
+    r#"
 disk=$(behind 07)
 step "bind disk" ./vdpactl vfio bind "$disk" --json
 for ring in split packed; do
@@ -23,9 +25,12 @@ for ring in split packed; do
   step "replay $ring" ./vdpactl replay "vfio:$card" in.pcap out.pcap --ring $ring --json
   step "same $ring" cmp in.pcap out.pcap
 done
+"#,
+    r#"
 step "soak" ./vdpactl soak "vfio:$card" --packets 2400 --every 50 --seed 1 --json
 step "soak disk" ./vdpactl soak "vfio:$disk" --packets 2400 --every 50 --seed 1 --json
-"#;
+"#,
+];
 
 /// A capture of frames of all lengths, none like another.
 pub(crate) fn record(path: &Path) {

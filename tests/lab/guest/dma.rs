@@ -190,7 +190,7 @@ fn range(at: u64, len: u64) -> Result<IovaRange, Box<dyn std::error::Error>> {
     Ok(IovaRange::new(Iova::new(at), len)?)
 }
 
-fn mapping(
+pub(crate) fn mapping(
     at: u64,
     memory: &std::sync::Arc<dyn DmaMemory>,
 ) -> Result<Mapping, Box<dyn std::error::Error>> {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use vdpa::core::Relay;
+use vdpa::core::{Asid, Relay};
 use vdpa::mem::DmaMemory;
 use vdpa::net::Ring;
 use vdpa::pci::VirtioPci;
@@ -51,6 +51,9 @@ pub(crate) fn hand_over(device: &str) -> Done {
     owner.map(RING, &ring)?;
     owner.map(TARGET, &target)?;
     let device = driven(owner.hand_over(DmaOwner::Elsewhere)?)?;
+    // Told to the device alone: the kernel, asked again, would refuse it.
+    let mappings = vec![dma::mapping(RING, &ring)?, dma::mapping(TARGET, &target)?];
+    device.dma(Asid::new(0))?.map(mappings)?;
     let mut hand = Hand::new(device, ring_window);
     hand.start()?;
     dma::fill(window.bytes());
