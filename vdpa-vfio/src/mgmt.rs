@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vdpa_core::spec::{DeviceSpec, Value};
 use vdpa_core::{
-    Attr, DeviceType, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result, VdpaDevice, bits,
+    Attr, DeviceType, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result, VdpaDevice,
 };
 use vdpa_pci::{PciAccess, PciParent};
 
@@ -15,14 +15,16 @@ use crate::{Function, Openings};
 
 const KEYS: &[Key] = &[Via::KEY];
 
-/// Any function is opened by its address, and says itself what it is; these are the usual ones.
-const CLASSES: &[MgmtClass] = &[class(DeviceType::Net), class(DeviceType::Block)];
+/// Any function is opened by its address, and says itself what it is; these are the usual ones. What one has is the card's
+/// matter, so the limits are those of the way to it: all features of its type that the driver of virtio functions can use,
+/// and as many queues as can be counted.
+const TYPES: [DeviceType; 2] = [DeviceType::Net, DeviceType::Block];
 
-const fn class(device_type: DeviceType) -> MgmtClass {
+fn class(device_type: DeviceType) -> MgmtClass {
     MgmtClass {
         what: "DOMAIN:BUS:DEVICE.FUNCTION",
         device_type,
-        features: bits::VERSION_1.mask(),
+        features: VirtioPci::usable(device_type),
         max_queues: u16::MAX,
         keys: KEYS,
     }
@@ -34,6 +36,7 @@ const fn class(device_type: DeviceType) -> MgmtClass {
 /// value's functions report through one thread, which is started with the first.
 pub struct VfioMgmt {
     root: PathBuf,
+    classes: Vec<MgmtClass>,
     relay: Relay,
     open: Openings,
 }
@@ -54,6 +57,7 @@ impl VfioMgmt {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            classes: TYPES.map(class).to_vec(),
             relay: Relay::new(),
             open: Openings::new(),
         }
@@ -100,7 +104,7 @@ impl MgmtDevice for VfioMgmt {
     }
 
     fn classes(&self) -> &[MgmtClass] {
-        CLASSES
+        &self.classes
     }
 
     fn dev_add(&self, spec: &DeviceSpec) -> Result<Arc<dyn VdpaDevice>> {
@@ -169,6 +173,23 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
         assert!(mgmt.devices().is_empty());
+    }
+
+    #[test]
+    fn a_class_names_every_feature_that_a_card_may_have_here() {
+        use vdpa_core::bits::{self, block, net};
+        let tree = tree();
+        let mgmt = VfioMgmt::at(tree.root());
+        for (of, device_type, own) in [
+            (0, DeviceType::Net, net::CTRL_VQ),
+            (1, DeviceType::Block, block::FLUSH),
+        ] {
+            let class = &mgmt.classes()[of];
+            assert_eq!(class.device_type, device_type);
+            let features = class.features;
+            assert!(features.contains(own) && features.contains(bits::RING_PACKED));
+            assert!(!features.contains(bits::SUSPEND), "it could not be used");
+        }
     }
 
     #[test]

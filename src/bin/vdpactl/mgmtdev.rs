@@ -121,11 +121,15 @@ fn class(mgmtdev: &dyn MgmtDevice, class: &MgmtClass) -> Class {
 fn tell(parent: &Parent, class: &Class, output: &mut Output) -> Result<(), Failure> {
     let paint = output.paint();
     let string = format!("{}:{}", parent.name, class.what);
+    let queues = match class.max_queues {
+        // No limit of the parent's.
+        u16::MAX => "as many as it has".to_owned(),
+        most => format!("at most {most}"),
+    };
     output.say(&format!(
-        "{}  type {}, queues: at most {}",
+        "{}  type {}, queues: {queues}",
         paint.name(string),
         class.device_type,
-        class.max_queues
     ))?;
     tell_keys(&class.keys, output)?;
     if !class.faults.is_empty() {

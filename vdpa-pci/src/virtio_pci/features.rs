@@ -1,6 +1,6 @@
 //! Feature words, 32 bits at a time.
 
-use vdpa_core::{Features, Result, bits, graph};
+use vdpa_core::{DeviceType, FeatureBit, Features, Result, bits, graph};
 
 use crate::error::PciError;
 use crate::registers::{Registers, common};
@@ -37,11 +37,20 @@ pub(super) fn read(registers: &Registers) -> Result<Features> {
     }
 }
 
+/// A suspended device tells nobody where its queues stand, so the status bit is of no use here.
+const NEVER: Features = bits::SUSPEND.mask();
+
+/// The features of a device type that this driver can use.
+pub(super) fn usable(device_type: DeviceType) -> Features {
+    let named = (0..FeatureBit::COUNT)
+        .filter_map(FeatureBit::new)
+        .filter(|bit| bit.name(device_type).is_some());
+    named.fold(Features::NONE, Features::with) - NEVER
+}
+
 /// The features that this driver cannot use.
 fn unusable(len: u64) -> Features {
-    let mut out = Features::NONE;
-    // A suspended device tells nobody where its queues stand, so the status bit is of no use here.
-    out.insert(bits::SUSPEND);
+    let mut out = NEVER;
     // A structure that ends before a feature's registers.
     for (feature, register) in [
         (bits::NOTIF_CONFIG_DATA, common::QUEUE_NOTIF_CONFIG_DATA),

@@ -164,6 +164,12 @@ impl VirtioPci {
         })
     }
 
+    /// The most features that a function of this type offers here: all that the specification names for it, and that this
+    /// driver can use.
+    pub fn usable(device_type: DeviceType) -> Features {
+        features::usable(device_type)
+    }
+
     /// Where its structures are.
     pub fn layout(&self) -> &Layout {
         &self.registers.layout

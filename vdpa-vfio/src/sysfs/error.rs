@@ -144,6 +144,16 @@ pub enum SysfsError {
         /// The lock.
         path: String,
     },
+    /// Others cannot be kept from changing functions meanwhile.
+    #[error(
+        "{path} cannot be locked against others who change functions, so nothing is changed: try as root"
+    )]
+    Unlockable {
+        /// What was to be locked.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The records of what was changed cannot be kept.
     #[error(
         "{path}: what is changed cannot be recorded here, so nothing is changed: try as root, or another place, --state DIR"
@@ -216,6 +226,7 @@ impl ParentError for SysfsError {
             | Self::Unreadable { .. }
             | Self::Step { .. }
             | Self::NotSettled { .. }
+            | Self::Unlockable { .. }
             | Self::Records { .. }
             | Self::Leftover { .. }
             | Self::Record { .. } => ErrorKind::Io,

@@ -2,7 +2,8 @@
 //!
 //! A function that is changed has a file with what it was like before, whole before the first change, and there until it
 //! is like that again. Where the place is on a disk, it is written out to it; `/run` is memory, as a rule, which a boot
-//! clears together with the bindings. Who keeps records in different places does not wait for each other.
+//! clears together with the bindings. Whoever changes something is alone, wherever others keep their records: the places
+//! are locked each by itself, and the system by a file of the kernel's that all of them write.
 //!
 //! ```text
 //!   vdpactl vfio 1
@@ -29,6 +30,9 @@ use super::{Address, Fact, SysfsError};
 
 /// The first line of a record.
 const HEAD: &str = "vdpactl vfio 1";
+
+/// The kernel's file that every change of a driver goes through in the end, and that only root can open.
+const PROBE: &str = "/sys/bus/pci/drivers_probe";
 
 /// Bytes of a record.
 const RECORD: usize = 4096;
@@ -150,11 +154,15 @@ pub(super) struct Records {
     home: PathBuf,
     /// The copy that they belong to: its links may lead out of it.
     copy: Option<PathBuf>,
+    /// What has drivers look for functions, in the system that is changed.
+    probe: PathBuf,
 }
 
 /// Nobody else changes anything meanwhile.
 pub(super) struct Locked {
     _file: Flock<File>,
+    /// `None` in a copy that lacks it.
+    _system: Option<Flock<File>>,
 }
 
 impl Records {
@@ -163,6 +171,7 @@ impl Records {
         Self {
             home: home.to_owned(),
             copy: copied.then(|| host.root().to_owned()),
+            probe: host.path(PROBE),
         }
     }
 
@@ -207,10 +216,35 @@ impl Records {
             options.open(self.home.join("lock"))
         };
         let file = open().map_err(|error| self.failed(error))?;
+        Ok(Locked {
+            _file: self.locked(file, &self.home.join("lock"))?,
+            _system: self.lock_system()?,
+        })
+    }
+
+    /// Keeps those out whose records are elsewhere. The file is one that only who may change something can open, and
+    /// nothing is written to it.
+    fn lock_system(&self) -> Result<Option<Flock<File>>, SysfsError> {
+        let mut options = OpenOptions::new();
+        // In a copy it may be a pipe, which nobody is to wait for.
+        options
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        match options.open(&self.probe) {
+            Ok(file) => self.locked(file, &self.probe).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(SysfsError::Unlockable {
+                path: self.probe.display().to_string(),
+                source,
+            }),
+        }
+    }
+
+    fn locked(&self, file: File, path: &Path) -> Result<Flock<File>, SysfsError> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Locked { _file: file }),
+            Ok(file) => Ok(file),
             Err((_, Errno::EWOULDBLOCK)) => Err(SysfsError::Locked {
-                path: self.home.join("lock").display().to_string(),
+                path: path.display().to_string(),
             }),
             Err((_, errno)) => Err(self.failed(errno.into())),
         }
@@ -301,5 +335,45 @@ impl Records {
     /// The names in the directory are written out.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.home)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_with_records_in_different_places_do_not_change_one_function_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let bus = root.path().join("sys/bus/pci");
+        fs::create_dir_all(&bus).unwrap();
+        fs::write(bus.join("drivers_probe"), "").unwrap();
+        let records = |home: &str| Records::new(&Tree::new(root.path()), &root.path().join(home));
+        let (one, other) = (records("one"), records("other"));
+        let held = one.lock().unwrap();
+        let refused = other.lock().err().unwrap();
+        assert!(
+            matches!(&refused, SysfsError::Locked { path } if path.ends_with("drivers_probe")),
+            "{refused}"
+        );
+        drop(held);
+        drop(other.lock().unwrap());
+        fs::remove_file(bus.join("drivers_probe")).unwrap();
+        let _both = (one.lock().unwrap(), other.lock().unwrap());
+    }
+
+    #[test]
+    fn a_system_that_cannot_be_locked_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let bus = root.path().join("sys/bus/pci");
+        fs::create_dir_all(&bus).unwrap();
+        let pipe = bus.join("drivers_probe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let records = Records::new(&Tree::new(root.path()), &root.path().join("home"));
+        let refused = records.lock().err().unwrap();
+        assert!(
+            matches!(refused, SysfsError::Unlockable { .. }),
+            "{refused}"
+        );
     }
 }
