@@ -1,0 +1,42 @@
+//! Descriptors that C lends.
+#![allow(unsafe_code, reason = "duplicates descriptors that come as numbers")]
+
+use std::ffi::c_int;
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::failure::Failure;
+
+/// The descriptor that stands for none.
+const NONE: c_int = -1;
+
+/// An eventfd, duplicated, so that the caller's can be closed.
+pub(crate) fn eventfd(fd: c_int, argument: &'static str) -> Result<Option<OwnedFd>, Failure> {
+    if fd == NONE {
+        return Ok(None);
+    }
+    let fail = |source: io::Error| Failure::Descriptor {
+        argument,
+        fd,
+        source,
+    };
+    if fd < 0 {
+        return Err(fail(io::Error::from_raw_os_error(EBADF)));
+    }
+    // SAFETY: it is no longer borrowed than it takes to duplicate it, which the system refuses if it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let own = borrowed.try_clone_to_owned().map_err(fail)?;
+    // A file or a pipe would take the 8 bytes of a call as well, and keep them. Where /proc is not mounted, the caller is
+    // believed.
+    if let Ok(what) = fs::read_link(format!("/proc/self/fd/{fd}"))
+        && what.to_str() != Some("anon_inode:[eventfd]")
+    {
+        let what = what.display().to_string();
+        return Err(Failure::NotEventFd { argument, fd, what });
+    }
+    Ok(Some(own))
+}
+
+/// What the system says of a descriptor that is not open, `errno-base.h`.
+const EBADF: i32 = 9;
