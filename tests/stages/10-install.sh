@@ -34,6 +34,8 @@ stage() {
   command -v ping >/dev/null || packages+=(iputils-ping)
   command -v spin >/dev/null || packages+=(spin)
   command -v mdevctl >/dev/null || packages+=(mdevctl)
+  command -v pkg-config >/dev/null || packages+=(pkg-config)
+  command -v valgrind >/dev/null || packages+=(valgrind)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
       export DEBIAN_FRONTEND=noninteractive

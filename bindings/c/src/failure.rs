@@ -6,6 +6,8 @@ use std::io;
 
 use vdpa::core::ErrorKind;
 
+use crate::fd::EBADF;
+
 /// The call is not legal: an argument, or the state the device is in. The same call fails again.
 pub const VDPA_ERR_MISUSE: c_int = -1;
 /// The device or the driver broke the rules.
@@ -107,9 +109,12 @@ impl Failure {
             Self::Null { .. }
             | Self::NotUtf8 { .. }
             | Self::Value { .. }
-            | Self::Descriptor { .. }
             | Self::NotEventFd { .. }
             | Self::InsideCallback => VDPA_ERR_MISUSE,
+            Self::Descriptor { source, .. } => match source.raw_os_error() {
+                Some(EBADF) => VDPA_ERR_MISUSE,
+                _ => VDPA_ERR_IO,
+            },
             Self::NoPage | Self::NoEventFd => VDPA_ERR_UNSUPPORTED,
             Self::Kept { .. } => VDPA_ERR_KEPT,
             Self::Panic { .. } => VDPA_ERR_PANIC,

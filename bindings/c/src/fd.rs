@@ -10,6 +10,8 @@ use crate::failure::Failure;
 
 /// The descriptor that stands for none.
 const NONE: c_int = -1;
+/// What the system says of a descriptor that is not open, `asm-generic/errno-base.h`.
+pub(crate) const EBADF: i32 = 9;
 
 /// An eventfd, duplicated, so that the caller's can be closed.
 pub(crate) fn eventfd(fd: c_int, argument: &'static str) -> Result<Option<OwnedFd>, Failure> {
@@ -37,6 +39,3 @@ pub(crate) fn eventfd(fd: c_int, argument: &'static str) -> Result<Option<OwnedF
     }
     Ok(Some(own))
 }
-
-/// What the system says of a descriptor that is not open, `errno-base.h`.
-const EBADF: i32 = 9;
