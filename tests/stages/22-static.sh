@@ -24,7 +24,7 @@ none() { # NAME
 
 stage() {
   local scripts
-  mapfile -t scripts < <(files '(\.sh|\.bash|^tests/(run|coverage|mutate)$|^bindings/c/install|^\.ci/run)$')
+  mapfile -t scripts < <(files '(\.sh|\.bash|^tests/(run|coverage|mutate)$|^bindings/c/install$|^\.ci/run)$')
   if command -v shellcheck >/dev/null; then
     check "shellcheck" 60 shellcheck -x "${scripts[@]}"
   else

@@ -131,7 +131,7 @@ pub extern "C" fn vdpa_device_info(
         let names = device.cap_names();
         let has = CAPS.iter().filter(|(name, _)| names.contains(name));
         to.write(DeviceInfo {
-            device_type: u32::from(info.device_type.id()),
+            device_type: info.device_type.id(),
             vendor: info.vendor,
             config_size: info.config_size,
             queues: info.queues.into(),
