@@ -37,7 +37,7 @@ stage() {
 
   strict+=(-std=c11 -D_GNU_SOURCE -pthread -g)
   uses+=("-Wl,-rpath,$lib")
-  for program in bindings/c/examples/loopback.c bindings/c/tests/errors.c; do
+  for program in bindings/c/examples/loopback.c bindings/c/tests/{errors,life}.c; do
     name=$(basename "$program" .c)
     check "$name, built" 60 cc "${strict[@]}" "$program" "${uses[@]}" -o "$root/$name" || continue
     check "$name" 120 "$root/$name"

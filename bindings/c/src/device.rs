@@ -314,6 +314,7 @@ pub extern "C" fn vdpa_device_resume(device: Option<&Device>) -> c_int {
 
 /// Called with each counter of a device: its name, which is valid during the call, and its value. It runs in the thread of
 /// vdpa_device_stats(), and must not call this library.
+// SAFETY: C's own code; who hands it over promises that it may be called during the call, with its `opaque`.
 pub type StatCallback =
     Option<unsafe extern "C" fn(opaque: *mut c_void, name: *const c_char, value: u64)>;
 

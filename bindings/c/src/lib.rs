@@ -9,8 +9,8 @@
 //!
 //! The functions are for C alone, and say in their signatures what C has to keep: a reference for a pointer that is valid
 //! or NULL, a `Box` for one that is given back, [`MaybeUninit`](std::mem::MaybeUninit) for what is only written. So their
-//! bodies are safe code. What remains is in three places: strings and buffers (`pointer`), descriptors (`fd`), and memory
-//! that C lends to a device (`memory`).
+//! bodies are safe code. What remains is in four places: strings and buffers (`pointer`), descriptors (`fd`), memory that C
+//! lends to a device and the callback that gives it back (`memory`), and the callback for counters (`device`).
 //!
 //! The doc comments of what is exported are the manual, in `vdpa.h`: they speak C.
 //!

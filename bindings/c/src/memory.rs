@@ -28,6 +28,7 @@ const FLAGS: u32 = VDPA_READS | VDPA_WRITES | VDPA_LOGGED;
 
 /// Called once the library and the device have no access left to memory they were lent. It may run on any thread, one of
 /// the device's included, inside of any call and after a device was closed; it must not call this library, nor wait.
+// SAFETY: C's own code; who hands it over promises that it may be called once, on any thread, with its `opaque`.
 pub type ReleaseCallback = Option<unsafe extern "C" fn(opaque: *mut c_void)>;
 
 /// Memory to be mapped for a device.
