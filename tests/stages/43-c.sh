@@ -1,4 +1,4 @@
-# what: the C interface, installed: header, symbols and layouts; its example and every error, in valgrind and AddressSanitizer
+# what: the C interface, installed: header, symbols and layouts; its example and its tests, in valgrind and AddressSanitizer
 # minutes: 3
 # quick: no
 # shellcheck shell=bash
