@@ -98,13 +98,10 @@ impl Machine {
         self
     }
 
-    /// With one file more, beside the script.
+    /// With a file that its script finds beside it.
     pub(crate) fn with(mut self, file: PathBuf) -> Self {
         self.files.push(file);
         self
-    /// With a file that its script finds beside it.
-    pub(crate) fn carry(&mut self, file: PathBuf) {
-        self.files.push(file);
     }
 
     /// A file of the test's own, which goes with the guest.
@@ -137,9 +134,6 @@ impl Machine {
         ];
         for file in programs.iter().chain(&self.files) {
             assert!(file.exists(), "{}: tests/run --only lab", file.display());
-            boot.arg("-f").arg(file);
-        }
-        for file in &self.files {
             boot.arg("-f").arg(file);
         }
         let mut child = boot

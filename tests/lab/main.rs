@@ -122,13 +122,14 @@ fn a_card_keeps_every_statement_and_traffic_goes_through_it_and_a_disk() {
         return;
     }
     let parts = ["intel-iommu", "net-loop,vectors=2"];
-    let mut machine = Machine::new(Kernel::Stock, &parts);
+    let machine = Machine::new(Kernel::Stock, &parts);
     let image = machine.file("disk.img");
     disk::make(&image, SECTORS);
     let capture = machine.file("in.pcap");
     traffic::record(&capture);
-    machine.carry(capture);
-    let machine = machine.part(format!("block,disk={},reset=off", image.display()));
+    let machine = machine
+        .with(capture)
+        .part(format!("block,disk={},reset=off", image.display()));
     let transcript = card_is_well_in(machine, Kernel::Stock, &parts, traffic::SCRIPTS);
     traffic::went_well(&transcript);
 }

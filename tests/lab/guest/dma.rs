@@ -48,14 +48,7 @@ pub(crate) fn stray(device: &str) -> Done {
     let (target, window) = Region::memfd(PAGE)?.into_shared();
     let dma = device.dma(Asid::new(0))?;
     dma.map(vec![mapping(RING, &ring)?, mapping(TARGET, &target)?])?;
-    let mut hand = Hand {
-        events: device.events()?,
-        device,
-        ring: ring_window,
-        doorbell: Doorbell::NONE,
-        made: 0,
-    };
-    let mut hand = Hand::new(device, ring_window);
+    let mut hand = Hand::new(device, ring_window)?;
 
     hand.start()?;
     fill(window.bytes());
@@ -82,13 +75,14 @@ pub(crate) fn stray(device: &str) -> Done {
 
 impl Hand {
     /// * `ring`: four pages, which the device finds at [`RING`]
-    pub(crate) fn new(device: Device, ring: Window) -> Self {
-        Self {
+    pub(crate) fn new(device: Device, ring: Window) -> vdpa::Result<Self> {
+        Ok(Self {
+            events: device.events()?,
             device,
             ring,
             doorbell: Doorbell::NONE,
             made: 0,
-        }
+        })
     }
 
     /// From whatever state the device is in to one that runs.

@@ -54,7 +54,7 @@ pub(crate) fn hand_over(device: &str) -> Done {
     // Told to the device alone: the kernel, asked again, would refuse it.
     let mappings = vec![dma::mapping(RING, &ring)?, dma::mapping(TARGET, &target)?];
     device.dma(Asid::new(0))?.map(mappings)?;
-    let mut hand = Hand::new(device, ring_window);
+    let mut hand = Hand::new(device, ring_window)?;
     hand.start()?;
     dma::fill(window.bytes());
     let answered = hand.read_into(TARGET)?;

@@ -111,7 +111,11 @@ impl Way {
     }
 
     /// A window of frames from one card to the other.
-    fn carry(&mut self, from: &mut NetDriver, to: &mut NetDriver) -> Result<(), NetError> {
+    pub(crate) fn carry(
+        &mut self,
+        from: &mut NetDriver,
+        to: &mut NetDriver,
+    ) -> Result<(), NetError> {
         let ends = [address(to), address(from)];
         self.send(from, ends)?;
         self.arrive(to, ends)
@@ -129,13 +133,6 @@ impl Way {
         from: &mut NetDriver,
         [destination, source]: [[u8; 6]; 2],
     ) -> Result<(), NetError> {
-    pub(crate) fn carry(
-        &mut self,
-        from: &mut NetDriver,
-        to: &mut NetDriver,
-    ) -> Result<(), NetError> {
-        let address = |card: &NetDriver| card.ethernet().mac.map_or([0x02; 6], Mac::octets);
-        let (destination, source) = (address(to), address(from));
         let frames: Vec<Vec<u8>> = (self.next..)
             .take(WINDOW)
             .map(|number| frame(destination, source, number))
