@@ -7,7 +7,7 @@ use vdpa_core::spec::{DeviceSpec, Value};
 use vdpa_core::{
     Attr, DeviceType, Error, Key, MgmtClass, MgmtDevice, MgmtEntry, Relay, Result, VdpaDevice,
 };
-use vdpa_pci::{PciAccess, PciParent};
+use vdpa_pci::{PciAccess, PciParent, VirtioPci};
 
 use crate::open::Via;
 use crate::sysfs::{self, Address, Host};

@@ -128,6 +128,10 @@ impl PciAccess for Shut {
         }
     }
 
+    fn rings_by_call(&self, bar: u8, at: u64) -> bool {
+        self.function.rings_by_call(bar, at)
+    }
+
     fn read(&self, bar: u8, at: u64, width: Width) -> Result<u32> {
         self.count();
         self.function.read(bar, at, width)
