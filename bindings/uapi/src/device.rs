@@ -1,4 +1,5 @@
 //! What all device files here have in common: opened, or handed over, and asked what they are.
+#![allow(unsafe_code, reason = "fcntl on a descriptor that is held")]
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -6,6 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::libc;
 
 use crate::Error;
 
@@ -55,6 +57,16 @@ pub(crate) fn known<T>(
     })
 }
 
+/// Keeps a descriptor from programs that are started.
+pub(crate) fn close_on_exec(fd: &OwnedFd) -> Result<(), Error> {
+    // SAFETY: it takes a number, and the descriptor has no other flag that it could take away.
+    let done = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    Errno::result(done).map(drop).map_err(|errno| Error::Call {
+        call: "fcntl F_SETFD",
+        errno,
+    })
+}
+
 /// What the kernel said to a `read` or `write` of `call`.
 pub(crate) fn transfer(
     call: &'static str,
@@ -72,5 +84,24 @@ pub(crate) fn transfer(
             call,
             errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kernel makes those of VDUSE's windows.
+    #[test]
+    fn descriptor_that_programs_would_inherit_is_kept_from_them() {
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        let flags = |to: Option<i32>| {
+            let (command, flags) = to.map_or((libc::F_GETFD, 0), |flags| (libc::F_SETFD, flags));
+            // SAFETY: it takes a number.
+            unsafe { libc::fcntl(file.as_raw_fd(), command, flags) }
+        };
+        assert_eq!((flags(Some(0)), flags(None)), (0, 0));
+        close_on_exec(&file).unwrap();
+        assert_eq!(flags(None), libc::FD_CLOEXEC);
     }
 }

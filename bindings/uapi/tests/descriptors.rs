@@ -21,7 +21,7 @@ fn character_device_of_another_kind_is_refused_by_the_call_it_has_not() {
     let calls = [
         "VHOST_VDPA_GET_DEVICE_ID",
         "VDUSE_GET_API_VERSION",
-        "VDUSE_VQ_GET_INFO",
+        "VDUSE_DEV_GET_FEATURES",
         "IOMMU_DESTROY",
     ];
     for (error, call) in errors.iter().zip(calls) {
@@ -31,6 +31,19 @@ fn character_device_of_another_kind_is_refused_by_the_call_it_has_not() {
             "{said}"
         );
         assert!(said.contains("ENOTTY"), "the errno by name: {said}");
+    }
+}
+
+/// Devices that answer `EINVAL` and not `ENOTTY` to what they do not know.
+#[test]
+fn character_device_that_finds_every_call_invalid_is_no_vduse_device() {
+    for path in ["/dev/random", "/dev/kvm", "/dev/userfaultfd"] {
+        let Ok(file) = File::open(path) else {
+            continue;
+        };
+        for error in refusals(|| file.try_clone().unwrap().into()) {
+            assert!(matches!(error, Error::Foreign { .. }), "{path}: {error}");
+        }
     }
 }
 

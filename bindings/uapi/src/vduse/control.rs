@@ -38,9 +38,11 @@ pub struct Setup {
     pub queues: u32,
     /// What the rings are aligned to, in bytes.
     pub align: u32,
-    /// How many groups of queues there are. Linux 7.0; 0 before.
+    /// How many groups of queues there are: of version 1 of the interface, which Linux 7.0 has by itself, at least 1; of
+    /// version 0 none may be named: 0. Programs that do not look at [`Control::version`] choose with
+    /// [`Control::set_version`].
     pub groups: u32,
-    /// How many address spaces there are. Linux 7.0; 0 before.
+    /// How many address spaces there are: as for [`groups`](Self::groups).
     pub address_spaces: u32,
     /// The configuration space.
     pub config: Vec<u8>,
@@ -86,7 +88,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::Name`]; [`Error::TooLong`]; [`Error::Call`]: `EEXIST` for a name that is taken, `EINVAL` for a type or
-    /// features that the kernel does not let through.
+    /// features that the kernel does not let through, or counts that are not of the version that was chosen.
     pub fn create(&self, setup: &Setup) -> Result<(), Error> {
         let config_size = u32::try_from(setup.config.len()).map_err(|_| Error::TooLong {
             call: VDUSE_CREATE_DEV.name(),

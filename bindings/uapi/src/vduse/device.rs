@@ -82,10 +82,13 @@ impl Device {
     /// Takes over a device that somebody else has opened.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if it is something else, which is found out by asking for a queue that no device has.
+    /// [`Error::Foreign`] if it is something else, which is found out by asking for its features, and for a queue that no
+    /// device has; or if it is a device that the kernel has given up on, which answers `EPERM` to everything.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
         let file = device::character_device(fd, WHAT)?;
         let device = Self { file };
+        // Of a call that nobody else has, some say EINVAL and not ENOTTY: one has to be answered before that counts.
+        device::known(&device.file, WHAT, device.features())?;
         let known = match device.queue(u32::MAX) {
             Err(Error::Call {
                 errno: Errno::EINVAL,
@@ -132,7 +135,7 @@ impl Device {
 
     /// Says how large a queue may be; all of them, before the device gets onto the bus.
     ///
-    /// * `group`: Linux 7.0; 0 before
+    /// * `group`: of version 1 of the interface, one of [`Setup::groups`](super::Setup::groups); 0 of version 0
     ///
     /// # Errors
     /// What the kernel says.
@@ -188,6 +191,9 @@ impl Device {
 
     /// The first memory of the driver's behind `start` to `last`.
     ///
+    /// The kernel makes the descriptor without `O_CLOEXEC`. It is set right after, so that only a program that another thread
+    /// starts in between inherits it.
+    ///
     /// # Errors
     /// What the kernel says: `EINVAL` where there is none.
     pub fn window(&self, start: u64, last: u64) -> Result<Window, Error> {
@@ -206,7 +212,7 @@ impl Device {
         })
     }
 
-    /// The same, in an address space. Linux 7.0.
+    /// The same, in an address space. Linux 7.0, and version 1 of the interface.
     ///
     /// # Errors
     /// As for [`window`](Self::window).
@@ -229,7 +235,8 @@ impl Device {
 
     /// The first region behind `start` to `last`. Linux 6.0.
     ///
-    /// * `asid`: Linux 7.0; 0 before
+    /// * `asid`: of version 1 of the interface, one of [`Setup::address_spaces`](super::Setup::address_spaces); 0 of
+    ///   version 0
     ///
     /// # Errors
     /// As for [`window`](Self::window).
@@ -250,7 +257,8 @@ impl Device {
 
     /// Puts memory of this process behind a region, in place of the kernel's bounce buffers. Linux 6.0.
     ///
-    /// * `asid`: Linux 7.0; 0 before
+    /// * `asid`: of version 1 of the interface, one of [`Setup::address_spaces`](super::Setup::address_spaces); 0 of
+    ///   version 0
     ///
     /// # Errors
     /// What the kernel says.
@@ -292,8 +300,9 @@ impl Device {
     /// Waits for what the kernel asks; the descriptor can be polled for it.
     ///
     /// # Errors
-    /// [`Error::Call`]: `EAGAIN` if the descriptor does not block and nothing is asked. [`Error::Unknown`] for a request
-    /// that came later: the kernel gives up on the device when there is no answer.
+    /// [`Error::Call`]: `EAGAIN` if the descriptor does not block and nothing is asked; `EINTR` if a signal came first, and
+    /// nothing is lost. [`Error::Unknown`] for a request that came later: the kernel gives up on the device when there is no
+    /// answer.
     pub fn request(&self) -> Result<Request, Error> {
         let mut bytes = [0; Request::BYTES];
         let read = (&self.file).read(&mut bytes);
@@ -331,7 +340,9 @@ impl Device {
         let fd = unsafe { call.make(self.file.as_fd(), argument) }?;
         let fd = i32::try_from(fd).map_err(|_| call.failed(Errno::EBADF))?;
         // SAFETY: the kernel has just made it for this call, and nobody else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        device::close_on_exec(&fd)?;
+        Ok(fd)
     }
 }
 
