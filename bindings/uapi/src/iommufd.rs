@@ -7,6 +7,7 @@
 //! ```
 //! What `iommufd-ioctls` has: mapping, page tables, virtual IOMMUs and their queues.
 
+mod bitmap;
 mod device;
 mod numbers;
 

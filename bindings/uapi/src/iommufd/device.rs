@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::bitmap::Bitmap;
 use super::numbers::*;
 use crate::table::Plain;
 use crate::{Call, Error, device};
@@ -110,7 +111,7 @@ impl Iommufd {
                 Err(Error::Call {
                     errno: Errno::EMSGSIZE,
                     ..
-                }) if (found.len()..=MOST_RANGES).contains(&count) => {
+                }) if count > found.len() && count <= MOST_RANGES => {
                     found.resize(count, Plain::ZERO);
                 }
                 Err(error) => return Err(error),
@@ -158,7 +159,7 @@ impl Iommufd {
     /// * `access`: a set of `IOMMU_IOAS_MAP_READABLE` and `_WRITEABLE`, as the device sees it
     ///
     /// # Errors
-    /// What the kernel says: `ENOENT` where some of it is not mapped.
+    /// What the kernel says: `ENOENT` where some of it is not mapped. `EINVAL` for other bits of `access`.
     ///
     /// # Safety
     /// The memory behind it may be accessed by devices of `to` in this way, at any time until it is unmapped there too,
@@ -172,6 +173,9 @@ impl Iommufd {
         at: Option<u64>,
         access: u32,
     ) -> Result<u64, Error> {
+        if access & !(IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE) != 0 {
+            return Err(IOMMU_IOAS_COPY.failed(Errno::EINVAL));
+        }
         let fixed = if at.is_some() {
             IOMMU_IOAS_MAP_FIXED_IOVA
         } else {
@@ -179,7 +183,7 @@ impl Iommufd {
         };
         let copied = self.ask(IOMMU_IOAS_COPY, |size| iommu_ioas_copy {
             size,
-            flags: fixed | (access & (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)),
+            flags: fixed | access,
             dst_ioas_id: to,
             src_ioas_id: from,
             length,
@@ -305,7 +309,7 @@ impl Iommufd {
                 most: MOST_BITMAP,
             });
         }
-        let mut bitmap = vec![0u64; len.div_ceil(size_of::<u64>())];
+        let mut bitmap = Bitmap::new(len.div_ceil(size_of::<u64>()));
         let mut ask = iommu_hwpt_get_dirty_bitmap {
             size: size_of::<iommu_hwpt_get_dirty_bitmap>() as u32,
             hwpt_id: table,
@@ -317,12 +321,14 @@ impl Iommufd {
             iova,
             length,
             page_size: page,
-            data: address(&mut bitmap),
+            data: address(bitmap.pages()),
             ..Plain::ZERO
         };
-        // SAFETY: this is iommufd, by `from_fd`; the argument points to a bitmap of that many pages, which lives on.
+        // SAFETY: this is iommufd, by `from_fd`; the argument points to a bitmap for that many pages, which lives on. The
+        // kernel sets bits beyond it, for what else a page of the IOMMU's has, and stops where the memory that it has pinned
+        // does: at the end of the last page of memory, to which all is the bitmap's.
         unsafe { call.make(self.file.as_fd(), &raw mut ask) }?;
-        Ok(bitmap)
+        Ok(bitmap.into_words())
     }
 
     /// Makes a queue of page faults: its number, and where [`iommu_hwpt_pgfault`] are read and [`iommu_hwpt_page_response`]
