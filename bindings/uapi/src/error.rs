@@ -39,6 +39,16 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
+    /// An address space that the kernel would not look at: the change would be made to address space 0.
+    #[error(
+        "{call}: address space {asid}: the kernel takes 0 until VHOST_BACKEND_F_IOTLB_ASID is accepted (`set_backend_features`)"
+    )]
+    NoSpace {
+        /// The kernel's name for it.
+        call: &'static str,
+        /// The address space.
+        asid: u32,
+    },
     /// A buffer that is longer than the call can say.
     #[error("{call}: {len} bytes are more than the {most} that it takes")]
     TooLong {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::iotlb::{Access, Kind, Message};
 use super::numbers::*;
@@ -26,6 +27,8 @@ const WHAT: &str = "vhost-vdpa device";
 #[derive(Debug)]
 pub struct Vdpa {
     file: File,
+    /// What was accepted here of what vhost can do. It is held while a message goes that means something else without it.
+    accepted: RwLock<u64>,
 }
 
 impl Vdpa {
@@ -39,11 +42,17 @@ impl Vdpa {
 
     /// Takes over a device that somebody else has opened.
     ///
+    /// What was accepted of [`backend_features`](Self::backend_features) cannot be asked for: it counts from
+    /// [`set_backend_features`](Self::set_backend_features) on. Nobody else is to change it by a copy of the descriptor.
+    ///
     /// # Errors
     /// [`Error::Foreign`] if it is something else, which is found out by asking for its device type.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
         let file = device::character_device(fd, WHAT)?;
-        let vdpa = Self { file };
+        let vdpa = Self {
+            file,
+            accepted: RwLock::new(0),
+        };
         device::known(&vdpa.file, WHAT, vdpa.device_id())?;
         Ok(vdpa)
     }
@@ -130,12 +139,19 @@ impl Vdpa {
         self.ask(VHOST_GET_BACKEND_FEATURES, 0)
     }
 
-    /// Accepts some of it.
+    /// Accepts some of it, and nothing else of it any more. Without `VHOST_BACKEND_F_IOTLB_ASID` there is no address space
+    /// but 0 in what maps memory.
     ///
     /// # Errors
     /// What the kernel says: `EOPNOTSUPP` for what was not offered.
     pub fn set_backend_features(&self, features: u64) -> Result<(), Error> {
-        self.ask(VHOST_SET_BACKEND_FEATURES, features).map(drop)
+        let mut accepted = self
+            .accepted
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.ask(VHOST_SET_BACKEND_FEATURES, features)?;
+        *accepted = features;
+        Ok(())
     }
 
     /// How long the configuration space is, in bytes. Linux 5.18.
@@ -336,11 +352,16 @@ impl Vdpa {
     /// Maps memory of this process for the device.
     ///
     /// # Errors
-    /// What the kernel says, which is `EFAULT` whatever is wrong: no owner, or an address that is taken, for two.
+    /// What the kernel says: `EINVAL` for a size of 0 and for a batch of another address space, `EFAULT` for most else: no
+    /// owner, or an address that is taken, for two. [`Error::NoSpace`] for an address space other than 0, unless
+    /// `VHOST_BACKEND_F_IOTLB_ASID` was accepted by [`set_backend_features`](Self::set_backend_features): the kernel would
+    /// take 0.
     ///
     /// # Safety
     /// `size` bytes from `uaddr` on are memory of this process, which the device may access in this way at any time from now
-    /// until they are unmapped here, or the device is closed for good.
+    /// until the device has let go of it: when [`unmap`](Self::unmap) of all of it has returned `Ok` outside of a batch; or,
+    /// in one, when [`end_batch`](Self::end_batch) after it has; or when the device is closed for good. A batch is one of the
+    /// device, whoever has begun it. Where a mapping fails inside of one, the same holds.
     pub unsafe fn map(
         &self,
         asid: u32,
@@ -361,8 +382,12 @@ impl Vdpa {
 
     /// Takes a mapping away.
     ///
+    /// Inside of a batch the device may access the memory until [`end_batch`](Self::end_batch) has returned `Ok`: `Ok` from
+    /// here says no more than that the kernel has noted it. What the device's driver answers where it takes changes whole,
+    /// as VDUSE and mlx5 do, the kernel does not pass on: a driver that fails there has to be trusted to have let go.
+    ///
     /// # Errors
-    /// As for [`map`](Self::map).
+    /// As for [`map`](Self::map). The device may have the memory still.
     pub fn unmap(&self, asid: u32, iova: u64, size: u64) -> Result<(), Error> {
         self.send(&Message {
             iova,
@@ -371,7 +396,8 @@ impl Vdpa {
         })
     }
 
-    /// Begins changes of an address space that the device may take in one go. Linux 5.9.
+    /// Begins changes of an address space that the device may take in one go: at [`end_batch`](Self::end_batch), and none
+    /// of them before. What is unmapped meanwhile is the device's until then. Linux 5.9.
     ///
     /// # Errors
     /// As for [`map`](Self::map): `VHOST_BACKEND_F_IOTLB_BATCH` has to be accepted.
@@ -395,7 +421,22 @@ impl Vdpa {
             Kind::BatchBegin => "VHOST_IOTLB_BATCH_BEGIN",
             _ => "VHOST_IOTLB_BATCH_END",
         };
+        // To the end of the write: the kernel skips the number of the space if the bit is taken back before it looks.
+        let _looks = match message.asid {
+            // The one that it takes without looking.
+            0 => None,
+            asid => Some(self.looks_at(asid, call)?),
+        };
         device::transfer(call, bytes.len(), (&self.file).write(&bytes))
+    }
+
+    /// Makes sure that the kernel looks at the number of an address space, for as long as the answer is held.
+    fn looks_at(&self, asid: u32, call: &'static str) -> Result<RwLockReadGuard<'_, u64>, Error> {
+        let accepted = self.accepted.read().unwrap_or_else(PoisonError::into_inner);
+        if *accepted & (1 << VHOST_BACKEND_F_IOTLB_ASID) == 0 {
+            return Err(Error::NoSpace { call, asid });
+        }
+        Ok(accepted)
     }
 
     /// Makes a call whose argument is as long as its type says, and points nowhere.
@@ -459,4 +500,59 @@ fn config(call: Call<vhost_vdpa_config>, off: u32, bytes: &[u8]) -> Result<Vec<u
     whole.extend(len.to_ne_bytes());
     whole.extend_from_slice(bytes);
     Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes every message, as `/dev/null` takes every write.
+    fn device(accepted: u64) -> Vdpa {
+        let file = File::options().write(true).open("/dev/null").unwrap();
+        Vdpa {
+            file,
+            accepted: RwLock::new(accepted),
+        }
+    }
+
+    fn changes(device: &Vdpa, asid: u32) -> [Result<(), Error>; 4] {
+        [
+            // SAFETY: nothing maps it: this is no device.
+            unsafe { device.map(asid, 0, 4096, 0, Access::Read) },
+            device.unmap(asid, 0, 4096),
+            device.begin_batch(asid),
+            device.end_batch(asid),
+        ]
+    }
+
+    #[test]
+    fn memory_of_another_space_never_goes_to_the_first() {
+        let others = !(1 << VHOST_BACKEND_F_IOTLB_ASID);
+        for (accepted, asid, goes) in [
+            (0, 0, true),
+            (0, 1, false),
+            (others, 0, true),
+            (others, 1, false),
+            (others, u32::MAX, false),
+            (!others, 1, true),
+            (u64::MAX, 1, true),
+        ] {
+            for change in changes(&device(accepted), asid) {
+                match change {
+                    Ok(()) => assert!(goes, "{accepted:#x} {asid}"),
+                    Err(Error::NoSpace { asid: named, .. }) => {
+                        assert!(!goes && named == asid, "{accepted:#x} {asid}");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn features_that_the_kernel_refuses_do_not_count() {
+        let device = device(0);
+        device.set_backend_features(u64::MAX).unwrap_err();
+        assert!(changes(&device, 1).iter().all(Result::is_err));
+    }
 }
