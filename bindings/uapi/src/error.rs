@@ -92,10 +92,10 @@ pub enum Error {
         family: &'static str,
     },
     /// A netlink message that cannot be taken apart.
-    #[error("netlink family {family}: an answer that cannot be understood")]
+    #[error("{command}: an answer that cannot be understood")]
     Netlink {
-        /// Its name.
-        family: &'static str,
+        /// The kernel's name for the command.
+        command: &'static str,
         /// Why.
         source: netlink_packet_core::DecodeError,
     },

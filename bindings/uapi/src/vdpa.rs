@@ -6,6 +6,7 @@
 //!      └── ManagementDevice, BusDevice, attributes ◀── answers ◀──┘
 //! ```
 
+mod answer;
 mod attribute;
 mod client;
 mod message;

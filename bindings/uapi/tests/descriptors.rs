@@ -57,17 +57,20 @@ fn file_and_pipe_are_refused_before_any_call() {
             "{error}"
         );
     }
-    let error = vdpa::Netlink::from_fd(file()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Call {
-                call: "connect",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for fd in [file(), pipe(), socket.into()] {
+        let error = vdpa::Netlink::from_fd(fd).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Foreign {
+                    call: "getsockopt SO_DOMAIN",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -1,23 +1,35 @@
 //! A client: which devices there are, and a device more or less.
-#![allow(unsafe_code, reason = "takes over a descriptor of a socket")]
+#![allow(
+    unsafe_code,
+    reason = "takes over a descriptor of a socket, which it asks what it is of"
+)]
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::fmt::Debug;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    Emitable, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    Nla, ParseableParametrized,
 };
-use netlink_packet_generic::GenlMessage;
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
+use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::libc;
 
+use super::answer::Answer;
 use super::attribute::Attribute;
 use super::message::{Command, Message};
 use super::numbers::VDPA_GENL_NAME;
 use crate::Error;
+
+/// Bytes of a datagram at most, beside what it repeats of the request. The kernel makes none of more than 32 KiB.
+const MOST_BYTES: usize = 64 << 10;
+
+/// How often a list is asked for that changes while the kernel tells it.
+const TRIES: usize = 8;
 
 /// A socket of the family.
 ///
@@ -82,8 +94,9 @@ impl Netlink {
     /// Takes over a generic netlink socket, which nobody else reads from.
     ///
     /// # Errors
-    /// As for [`open`](Self::open): what is no such socket is refused by the first call.
+    /// As for [`open`](Self::open). [`Error::Foreign`] if it is something else, to which nothing is sent.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
+        generic(&fd)?;
         // SAFETY: the descriptor is open, and owned by the socket alone from here on.
         Self::with(unsafe { Socket::from_raw_fd(fd.into_raw_fd()) })
     }
@@ -133,7 +146,8 @@ impl Netlink {
     /// Which management devices there are.
     ///
     /// # Errors
-    /// [`Error::Call`]; [`Error::Netlink`] and [`Error::Answer`] for what cannot be understood. So all below.
+    /// [`Error::Call`]; [`Error::Netlink`] and [`Error::Answer`] for what cannot be understood or is not whole;
+    /// [`Error::TooLong`] for an attribute of more than 64 KiB. So all below.
     pub fn management_devices(&mut self) -> Result<Vec<ManagementDevice>, Error> {
         let answers = self.request(Command::MgmtdevGet, Vec::new(), NLM_F_DUMP)?;
         answers.iter().map(ManagementDevice::of).collect()
@@ -203,22 +217,11 @@ impl Netlink {
     /// The vendor's counters of a queue, by name. Linux 5.19.
     ///
     /// # Errors
-    /// What the kernel says: `EOPNOTSUPP` where the device's driver has none.
+    /// What the kernel says: `EOPNOTSUPP` where the device's driver has none. [`Error::Answer`] for a counter without a name,
+    /// and a name without one.
     pub fn vendor_counters(&mut self, name: &str, queue: u32) -> Result<Vec<(String, u64)>, Error> {
         let about = vec![Attribute::Name(name.into()), Attribute::QueueIndex(queue)];
-        let attributes = self.one(Command::DevVstatsGet, about)?;
-        let mut counters = Vec::new();
-        let mut called = None;
-        for attribute in attributes {
-            match attribute {
-                Attribute::VendorName(name) => called = Some(name),
-                Attribute::VendorValue(value) => {
-                    counters.extend(called.take().map(|name| (name, value)))
-                }
-                _ => {}
-            }
-        }
-        Ok(counters)
+        counters(self.one(Command::DevVstatsGet, about)?)
     }
 
     fn one(
@@ -244,6 +247,7 @@ impl Netlink {
         attributes: Vec<Attribute>,
         flags: u16,
     ) -> Result<Vec<Message>, Error> {
+        fit(command.name(), &attributes)?;
         let mut ask = GenlMessage::from_payload(Message {
             command,
             attributes,
@@ -253,7 +257,7 @@ impl Netlink {
         Ok(answers.into_iter().map(|answer| answer.payload).collect())
     }
 
-    /// Sends, and receives until the kernel has said that it is done: with an error that is 0, or with the end of a list.
+    /// Makes a request, and waits for all of the answer: again, if it is a list of what changes meanwhile.
     fn exchange<F>(
         &mut self,
         call: &'static str,
@@ -261,59 +265,43 @@ impl Netlink {
         flags: u16,
     ) -> Result<Vec<GenlMessage<F>>, Error>
     where
-        GenlMessage<F>:
-            NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<GenlMessage<F>>>,
+        F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader> + Debug,
     {
-        let undecoded = |source| Error::Netlink {
-            family: VDPA_GENL_NAME,
-            source,
-        };
-        self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, ask.into());
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(|e| refused(call, &e))?;
+        for _ in 0..TRIES {
+            self.sequence = self.sequence.wrapping_add(1);
+            message.header.sequence_number = self.sequence;
+            message.finalize();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            self.socket.send(&bytes, 0).map_err(|e| refused(call, &e))?;
 
-        let mut answers = Vec::new();
-        loop {
-            let (received, _) = self
-                .socket
-                .recv_from_full()
-                .map_err(|e| refused(call, &e))?;
-            let mut rest = received.as_slice();
-            while !rest.is_empty() {
-                let message =
-                    NetlinkMessage::<GenlMessage<F>>::deserialize(rest).map_err(undecoded)?;
-                rest = rest
-                    .get(padded(message.header.length)..)
-                    .unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    // Of a request that was given up on.
-                    continue;
-                }
-                match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                    NetlinkPayload::Done(done) if done.code < 0 => {
-                        return Err(said(call, done.code));
-                    }
-                    NetlinkPayload::Done(_) => return Ok(answers),
-                    NetlinkPayload::Error(error) if error.raw_code() != 0 => {
-                        return Err(said(call, error.raw_code()));
-                    }
-                    NetlinkPayload::Error(_) => return Ok(answers),
-                    _ => {}
-                }
+            let mut answer = Answer::to(call, self.sequence);
+            while !answer.take(&self.receive(call, bytes.len())?)? {}
+            if let Some(messages) = answer.messages() {
+                return Ok(messages);
             }
-            if received.is_empty() {
-                return Err(Error::Answer {
-                    command: call,
-                    lacks: "an end",
-                });
-            }
+        }
+        Err(Error::Answer {
+            command: call,
+            lacks: "what changed while it was told, each time that it was asked for",
+        })
+    }
+
+    /// Waits for a datagram, which may repeat `asked` bytes of the request.
+    fn receive(&self, call: &'static str, asked: usize) -> Result<Vec<u8>, Error> {
+        let lacks = |lacks| Error::Answer {
+            command: call,
+            lacks,
+        };
+        let mut bytes = Vec::with_capacity(MOST_BYTES.saturating_add(asked));
+        let len = self.socket.recv(&mut bytes, libc::MSG_TRUNC);
+        match len.map_err(|e| refused(call, &e))? {
+            0 => Err(lacks("an end")),
+            len if len > bytes.len() => Err(lacks("what is beyond the longest datagram")),
+            _ => Ok(bytes),
         }
     }
 }
@@ -449,21 +437,94 @@ fn refused(call: &'static str, error: &std::io::Error) -> Error {
     }
 }
 
-/// A code is an errno, negated.
-fn said(call: &'static str, code: i32) -> Error {
-    Error::Call {
-        call,
-        errno: Errno::from_raw(code.saturating_neg()),
+/// Makes sure that it is a socket of generic netlink: what asks something there changes something by another protocol.
+fn generic(fd: &OwnedFd) -> Result<(), Error> {
+    for (call, option, wanted, otherwise) in [
+        (
+            "getsockopt SO_DOMAIN",
+            libc::SO_DOMAIN,
+            libc::AF_NETLINK,
+            Errno::EAFNOSUPPORT,
+        ),
+        (
+            "getsockopt SO_PROTOCOL",
+            libc::SO_PROTOCOL,
+            libc::NETLINK_GENERIC,
+            Errno::EPROTONOSUPPORT,
+        ),
+    ] {
+        let mut said: libc::c_int = 0;
+        let mut len = size_of_val(&said) as libc::socklen_t;
+        // SAFETY: the kernel writes no more than `len` bytes, which are those of `said`, and both live on.
+        let done = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw mut said).cast(),
+                &raw mut len,
+            )
+        };
+        let fits = match Errno::result(done) {
+            Ok(_) if said == wanted => Ok(()),
+            Ok(_) => Err(otherwise),
+            Err(errno) => Err(errno),
+        };
+        fits.map_err(|errno| Error::Foreign {
+            fd: fd.as_raw_fd(),
+            what: "generic netlink socket",
+            call,
+            errno,
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes sure that attributes can say how long they are.
+fn fit(call: &'static str, attributes: &[Attribute]) -> Result<(), Error> {
+    const MOST: usize = u16::MAX as usize - NLA_HEADER_SIZE;
+    let mut lengths = attributes.iter().map(Nla::value_len);
+    match lengths.find(|len| *len > MOST) {
+        Some(len) => Err(Error::TooLong {
+            call,
+            len,
+            most: MOST,
+        }),
+        None => Ok(()),
     }
 }
 
-/// Messages of one datagram begin at multiples of four.
-fn padded(length: u32) -> usize {
-    (length as usize).next_multiple_of(4)
+/// Counters, each with the name that comes before it.
+fn counters(attributes: Vec<Attribute>) -> Result<Vec<(String, u64)>, Error> {
+    let lacks = |lacks| Error::Answer {
+        command: Command::DevVstatsGet.name(),
+        lacks,
+    };
+    let (mut counters, mut called) = (Vec::new(), None);
+    for attribute in attributes {
+        match attribute {
+            Attribute::VendorName(name) if called.is_none() => called = Some(name),
+            Attribute::VendorName(_) => return Err(lacks("VDPA_ATTR_DEV_VENDOR_ATTR_VALUE")),
+            Attribute::VendorValue(value) => {
+                let name = called.take();
+                counters.push((
+                    name.ok_or_else(|| lacks("VDPA_ATTR_DEV_VENDOR_ATTR_NAME"))?,
+                    value,
+                ));
+            }
+            _ => {}
+        }
+    }
+    match called {
+        Some(_) => Err(lacks("VDPA_ATTR_DEV_VENDOR_ATTR_VALUE")),
+        None => Ok(counters),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
+
     use super::*;
 
     fn answer(attributes: &[Attribute]) -> Message {
@@ -525,19 +586,75 @@ mod tests {
         }
     }
 
+    /// To a socket of routes the first question would be a request to change a link.
     #[test]
-    fn file_is_no_netlink_socket() {
-        let null = std::fs::File::open("/dev/null").unwrap();
-        let error = Netlink::from_fd(null.into()).unwrap_err();
+    fn socket_of_another_protocol_is_refused_before_anything_is_sent() {
+        let Ok(routes) = Socket::new(NETLINK_ROUTE) else {
+            return;
+        };
+        let routes = routes.as_fd().try_clone_to_owned().unwrap();
+        let error = Netlink::from_fd(routes).unwrap_err();
         assert!(
             matches!(
                 error,
-                Error::Call {
-                    call: "connect",
-                    errno: Errno::ENOTSOCK
+                Error::Foreign {
+                    call: "getsockopt SO_PROTOCOL",
+                    errno: Errno::EPROTONOSUPPORT,
+                    ..
                 }
             ),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn socket_that_is_handed_over_serves_as_one_of_its_own() {
+        let Ok(socket) = Socket::new(NETLINK_GENERIC) else {
+            return;
+        };
+        let socket = socket.as_fd().try_clone_to_owned().unwrap();
+        match Netlink::from_fd(socket) {
+            Ok(_) | Err(Error::NoFamily { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn counters_have_a_name_each() {
+        let name = |name: &str| Attribute::VendorName(name.into());
+        let value = Attribute::VendorValue;
+        let two = vec![
+            Attribute::QueueIndex(1),
+            name("a"),
+            value(1),
+            name("b"),
+            value(2),
+        ];
+        let expected = [("a".to_owned(), 1), ("b".to_owned(), 2)];
+        assert_eq!(counters(two).unwrap(), expected);
+        for (attributes, lacks) in [
+            (vec![name("a"), value(1), value(2)], "VENDOR_ATTR_NAME"),
+            (vec![name("a"), name("b"), value(2)], "VENDOR_ATTR_VALUE"),
+            (vec![name("a")], "VENDOR_ATTR_VALUE"),
+        ] {
+            let said = counters(attributes).unwrap_err().to_string();
+            assert!(said.ends_with(lacks), "{said}");
+        }
+    }
+
+    #[test]
+    fn names_that_an_attribute_cannot_hold_are_refused() {
+        let named = |len| {
+            fit(
+                "call",
+                &[Attribute::Mtu(1), Attribute::Name("x".repeat(len))],
+            )
+        };
+        named(65_530).unwrap();
+        let said = named(65_531).unwrap_err().to_string();
+        assert!(
+            said.contains("65532 bytes") && said.contains("65531"),
+            "{said}"
         );
     }
 }
