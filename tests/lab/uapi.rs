@@ -50,7 +50,17 @@ fn device_that_a_program_plays_is_driven_over_the_kernels_bus() {
         (&said["driven"]["taken"], "VHOST_IOTLB_UPDATE: EFAULT"),
         (&said["driven"]["suspend"], "VHOST_VDPA_SUSPEND: EOPNOTSUPP"),
         (&said["driven"]["resume"], "VHOST_VDPA_RESUME: EOPNOTSUPP"),
+        // What is unmapped in a batch is the device's to the end of that.
+        (&said["driven"]["in batch"], "fine"),
         (&said["driven"]["unmapped"], "VDUSE_IOTLB_GET_FD: EINVAL"),
+        (
+            &said["driven"]["space"],
+            "VHOST_IOTLB_UPDATE: address space 1: ",
+        ),
+        (
+            &said["driven"]["busy"],
+            "cannot open /dev/vhost-vdpa-0: Device or resource busy (os error 16): somebody has it open",
+        ),
     ] {
         let line = what.as_str().unwrap_or_default();
         assert!(line.starts_with(call), "{call}, not {line}: {said}");
@@ -90,6 +100,7 @@ fn device_that_a_program_plays_is_driven_over_the_kernels_bus() {
         ("changes", json!(1)),
         ("capacity", json!(4096)),
         ("base", json!(0x1234)),
+        ("inherited", json!(false)),
         ("reset", json!(0)),
     ] {
         assert_eq!(said["driven"][what], value, "{what}: {said}");

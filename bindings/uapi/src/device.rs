@@ -11,12 +11,12 @@ use nix::libc;
 
 use crate::Error;
 
-/// Opens a device file that `module` makes.
-pub(crate) fn open(path: &Path, module: &'static str) -> Result<OwnedFd, Error> {
+/// Opens a device file.
+pub(crate) fn open(path: &Path, made_by: &'static str) -> Result<OwnedFd, Error> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     file.map(OwnedFd::from).map_err(|source| Error::Open {
         path: path.to_owned(),
-        module,
+        made_by,
         source,
     })
 }

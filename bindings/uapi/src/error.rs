@@ -10,12 +10,12 @@ use nix::errno::Errno;
 #[non_exhaustive]
 pub enum Error {
     /// A device file that cannot be opened.
-    #[error("cannot open {}: `modprobe {module}` makes it, and root may open it", path.display())]
+    #[error("cannot open {}: {}", path.display(), way_out(source, made_by))]
     Open {
         /// The file.
         path: PathBuf,
-        /// The module that makes it.
-        module: &'static str,
+        /// What makes it, in words.
+        made_by: &'static str,
         /// Why.
         source: io::Error,
     },
@@ -116,6 +116,53 @@ impl Error {
             Self::Call { errno, .. } | Self::Foreign { errno, .. } => Some(*errno),
             Self::Open { source, .. } => source.raw_os_error().map(Errno::from_raw),
             _ => None,
+        }
+    }
+}
+
+/// What the system says of a file that cannot be opened, and what there is to do.
+fn way_out(source: &io::Error, made_by: &str) -> String {
+    let errno = source.raw_os_error().map(Errno::from_raw);
+    let hint = match errno {
+        Some(Errno::ENOENT | Errno::ENXIO | Errno::ENODEV) => format!("{made_by} makes it"),
+        Some(Errno::EACCES | Errno::EPERM) => {
+            "root may open it, and who owns the file or is of its group".into()
+        }
+        Some(Errno::EBUSY) => "somebody has it open, and one may: `fuser` says who".into(),
+        _ => return source.to_string(),
+    };
+    format!("{source}: {hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_cannot_be_opened_is_told_with_the_way_out_of_that() {
+        let said = |errno: Errno| {
+            let error = Error::Open {
+                path: "/dev/vduse/card".into(),
+                made_by: "`vduse::Control::create`",
+                source: io::Error::from_raw_os_error(errno as i32),
+            };
+            assert_eq!(error.errno(), Some(errno));
+            error.to_string()
+        };
+        for (errno, way_out) in [
+            (Errno::ENOENT, "Control::create"),
+            (Errno::ENXIO, "Control::create"),
+            (Errno::EACCES, "root may"),
+            (Errno::EBUSY, "`fuser` says who"),
+            (Errno::EMFILE, "Too many open files"),
+        ] {
+            let said = said(errno);
+            assert!(
+                said.starts_with("cannot open /dev/vduse/card: ") && said.contains(way_out),
+                "{said}"
+            );
+            let named = said.contains("Control::create");
+            assert_eq!(named, way_out == "Control::create", "{said}");
         }
     }
 }

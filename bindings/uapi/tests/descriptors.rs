@@ -74,12 +74,19 @@ fn file_and_pipe_are_refused_before_any_call() {
 }
 
 #[test]
-fn file_that_is_not_there_names_the_module() {
+fn file_that_is_not_there_names_what_makes_it() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("none");
-    let said = vhost::Vdpa::open(&path).unwrap_err().to_string();
-    assert!(
-        said.contains("none") && said.contains("modprobe vhost-vdpa"),
-        "{said}"
-    );
+    for (error, maker) in [
+        (vhost::Vdpa::open(&path).unwrap_err(), "modprobe vhost-vdpa"),
+        (vduse::Control::open(&path).unwrap_err(), "modprobe vduse"),
+        (vduse::Device::open(&path).unwrap_err(), "VDUSE_CREATE_DEV"),
+        (
+            iommufd::Iommufd::open(&path).unwrap_err(),
+            "modprobe iommufd",
+        ),
+    ] {
+        let said = error.to_string();
+        assert!(said.contains("none: ") && said.contains(maker), "{said}");
+    }
 }

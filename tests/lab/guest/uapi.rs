@@ -6,12 +6,14 @@
 )]
 
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -234,8 +236,14 @@ fn drive(vdpa: &Vdpa, device: &Device) -> Result<Value, Box<dyn std::error::Erro
     memory.set_len(LEN)?;
     memory.write_all_at(b"of the driver's", 0x800)?;
     let here = MmapRegion::<()>::from_file(FileOffset::new(memory.try_clone()?, 0), LEN as usize)?;
+    // To the end of the program if a call fails in between: the device has it until it is unmapped.
+    let here = ManuallyDrop::new(here);
+    // Held for longer than a call, so that a second one may not.
+    let busy = said(Vdpa::open("/dev/vhost-vdpa-0"));
+    // SAFETY: nothing is mapped: the space is not looked at, for which the call is refused.
+    let space = said(unsafe { vdpa.map(1, IOVA, LEN, here.as_ptr() as u64, Access::ReadWrite) });
     vdpa.begin_batch(0)?;
-    // SAFETY: the region lives to the end of this function, and is unmapped before that.
+    // SAFETY: the region is there until the device has let go of it, which is when the second batch has ended.
     unsafe { vdpa.map(0, IOVA, LEN, here.as_ptr() as u64, Access::ReadWrite) }?;
     vdpa.end_batch(0)?;
     // SAFETY: the same; the address is taken, so that nothing is mapped.
@@ -248,6 +256,8 @@ fn drive(vdpa: &Vdpa, device: &Device) -> Result<Value, Box<dyn std::error::Erro
     let queue = device.queue(0)?;
     let window = device.window(IOVA, IOVA + LEN - 1)?;
     let region = json!({ "start": window.start, "last": window.last, "access": window.access });
+    let inherited = !FdFlag::from_bits_retain(fcntl(&window.file, FcntlArg::F_GETFD)?)
+        .contains(FdFlag::FD_CLOEXEC);
     let there = File::from(window.file);
     let mut read = [0; 15];
     there.read_exact_at(&mut read, window.offset + 0x800)?;
@@ -266,9 +276,13 @@ fn drive(vdpa: &Vdpa, device: &Device) -> Result<Value, Box<dyn std::error::Erro
     vdpa.config(0, &mut capacity)?;
     let base = vdpa.queue_base(0)?;
 
+    vdpa.begin_batch(0)?;
     vdpa.unmap(0, IOVA, LEN)?;
+    let in_batch = device.window(IOVA, IOVA + LEN - 1).map(drop);
+    vdpa.end_batch(0)?;
     let unmapped = said(device.window(IOVA, IOVA + LEN - 1));
     vdpa.set_status(0)?;
+    drop(ManuallyDrop::into_inner(here));
     drop::<OwnedFd>(there.into());
     Ok(json!({
         "features ok": features_ok, "accepted": device.features()?,
@@ -276,7 +290,7 @@ fn drive(vdpa: &Vdpa, device: &Device) -> Result<Value, Box<dyn std::error::Erro
             "avail": queue.state.last_avail_counter },
         "taken": taken, "region": region, "read": String::from_utf8_lossy(&read), "back": String::from_utf8_lossy(&back),
         "kicks": kicks, "calls": calls, "changes": changes, "capacity": u64::from_le_bytes(capacity), "base": base,
-        "unmapped": unmapped, "suspend": suspend, "resume": resume, "reset": vdpa.status()?,
+        "busy": busy, "space": space, "inherited": inherited, "in batch": said(in_batch), "unmapped": unmapped, "suspend": suspend, "resume": resume, "reset": vdpa.status()?,
     }))
 }
 

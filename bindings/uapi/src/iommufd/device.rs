@@ -47,7 +47,7 @@ impl Iommufd {
     /// # Errors
     /// [`Error::Open`]; [`Error::Foreign`] if it is something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::from_fd(device::open(path.as_ref(), "iommufd")?)
+        Self::from_fd(device::open(path.as_ref(), "`modprobe iommufd`")?)
     }
 
     /// Takes over the file that somebody else has opened.

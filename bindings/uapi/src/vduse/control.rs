@@ -54,7 +54,7 @@ impl Control {
     /// # Errors
     /// [`Error::Open`]; [`Error::Foreign`] if it is something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::from_fd(device::open(path.as_ref(), "vduse")?)
+        Self::from_fd(device::open(path.as_ref(), "`modprobe vduse`")?)
     }
 
     /// Takes over the file that somebody else has opened.

@@ -76,7 +76,10 @@ impl Device {
     /// # Errors
     /// [`Error::Open`]; [`Error::Foreign`] if it is something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::from_fd(device::open(path.as_ref(), "vduse")?)
+        Self::from_fd(device::open(
+            path.as_ref(),
+            "`VDUSE_CREATE_DEV` of /dev/vduse/control",
+        )?)
     }
 
     /// Takes over a device that somebody else has opened.

@@ -37,7 +37,10 @@ impl Vdpa {
     /// # Errors
     /// [`Error::Open`]; [`Error::Foreign`] if it is something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::from_fd(device::open(path.as_ref(), "vhost-vdpa")?)
+        Self::from_fd(device::open(
+            path.as_ref(),
+            "`modprobe vhost-vdpa`, for each device on the vDPA bus,",
+        )?)
     }
 
     /// Takes over a device that somebody else has opened.
