@@ -8,12 +8,14 @@
 
 mod answer;
 mod attribute;
+mod bus;
 mod client;
 mod message;
 mod numbers;
 
 pub use attribute::Attribute;
-pub use client::{BusDevice, ManagementDevice, ManagementName, Netlink};
+pub use bus::{BusDevice, ManagementDevice, ManagementName};
+pub use client::Netlink;
 pub use message::{Command, Message};
 pub(crate) use numbers::ROWS;
 pub use numbers::*;
