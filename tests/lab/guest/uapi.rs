@@ -238,7 +238,7 @@ fn drive(vdpa: &Vdpa, device: &Device) -> Result<Value, Box<dyn std::error::Erro
     let here = MmapRegion::<()>::from_file(FileOffset::new(memory.try_clone()?, 0), LEN as usize)?;
     // To the end of the program if a call fails in between: the device has it until it is unmapped.
     let here = ManuallyDrop::new(here);
-    // Held for longer than a call, so that a second one may not.
+    // It is open already, and one at a time may have it.
     let busy = said(Vdpa::open("/dev/vhost-vdpa-0"));
     // SAFETY: nothing is mapped: the space is not looked at, for which the call is refused.
     let space = said(unsafe { vdpa.map(1, IOVA, LEN, here.as_ptr() as u64, Access::ReadWrite) });
@@ -290,7 +290,8 @@ fn drive(vdpa: &Vdpa, device: &Device) -> Result<Value, Box<dyn std::error::Erro
             "avail": queue.state.last_avail_counter },
         "taken": taken, "region": region, "read": String::from_utf8_lossy(&read), "back": String::from_utf8_lossy(&back),
         "kicks": kicks, "calls": calls, "changes": changes, "capacity": u64::from_le_bytes(capacity), "base": base,
-        "busy": busy, "space": space, "inherited": inherited, "in batch": said(in_batch), "unmapped": unmapped, "suspend": suspend, "resume": resume, "reset": vdpa.status()?,
+        "busy": busy, "space": space, "inherited": inherited, "in batch": said(in_batch), "unmapped": unmapped,
+        "suspend": suspend, "resume": resume, "reset": vdpa.status()?,
     }))
 }
 
