@@ -64,7 +64,8 @@ pub(super) struct Facts {
 /// What became of a frame that was to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Sent {
-    Yes,
+    /// In so many bytes.
+    Yes(usize),
     /// Not now: there is room when the device calls.
     Full,
     /// Never: there is no device, or the frame is longer than its MTU allows.
@@ -87,6 +88,8 @@ pub(super) struct Line {
     pub(super) full: bool,
     /// Calls of the transmit queue were asked for since its file was drained last.
     called: bool,
+    /// Frames that it received, or gave back as sent.
+    worked: u64,
 }
 
 impl Line {
@@ -160,6 +163,7 @@ impl Line {
             unpublished: false,
             full: false,
             called: false,
+            worked: 0,
         };
         while let Some(lease) = line.receive.lease() {
             line.offer(lease)?;
@@ -197,6 +201,42 @@ impl Line {
         Ok(status.contains(NetStatus::LINK_UP))
     }
 
+    /// Whether a frame can be sent now. Without, the device calls once one can.
+    ///
+    /// # Errors
+    /// When the device broke the queue.
+    pub(super) fn has_room(&mut self) -> Result<bool> {
+        let lease = self.room()?;
+        let there = lease.is_some();
+        if let Some(lease) = lease {
+            self.transmit.put(lease);
+        }
+        Ok(there)
+    }
+
+    /// A buffer to be sent.
+    fn room(&mut self) -> Result<Option<Lease>> {
+        // Who was told that there is none comes first when there is some.
+        if self.full {
+            return Ok(None);
+        }
+        let lease = match self.transmit.lease() {
+            Some(lease) => Some(lease),
+            None => self.reclaim()?,
+        };
+        self.full = lease.is_none();
+        Ok(lease)
+    }
+
+    /// How many frames the device received, or sent and gave back, since it was started.
+    pub(super) fn worked(&mut self) -> u64 {
+        // It may have given back what nobody has looked for yet. One that breaks the queue has shown no more than before.
+        let _broken = self
+            .reclaim()
+            .map(|lease| lease.map(|lease| self.transmit.put(lease)));
+        self.worked
+    }
+
     /// Puts a frame in the transmit queue. The device sees it after [`publish`](Self::publish).
     ///
     /// * `rewrite`: what is done to its tag
@@ -216,19 +256,8 @@ impl Line {
         if len > self.transmit.buffer_len() as usize {
             return Ok(Sent::Never);
         }
-        // Who was told that there is no room comes first when there is some.
-        if self.full {
+        let Some(lease) = self.room()? else {
             return Ok(Sent::Full);
-        }
-        let lease = match self.transmit.lease() {
-            Some(lease) => lease,
-            None => match self.reclaim()? {
-                Some(lease) => lease,
-                None => {
-                    self.full = true;
-                    return Ok(Sent::Full);
-                }
-            },
         };
         // Nothing else writes to the buffer's header: it is all zeros, which says that the frame is finished.
         let mut at = HEADER_BYTES;
@@ -251,7 +280,7 @@ impl Line {
         match self.transmit.send(lease, at as u32) {
             Ok(()) => {
                 self.unpublished = true;
-                Ok(Sent::Yes)
+                Ok(Sent::Yes(at.saturating_sub(HEADER_BYTES)))
             }
             Err(refused) => {
                 self.transmit.put(refused.lease);
@@ -276,9 +305,11 @@ impl Line {
             receive,
             done,
             frame,
+            worked,
             ..
         } = self;
         let count = receive.poll(done)?;
+        *worked = worked.saturating_add(count as u64);
         if count == 0 {
             return Ok(0);
         }
@@ -300,12 +331,18 @@ impl Line {
 
     /// Takes back what was sent. Answers with a buffer, if there is one.
     fn reclaim(&mut self) -> Result<Option<Lease>> {
-        let Self { transmit, done, .. } = self;
+        let Self {
+            transmit,
+            done,
+            worked,
+            ..
+        } = self;
         // What is not shown yet is not sent either.
         if std::mem::take(&mut self.unpublished) {
             transmit.publish();
         }
-        transmit.poll(done)?;
+        let count = transmit.poll(done)?;
+        *worked = worked.saturating_add(count as u64);
         for one in done.drain() {
             transmit.put(one.lease);
         }

@@ -10,7 +10,8 @@
 //! In a round each slice is given the same share, in bytes, and sends frames while it has any of that left. What its last
 //! frame took too much it has less of in the next round, and what it did not use is lost with its last frame: so over any
 //! time two slices that have something to send all the while send as much as each other, but for a share and a frame,
-//! whatever the sizes of their frames are. A frame for several costs as much as all of its copies.
+//! whatever the sizes of their frames are. A frame for several costs as much as all of its copies; a packet that is cut for
+//! the wire costs what its segments are long there, and is interrupted between two of them when the share is used up.
 //!
 //! Where the wire has no room the round stops, and goes on with the slice at which it stopped and what that had left.
 //! Others whose next frame is for a slice are served meanwhile.
@@ -43,8 +44,14 @@ const ARRIVALS: usize = 4;
 /// How long a worker polls what is quiet before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
 
-/// How often in a row a device may need a reset without having sent or received anything in between.
+/// At which reset in a row a device is lost.
 const RESETS: u32 = 8;
+
+/// How many frames a device has to have sent or received since its reset for the next one not to be in a row with it.
+const WORKED: u64 = 16;
+
+/// The same, for a device that has little to do: how long it has to have gone on.
+const WENT_ON: Duration = Duration::from_secs(60);
 
 /// In how many passes a worker that does not sleep looks once at the device's events.
 const PASSES_A_LOOK: u32 = 64;
@@ -65,8 +72,10 @@ pub(super) struct Worker {
     turn: usize,
     plain: Plain,
     segment: Vec<u8>,
-    /// Resets since something moved.
+    /// Resets in a row.
     resets: u32,
+    /// When the last of them was complete.
+    reset: Option<Instant>,
 }
 
 /// What became of a turn.
@@ -84,8 +93,22 @@ enum Turn {
 enum Step {
     /// It is done, and cost so many bytes.
     Done(usize),
-    /// It, or the rest of it, waits for the wire.
-    Blocked,
+    /// The rest of it waits for the next share. What went out cost so many bytes.
+    Cut(usize),
+    /// It, or the rest of it, waits for the wire. What went out cost so many bytes.
+    Blocked(usize),
+}
+
+/// What became of a packet for the wire.
+enum Put {
+    /// All of it was sent, in so many bytes.
+    Sent(usize),
+    /// It is not to be sent: see [`Sent::Never`].
+    Never,
+    /// So many bytes were sent, and the credit is used up.
+    Cut(usize),
+    /// So many bytes were sent, and the wire has no room.
+    Full(usize),
 }
 
 impl Worker {
@@ -99,6 +122,7 @@ impl Worker {
             plain: Plain::new(),
             segment: Vec::new(),
             resets: 0,
+            reset: None,
         }
     }
 
@@ -160,7 +184,6 @@ impl Worker {
                     break;
                 }
                 self.core.add(Stray::Arrived, count as u64);
-                self.resets = 0;
                 worked = true;
             }
         }
@@ -224,15 +247,19 @@ impl Worker {
                 member.granted = false;
                 return Ok((Turn::Empty, sent));
             };
-            let step = self.forward(place, pair, &mut open);
+            let credit = usize::try_from(member.credit).unwrap_or(0);
+            let step = self.forward(place, pair, &mut open, credit);
             let Some(member) = self.hall.members.get_mut(place) else {
                 return Ok((Turn::Empty, sent));
             };
-            if let Ok(Step::Done(cost)) = &step {
+            if let Ok(Step::Done(cost) | Step::Cut(cost) | Step::Blocked(cost)) = step {
+                sent |= cost != 0;
+                let cost = i64::try_from(cost).unwrap_or(i64::MAX);
+                member.credit = member.credit.saturating_sub(cost);
+            }
+            if let Ok(Step::Done(_)) = step {
                 open.batch.pop();
                 open.cut = 0;
-                let cost = i64::try_from(*cost).unwrap_or(i64::MAX);
-                member.credit = member.credit.saturating_sub(cost);
                 sent = true;
             }
             if open.batch.is_empty() {
@@ -243,14 +270,16 @@ impl Worker {
             } else if let Some(kept) = member.open.get_mut(usize::from(pair)) {
                 *kept = Some(open);
             }
-            if let Step::Blocked = step? {
+            if let Step::Blocked(_) = step? {
                 return Ok((Turn::Blocked, sent));
             }
         }
     }
 
     /// The first packet of a batch.
-    fn forward(&mut self, place: usize, pair: u16, open: &mut Open) -> Result<Step> {
+    ///
+    /// * `credit`: bytes after which it is interrupted where it can be; at least 1
+    fn forward(&mut self, place: usize, pair: u16, open: &mut Open, credit: usize) -> Result<Step> {
         let Some((header, frame)) = open.batch.packets().next() else {
             return Ok(Step::Done(0));
         };
@@ -290,60 +319,85 @@ impl Worker {
         }
         // Before copies are made: of those there is to be one.
         let rewrite = admitted.leaves(Membership::Trunk).unwrap_or(Rewrite::Keep);
-        match self.put_on_wire(header, frame, rewrite, &mut open.cut)? {
-            Sent::Full => return Ok(Step::Blocked),
-            Sent::Yes => end.count(Count::ToWire, 1),
-            Sent::Never => end.count(Count::Unsent, 1),
-        }
-        let mut copies = 1_u64;
+        let cost = match self.put_on_wire(header, frame, rewrite, &mut open.cut, credit)? {
+            Put::Full(cost) => return Ok(Step::Blocked(cost)),
+            Put::Cut(cost) => return Ok(Step::Cut(cost)),
+            Put::Sent(cost) => {
+                end.count(Count::ToWire, 1);
+                cost
+            }
+            Put::Never => {
+                end.count(Count::Unsent, 1);
+                frame.len()
+            }
+        };
+        let mut copies = 0;
         if admitted.to.is_none() {
-            let spread = self.hall.spread(end.number, pair, header, frame, admitted);
-            end.count(Count::ToSlices, spread);
-            copies = copies.saturating_add(spread);
+            copies = self.hall.spread(end.number, pair, header, frame, admitted);
+            end.count(Count::ToSlices, copies);
         }
-        Ok(Step::Done(frame.len().saturating_mul(copies as usize)))
+        let copies = frame.len().saturating_mul(copies as usize);
+        Ok(Step::Done(cost.saturating_add(copies)))
     }
 
     /// Sends a packet to the wire, finished: its checksum is completed, and it is cut into segments.
     ///
     /// * `cut`: how many of its segments were sent before
+    /// * `credit`: no segment is begun with once as many bytes were sent
     fn put_on_wire(
         &mut self,
         header: Header,
         frame: &[u8],
         rewrite: Rewrite,
         cut: &mut u32,
-    ) -> Result<Sent> {
+        credit: usize,
+    ) -> Result<Put> {
         let Some(line) = &mut self.line else {
-            return Ok(Sent::Never);
+            return Ok(Put::Never);
         };
+        // Before it is summed or cut: who is blocked comes by often.
+        if !line.has_room()? {
+            return Ok(Put::Full(0));
+        }
         if !header.is_gso() {
             let mut sent = Ok(Sent::Never);
             let _one = self.plain.packet(header, frame, &mut |frame| {
                 sent = line.send(frame, rewrite);
                 ControlFlow::Break(())
             });
-            if let Ok(Sent::Yes) = sent {
-                self.resets = 0;
-            }
-            return sent;
+            return Ok(match sent? {
+                Sent::Yes(len) => Put::Sent(len),
+                Sent::Full => Put::Full(0),
+                Sent::Never => Put::Never,
+            });
         }
         let Some(segments) = Segments::new(header, frame) else {
-            return Ok(Sent::Never);
+            return Ok(Put::Never);
         };
+        let mut cost = 0_usize;
         if self.segment.len() < segments.longest() {
             self.segment.resize(segments.longest(), 0);
         }
         while *cut < segments.count() {
+            if cost >= credit {
+                return Ok(Put::Cut(cost));
+            }
+            if !line.has_room()? {
+                return Ok(Put::Full(cost));
+            }
             let Some(len) = segments.write(*cut, Finish::Complete, &mut self.segment) else {
-                return Ok(Sent::Never);
+                return Ok(Put::Never);
             };
             match line.send(self.segment.get(..len).unwrap_or_default(), rewrite)? {
-                Sent::Yes => *cut = cut.saturating_add(1),
-                other => return Ok(other),
+                Sent::Yes(len) => {
+                    *cut = cut.saturating_add(1);
+                    cost = cost.saturating_add(len);
+                }
+                Sent::Full => return Ok(Put::Full(cost)),
+                Sent::Never => return Ok(Put::Never),
             }
         }
-        Ok(Sent::Yes)
+        Ok(Put::Sent(cost))
     }
 
     /// Sleeps until there is something to do. Answers whether somebody rang, or the device has something to tell.
@@ -399,7 +453,14 @@ impl Worker {
 
     /// Resets the device, and goes on. What was under way in it is lost.
     fn restart(&mut self, why: &str) {
-        let Some(line) = self.line.take() else { return };
+        let Some(mut line) = self.line.take() else {
+            return;
+        };
+        // That it was given something says nothing: it has to have given something back.
+        let went_on = self.reset.is_some_and(|at| at.elapsed() >= WENT_ON);
+        if line.worked() >= WORKED || went_on {
+            self.resets = 0;
+        }
         let name = &self.core.name;
         tracing::warn!("{name}: reset, for its slices to go on: {why}");
         self.resets = self.resets.saturating_add(1);
@@ -411,8 +472,9 @@ impl Worker {
             Ok::<_, vdpa_core::Error>(line)
         };
         match again() {
-            Ok(line) if self.resets <= RESETS => {
+            Ok(line) if self.resets < RESETS => {
                 self.line = Some(line);
+                self.reset = Some(Instant::now());
                 self.see_carrier();
             }
             Ok(_) => self.lose("it needs a reset again and again"),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vdpa_conformance::{Effort, Selection, Target, run};
 use vdpa_core::Registry;
+use vdpa_core::config::net::NetStatus;
 
 use crate::rig::*;
 
@@ -148,4 +149,21 @@ fn a_device_that_fails_is_reset_and_its_slices_go_on() {
             );
         }
     }
+}
+
+#[test]
+fn a_device_that_breaks_at_each_other_frame_is_lost_and_not_reset_for_ever() {
+    let registry = registry();
+    // Without commands, whose queue would break too.
+    let parent = "sim:net;port=loopback;poll_us=0;features=-CTRL_RX;fault=ring.used_id:/2;seed=1";
+    let mut a = slice(&registry, parent, 1, "");
+    let (mut seq, by) = (0, soon());
+    while a.config().status().contains(NetStatus::LINK_UP) {
+        a.send(&frame(mac(9), mac(1), seq, 80));
+        a.poll();
+        seq += 1;
+        let restarts = a.stat("uplink.restarts");
+        assert!(restarts <= 8 && !by.expired(), "{restarts} resets");
+    }
+    assert_eq!(a.stat("uplink.restarts"), 8);
 }
