@@ -1,6 +1,6 @@
 //! Slices by device strings: `mdev:slice,of=sim:net;mtu=9000,vlan=7`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vdpa_core::config::Mac;
@@ -64,14 +64,32 @@ const KEYS: &[Key] = &[
     ),
 ];
 
-/// An uplink, while somebody has it, and who opens it when nobody has.
-type Place = Arc<Mutex<Weak<Uplink>>>;
+/// The uplinks of one text.
+#[derive(Default)]
+struct Place {
+    /// Held by who opens the device, while it does: that is somebody else's code, and takes what time it takes.
+    opening: Mutex<()>,
+    /// Those that somebody has: at most one that is of use, and lost ones that have slices still. Held for a moment only.
+    known: Mutex<Vec<Weak<Uplink>>>,
+}
+
+impl Place {
+    /// The uplinks that somebody has.
+    fn live(&self) -> Vec<Arc<Uplink>> {
+        let mut known = lock(&self.known);
+        known.retain(|uplink| uplink.strong_count() != 0);
+        known.iter().filter_map(Weak::upgrade).collect()
+    }
+}
 
 /// Makes slices from device strings. Those whose `of` is the same text share a device: the first one opens it, and the
 /// last one closes it.
 pub struct Slicer {
     open: Opener,
-    uplinks: Mutex<HashMap<String, Place>>,
+    /// By text.
+    uplinks: Mutex<BTreeMap<String, Arc<Place>>>,
+    /// Held by who makes a slice, so that no two get one name.
+    making: Mutex<()>,
 }
 
 impl Slicer {
@@ -94,6 +112,7 @@ impl Slicer {
         Self {
             open,
             uplinks: Mutex::default(),
+            making: Mutex::default(),
         }
     }
 
@@ -118,7 +137,10 @@ impl Slicer {
             what.malformed("of a device: add of=DEVICE, as in of=sim:net;mtu=9000")
         })?;
         let uplink = self.shared(&of, limit)?;
-        Ok(uplink.make(config, spec.text().to_owned())?)
+        let _making = lock(&self.making);
+        let all = self.devices();
+        let taken = |name: &str| all.iter().any(|slice| slice.name == name);
+        Ok(uplink.make(config, spec.text().to_owned(), &taken)?)
     }
 
     /// Takes a slice away: see [`MgmtDevice::dev_del`](vdpa_core::MgmtDevice::dev_del).
@@ -160,13 +182,13 @@ impl Slicer {
         let place = {
             let mut uplinks = lock(&self.uplinks);
             // One that somebody opens just now has two owners.
-            uplinks
-                .retain(|_, place| Arc::strong_count(place) > 1 || lock(place).strong_count() != 0);
+            uplinks.retain(|_, place| Arc::strong_count(place) > 1 || !place.live().is_empty());
             Arc::clone(uplinks.entry(text).or_default())
         };
         // While a device is opened, only who wants that very one waits for it.
-        let mut known = lock(&place);
-        if let Some(uplink) = known.upgrade().filter(|uplink| uplink.lost().is_none()) {
+        let _opening = lock(&place.opening);
+        let mut live = place.live().into_iter();
+        if let Some(uplink) = live.find(|uplink| uplink.lost().is_none()) {
             return match limit {
                 Some(given) if given != uplink.limit() => Err(SliceError::Limit {
                     device: uplink.name().to_owned(),
@@ -183,17 +205,14 @@ impl Slicer {
             ..default
         };
         let uplink = Uplink::open((self.open)(&parent)?, config)?;
-        *known = Arc::downgrade(&uplink);
+        lock(&place.known).push(Arc::downgrade(&uplink));
         Ok(uplink)
     }
 
     /// The uplinks that somebody has.
     fn live(&self) -> Vec<Arc<Uplink>> {
-        let places: Vec<Place> = lock(&self.uplinks).values().cloned().collect();
-        places
-            .iter()
-            .filter_map(|place| lock(place).upgrade())
-            .collect()
+        let places: Vec<Arc<Place>> = lock(&self.uplinks).values().cloned().collect();
+        places.iter().flat_map(|place| place.live()).collect()
     }
 
     fn owner(&self, name: &str) -> Result<Arc<Uplink>> {

@@ -62,6 +62,8 @@ struct Roster {
     seats: Vec<Seat>,
     /// How many slices there were.
     made: u32,
+    /// How many names there were: more, where some were other uplinks'.
+    named: u32,
 }
 
 struct Seat {
@@ -139,6 +141,15 @@ impl Core {
             let wanted = seat.end.wanted.load(Ordering::Relaxed);
             seat.end.presence.set_carrier(up && wanted);
         }
+    }
+
+    /// Has the link of a slice be as the carrier and the management side are now. Whoever changed one of them calls this,
+    /// or [`set_carrier`](Self::set_carrier), after it: so the last of them, who sees both, decides.
+    fn settle(&self, end: &End) {
+        let roster = self.roster();
+        let up = self.carrier.load(Ordering::Acquire) && end.wanted.load(Ordering::Relaxed);
+        end.presence.set_carrier(up);
+        drop(roster);
     }
 
     /// The device is of no use any more: no slice has a link.
@@ -233,14 +244,17 @@ impl Uplink {
     /// When there are not as many queue pairs left, the address is another slice's in the same VLAN, a number is out of
     /// range, or the device is lost. Nothing is half-made, and no other slice sees anything of it.
     pub fn slice(self: &Arc<Self>, config: SliceConfig) -> Result<Arc<dyn VdpaDevice>> {
-        Ok(self.make(config, String::new())?)
+        Ok(self.make(config, String::new(), &|_| false)?)
     }
 
     /// The same for a device string.
+    ///
+    /// * `taken`: whether a slice of another uplink has a name
     pub(super) fn make(
         self: &Arc<Self>,
         config: SliceConfig,
         spec: String,
+        taken: &dyn Fn(&str) -> bool,
     ) -> Result<Arc<SimDevice>, SliceError> {
         let name = || self.core.name.clone();
         if let Some(why) = self.lost() {
@@ -291,7 +305,13 @@ impl Uplink {
         };
         let up = config.link && self.core.carrier.load(Ordering::Acquire);
         let presence = Presence::new(up);
-        let own = format!("{}-slice{}", self.core.name, roster.made);
+        let own = loop {
+            let own = format!("{}-slice{}", self.core.name, roster.named);
+            roster.named = roster.named.wrapping_add(1);
+            if !taken(&own) {
+                break own;
+            }
+        };
         let end = Arc::new(End::new(
             roster.made,
             own.clone(),
@@ -353,12 +373,18 @@ impl Uplink {
         match attr {
             Attr::Link(state) => {
                 let up = state == LinkState::Up;
-                end.wanted.store(up, Ordering::Relaxed);
+                let before = end.wanted.swap(up, Ordering::Relaxed);
                 // What has no carrier has no link, and gets it with the carrier.
-                if up && !self.has_carrier() {
-                    return Ok(());
+                let set = match up && !self.has_carrier() {
+                    true => Ok(()),
+                    false => device.set(attr),
+                };
+                if set.is_err() {
+                    end.wanted.store(before, Ordering::Relaxed);
                 }
-                device.set(attr)
+                // The carrier may have changed in between.
+                self.core.settle(&end);
+                set
             }
             Attr::Mac(mac) => {
                 let roster = self.core.roster();

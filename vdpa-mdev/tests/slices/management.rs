@@ -1,8 +1,12 @@
 //! How slices are made and removed, what is refused, and what becomes of them with their device.
 
+use std::sync::{Arc, Weak};
+
 use vdpa_core::config::net::NetStatus;
-use vdpa_core::{Attr, Error, ErrorKind, Event, LinkState, MgmtDevice, Registry};
-use vdpa_mdev::slice::{SliceConfig, Uplink, UplinkConfig};
+use vdpa_core::{
+    Attr, DeviceSpec, Error, ErrorKind, Event, LinkState, MgmtDevice, Registry, VdpaDevice,
+};
+use vdpa_mdev::slice::{SliceConfig, Slicer, Uplink, UplinkConfig};
 
 use crate::rig::*;
 
@@ -233,11 +237,79 @@ fn a_device_that_is_gone_takes_the_links_down_and_the_next_slice_opens_another_o
     a.until("the link goes down", down);
     let b = Card::up(registry.open(spec).unwrap());
     assert!(down(&a) && !down(&b));
-    assert_eq!(
-        mdev(&registry).devices().len(),
-        1,
-        "the other one is of nothing"
-    );
+    // The first one has a handle still, and one of its own.
+    let names = || -> Vec<_> {
+        let all = mdev(&registry).devices().into_iter();
+        all.map(|slice| slice.name).collect()
+    };
+    assert_eq!(names().len(), 2);
+    assert_ne!(a.name(), b.name());
+    registry
+        .dev_set("mdev", &a.name(), Attr::Link(LinkState::Up))
+        .unwrap();
+    assert!(down(&a));
+    mdev(&registry).dev_del(&a.name()).unwrap();
+    assert_eq!(names(), [b.name()]);
+}
+
+#[test]
+fn slices_of_devices_with_one_name_have_names_of_their_own() {
+    // Each time another parent's first device.
+    let slicer = Slicer::new(Box::new(|spec| {
+        let mut registry = Registry::new();
+        registry.add(Arc::new(vdpa_sim::SimMgmt::new()));
+        registry.open_spec(spec)
+    }));
+    let make = |spec: &str| slicer.dev_add(&DeviceSpec::parse(spec).unwrap()).unwrap();
+    let [a, b, c] = [
+        "mdev:slice,of=sim:net",
+        "mdev:slice,of=sim:net;mtu=9000",
+        "mdev:slice,of=sim:net",
+    ]
+    .map(make);
+    let name = |slice: &Arc<dyn VdpaDevice>| slice.info().name.clone();
+    let device = name(&a).split("-slice").next().unwrap().to_owned();
+    assert!(name(&b).starts_with(&device), "they are to have one name");
+    assert!(name(&a) != name(&b) && name(&b) != name(&c) && name(&a) != name(&c));
+    slicer.dev_del(&name(&b)).unwrap();
+    let mut left: Vec<_> = slicer
+        .devices()
+        .into_iter()
+        .map(|slice| slice.name)
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, [name(&a), name(&c)]);
+}
+
+#[test]
+fn while_a_device_is_opened_the_slices_of_others_are_listed_and_removed() {
+    let mut registry = Registry::new();
+    registry.add(Arc::new(vdpa_sim::SimMgmt::new()));
+    let (tell, told) = std::sync::mpsc::channel();
+    let slicer = Arc::new_cyclic(|own: &Weak<Slicer>| {
+        let own = own.clone();
+        Slicer::new(Box::new(move |spec| {
+            let own = own.upgrade().unwrap();
+            let all = own.devices();
+            for slice in &all {
+                own.dev_del(&slice.name)?;
+            }
+            // Nobody listens any more where the test has failed.
+            let _told = tell.send(all.len());
+            registry.open_spec(spec)
+        }))
+    });
+    let opens = Arc::clone(&slicer);
+    let thread = std::thread::spawn(move || {
+        ["mdev:slice,of=sim:net", "mdev:slice,of=sim:net;mtu=9000"]
+            .map(|spec| opens.dev_add(&DeviceSpec::parse(spec).unwrap()).unwrap())
+    });
+    for there in [0, 1] {
+        let came = told.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(came, Ok(there), "it waits for itself");
+    }
+    let _both = thread.join().unwrap();
+    assert_eq!(slicer.devices().len(), 1);
 }
 
 #[test]
