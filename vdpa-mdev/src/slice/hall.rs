@@ -7,13 +7,19 @@ use std::sync::atomic::Ordering;
 use vdpa_sim::frames::FrameBatch;
 use vdpa_sim::offload::Header;
 use vdpa_sim::port::Membership;
-use vdpa_sim::port::vlan::{self, Admitted, Rewrite};
+use vdpa_sim::port::vlan::{self, Rewrite};
 
+use super::LIMITS;
 use super::end::{CAME, Count, End, Inbox, Parcel, reader};
+use super::tags::Passage;
 use super::uplink::{Core, Stray};
 
 /// Who sends what comes from the wire: no slice has this number.
 pub(super) const WIRE: u32 = u32::MAX;
+
+/// How many queue pairs those slices have at most that have left, and whose last frames wait for the wire: as many as there
+/// can be in use. So what waits is bounded while the wire takes nothing, however many come and go.
+const LEAVING: usize = *LIMITS.end() as usize;
 
 /// A slice at the uplink, or one that has left and whose last frames are not sent yet.
 pub(super) struct Member {
@@ -36,7 +42,7 @@ pub(super) struct Member {
 #[derive(Default)]
 struct Coming {
     /// Frames that are not passed yet, by who sent them.
-    staged: Vec<Staged>,
+    staged: VecDeque<Staged>,
     /// Who sent the parcels that wait in the inbox, in their order; perhaps of some that do not any more, before these.
     waiting: VecDeque<u32>,
 }
@@ -95,6 +101,43 @@ impl Member {
             open: pairs().map(|_| None).collect(),
             coming: pairs().map(|_| Coming::default()).collect(),
             end,
+        }
+    }
+
+    /// Drops what it sent and nobody took.
+    fn abandon(&mut self) {
+        let mut lost = 0_u64;
+        let ways = self.open.iter_mut().zip(&self.end.ways);
+        for ((open, way), number) in ways.zip(0_u16..) {
+            let begun = open.take().map(|open| open.batch);
+            let waiting = std::iter::from_fn(|| way.sent.take(&self.end.presence, number));
+            let lens = begun.into_iter().chain(waiting).map(|batch| batch.len());
+            lost = lens.fold(lost, |lost, len| lost.saturating_add(len as u64));
+        }
+        self.end.count(Count::Unsent, lost);
+    }
+
+    /// Drops what these sent to it, and what there is no room for now: nobody is left who would wait for that.
+    fn forget(&mut self, gone: &[u32]) {
+        let pairs = self.coming.iter_mut().zip(&self.end.ways);
+        for ((coming, way), number) in pairs.zip(0_u16..) {
+            for _ in 0..coming.staged.len() {
+                let Some(own) = coming.staged.pop_front() else {
+                    break;
+                };
+                if !gone.contains(&own.from) {
+                    coming.staged.push_back(own);
+                    continue;
+                }
+                match coming.pass(&way.came, own) {
+                    Ok(()) => ring(&self.end, number),
+                    Err(own) => {
+                        let lost = own.parcel.batch.len() as u64;
+                        self.end.count(Count::Full, lost);
+                        way.came.give_back(own.parcel.batch);
+                    }
+                }
+            }
         }
     }
 
@@ -175,23 +218,50 @@ impl Hall {
         self.known.sort_unstable_by_key(|known| known.mac);
     }
 
-    /// Forgets those that have left and whose frames are sent.
+    /// Forgets those that have left and whose frames are sent, and the oldest of those whose frames are not, where they
+    /// are too many.
     pub(super) fn tidy(&mut self) {
-        let gone = |member: &Member| member.left && member.is_quiet();
-        if self.members.iter().any(gone) {
-            self.members.retain(|member| !gone(member));
-            self.index();
+        if !self.members.iter().any(|member| member.left) {
+            return;
+        }
+        let (mut gone, mut pairs) = (Vec::new(), 0_usize);
+        for member in self.members.iter_mut().rev().filter(|member| member.left) {
+            let quiet = member.is_quiet();
+            if !quiet {
+                pairs = pairs.saturating_add(member.open.len());
+            }
+            if quiet || pairs > LEAVING {
+                member.abandon();
+                gone.push(member.end.number);
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        self.members
+            .retain(|member| !gone.contains(&member.end.number));
+        for member in &mut self.members {
+            member.forget(&gone);
+        }
+        self.index();
+    }
+
+    /// Counts for the slice at `place`.
+    #[inline]
+    pub(super) fn count(&self, place: usize, what: Count, more: u64) {
+        if let Some(member) = self.members.get(place) {
+            member.end.count(what, more);
         }
     }
 
     /// The slice with this address that may have a frame, and what is done to its tag.
     #[inline]
-    pub(super) fn find(&self, mac: [u8; 6], admitted: Admitted) -> Option<(usize, Rewrite)> {
+    pub(super) fn find(&self, mac: [u8; 6], passage: Passage) -> Option<(usize, Rewrite)> {
         let first = self.known.partition_point(|known| known.mac < mac);
         let same = self.known.get(first..)?.iter();
         let mut same = same.take_while(|known| known.mac == mac);
         // No two that meet have one address: the first one that may have it is the only one.
-        same.find_map(|known| Some((known.member, admitted.leaves(known.place)?)))
+        same.find_map(|known| Some((known.member, passage.leaves(known.place)?)))
     }
 
     /// Copies a frame for everybody of its VLAN but who sent it. Answers with how many copies were made.
@@ -203,14 +273,14 @@ impl Hall {
         pair: u16,
         header: Header,
         frame: &[u8],
-        admitted: Admitted,
+        passage: Passage,
     ) -> u64 {
         let mut copies = 0_u64;
         for place in 0..self.members.len() {
             let member = self.members.get(place).filter(|member| !member.left);
             let end = member.map(|member| &member.end);
             if let Some(end) = end.filter(|end| end.number != from)
-                && let Some(rewrite) = admitted.leaves(end.place)
+                && let Some(rewrite) = passage.leaves(end.place)
                 && self.stage(place, from, pair, header, frame, rewrite)
             {
                 copies = copies.saturating_add(1);
@@ -248,7 +318,7 @@ impl Hall {
             return false;
         };
         let known = coming.staged.iter().position(|staged| staged.from == from);
-        let mut staged = known.map(|known| coming.staged.swap_remove(known));
+        let mut staged = known.and_then(|known| coming.staged.swap_remove_back(known));
         // Once into what there is, once into an empty batch.
         for _ in 0..2 {
             let mut own = staged.take().unwrap_or_else(|| {
@@ -263,11 +333,11 @@ impl Hall {
             }
             if vlan::copy(header, frame, rewrite, &mut own.parcel.batch) {
                 end.count(Count::Received, 1);
-                coming.staged.push(own);
+                coming.staged.push_back(own);
                 return true;
             }
             if let Err(own) = coming.pass(&way.came, own) {
-                coming.staged.push(own);
+                coming.staged.push_back(own);
                 break;
             }
             ring(end, number);
@@ -284,10 +354,12 @@ impl Hall {
             for ((coming, way), number) in pairs.zip(0_u16..) {
                 for _ in 0..coming.staged.len() {
                     // Each of them once: what has to wait goes behind the others.
-                    let own = coming.staged.remove(0);
+                    let Some(own) = coming.staged.pop_front() else {
+                        break;
+                    };
                     match coming.pass(&way.came, own) {
                         Ok(()) => ring(&member.end, number),
-                        Err(own) => coming.staged.push(own),
+                        Err(own) => coming.staged.push_back(own),
                     }
                 }
             }
@@ -296,8 +368,8 @@ impl Hall {
 
     /// A frame from the wire.
     pub(super) fn arrive(&mut self, frame: &[u8]) {
-        let admitted = match vlan::admit(frame, Membership::Trunk) {
-            Ok(admitted) => admitted,
+        let passage = match Passage::of(frame, Membership::Trunk) {
+            Ok(passage) => passage,
             Err(_) => return self.core.count(Stray::Refused),
         };
         let Some((to, from)) = addresses(frame) else {
@@ -305,12 +377,12 @@ impl Hall {
         };
         // What a slice sent, and the wire gives back: nobody else is to have it, for those that are here had it already,
         // and to the sender it is what it would be if it had the wire to itself.
-        if let Some((place, rewrite)) = self.find(from, admitted) {
+        if let Some((place, rewrite)) = self.find(from, passage) {
             self.core.count(Stray::Reflected);
             self.stage(place, WIRE, 0, Header::NONE, frame, rewrite);
-        } else if admitted.to.is_none() {
-            self.spread(WIRE, 0, Header::NONE, frame, admitted);
-        } else if let Some((place, rewrite)) = self.find(to, admitted) {
+        } else if passage.is_for_a_group() {
+            self.spread(WIRE, 0, Header::NONE, frame, passage);
+        } else if let Some((place, rewrite)) = self.find(to, passage) {
             self.stage(place, WIRE, 0, Header::NONE, frame, rewrite);
         } else {
             self.core.count(Stray::Unknown);

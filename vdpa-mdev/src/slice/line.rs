@@ -13,6 +13,7 @@ use vdpa_sim::frames::HEADER_BYTES;
 use vdpa_sim::port::vlan::{Rewrite, TAG_BYTES};
 
 use super::error::SliceError;
+use super::tags::{TAG, TAG_AT};
 
 /// How long the device may take for what it does at once: a reset, a command.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,12 +37,6 @@ const WANTED: Features = Features::of(&[
     net::CTRL_VQ,
     net::CTRL_RX,
 ]);
-
-/// Where the addresses of a frame end, and a tag stands.
-const TAG_AT: usize = 12;
-
-/// The type that says that a tag follows: 802.1Q.
-const TAG: [u8; 2] = [0x81, 0x00];
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;

@@ -52,7 +52,7 @@
 //!
 //! # Reading order
 //! `uplink` (who is there), `port` (what a slice sees), `end` (what is between), `worker` (who sends when), `hall` (what goes
-//! where), `line` (the device), [`Slicer`] (device strings).
+//! where), `tags`, `line` (the device), [`Slicer`] (device strings).
 
 mod end;
 mod error;
@@ -60,6 +60,7 @@ mod hall;
 mod line;
 mod mgmt;
 mod port;
+mod tags;
 mod uplink;
 mod worker;
 

@@ -131,6 +131,19 @@ impl Core {
         self.counters.add(what as usize, more);
     }
 
+    /// A slice is not there any more.
+    pub(super) fn leave(&self, end: &Arc<End>) {
+        let mut roster = self.roster();
+        let before = roster.seats.len();
+        let own = |seat: &mut Seat| Arc::ptr_eq(&seat.end, end);
+        let left: Vec<Seat> = roster.seats.extract_if(.., own).collect();
+        if roster.seats.len() != before {
+            self.change();
+        }
+        drop(roster);
+        drop(left);
+    }
+
     /// The links of all slices follow the device's.
     pub(super) fn set_carrier(&self, up: bool) {
         let up = up && self.lost.get().is_none();
@@ -143,12 +156,22 @@ impl Core {
         }
     }
 
-    /// Has the link of a slice be as the carrier and the management side are now. Whoever changed one of them calls this,
-    /// or [`set_carrier`](Self::set_carrier), after it: so the last of them, who sees both, decides.
+    /// What the management side wants of a slice's link. Answers whether there is a carrier; without one, whoever finds
+    /// it sees this.
+    fn want(&self, end: &End, up: bool) -> bool {
+        let roster = self.roster();
+        end.wanted.store(up, Ordering::Relaxed);
+        let carrier = self.carrier.load(Ordering::Acquire);
+        drop(roster);
+        carrier
+    }
+
+    /// Takes a link down that was put up while the carrier was lost.
     fn settle(&self, end: &End) {
         let roster = self.roster();
-        let up = self.carrier.load(Ordering::Acquire) && end.wanted.load(Ordering::Relaxed);
-        end.presence.set_carrier(up);
+        if !self.carrier.load(Ordering::Acquire) {
+            end.presence.set_carrier(false);
+        }
         drop(roster);
     }
 
@@ -373,18 +396,12 @@ impl Uplink {
         match attr {
             Attr::Link(state) => {
                 let up = state == LinkState::Up;
-                let before = end.wanted.swap(up, Ordering::Relaxed);
                 // What has no carrier has no link, and gets it with the carrier.
-                let set = match up && !self.has_carrier() {
-                    true => Ok(()),
-                    false => device.set(attr),
-                };
-                if set.is_err() {
-                    end.wanted.store(before, Ordering::Relaxed);
+                if self.core.want(&end, up) || !up {
+                    device.set(attr)?;
+                    self.core.settle(&end);
                 }
-                // The carrier may have changed in between.
-                self.core.settle(&end);
-                set
+                Ok(())
             }
             Attr::Mac(mac) => {
                 let roster = self.core.roster();
@@ -416,15 +433,7 @@ impl Uplink {
 
     /// A slice is not there any more. What it sent before is sent still.
     pub(super) fn leave(&self, end: &Arc<End>) {
-        let mut roster = self.core.roster();
-        let before = roster.seats.len();
-        let own = |seat: &mut Seat| Arc::ptr_eq(&seat.end, end);
-        let left: Vec<Seat> = roster.seats.extract_if(.., own).collect();
-        if roster.seats.len() != before {
-            self.core.change();
-        }
-        drop(roster);
-        drop(left);
+        self.core.leave(end);
     }
 
     fn find(&self, name: &str) -> Result<(Arc<End>, Arc<SimDevice>)> {

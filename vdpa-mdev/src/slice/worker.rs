@@ -25,11 +25,12 @@ use std::time::{Duration, Instant};
 use vdpa_core::{Event, Events, Result};
 use vdpa_sim::offload::{Finish, Header, Plain, Segments};
 use vdpa_sim::port::Membership;
-use vdpa_sim::port::vlan::{self, Rewrite};
+use vdpa_sim::port::vlan::Rewrite;
 
 use super::end::Count;
 use super::hall::{Hall, Open, addresses};
 use super::line::{Line, Sent};
+use super::tags::Passage;
 use super::uplink::{Core, Stray};
 
 /// Bytes that a slice may send in a round: two frames of the usual length.
@@ -58,9 +59,6 @@ const PASSES_A_LOOK: u32 = 64;
 
 /// The token of the device's events.
 const EVENTS: u64 = 2;
-
-/// Types that say that a tag follows which is none of 802.1Q: 802.1ad, and what was there before it.
-const OTHER_TAGS: [[u8; 2]; 2] = [[0x88, 0xa8], [0x91, 0x00]];
 
 pub(super) struct Worker {
     core: Arc<Core>,
@@ -146,9 +144,10 @@ impl Worker {
         let (mut told, mut passes) = (true, 0_u32);
         while !self.core.exits.load(Ordering::Acquire) {
             passes = passes.wrapping_add(1);
-            told |= self.core.bell.take() || passes.is_multiple_of(PASSES_A_LOOK);
-            if told {
-                self.hall.refresh();
+            // Slices ring whenever they send: that says nothing of the device, and who is there is a load to know.
+            self.core.bell.take();
+            self.hall.refresh();
+            if told || passes.is_multiple_of(PASSES_A_LOOK) {
                 self.look();
                 told = false;
             }
@@ -165,7 +164,7 @@ impl Worker {
                 std::thread::yield_now();
                 continue;
             }
-            told |= self.sleep();
+            told = self.sleep();
         }
         if let Some(line) = self.line.take()
             && let Err(e) = line.down()
@@ -286,13 +285,14 @@ impl Worker {
         let Some(member) = self.hall.members.get(place) else {
             return Ok(Step::Done(0));
         };
-        let end = Arc::clone(&member.end);
+        let end = &member.end;
+        let number = end.number;
         let refused = |why: Count| {
             end.count(why, 1);
             Ok(Step::Done(frame.len()))
         };
-        let admitted = match vlan::admit(frame, end.place) {
-            Ok(admitted) => admitted,
+        let passage = match Passage::of(frame, end.place) {
+            Ok(passage) => passage,
             Err(why) => return refused(why.into()),
         };
         let Some((to, from)) = addresses(frame) else {
@@ -301,40 +301,33 @@ impl Worker {
         if from != end.mac().octets() {
             return refused(Count::Source);
         }
-        let kind = frame.get(12..).and_then(<[u8]>::first_chunk);
-        if end.place != Membership::Trunk && kind.is_some_and(|kind| OTHER_TAGS.contains(kind)) {
-            return refused(Count::Vlan);
-        }
-        if admitted.to.is_some()
-            && let Some((other, rewrite)) = self.hall.find(to, admitted)
+        if !passage.is_for_a_group()
+            && let Some((other, rewrite)) = self.hall.find(to, passage)
             && other != place
         {
-            if self
-                .hall
-                .stage(other, end.number, pair, header, frame, rewrite)
-            {
-                end.count(Count::ToSlices, 1);
+            if self.hall.stage(other, number, pair, header, frame, rewrite) {
+                self.hall.count(place, Count::ToSlices, 1);
             }
             return Ok(Step::Done(frame.len()));
         }
         // Before copies are made: of those there is to be one.
-        let rewrite = admitted.leaves(Membership::Trunk).unwrap_or(Rewrite::Keep);
+        let rewrite = passage.leaves(Membership::Trunk).unwrap_or(Rewrite::Keep);
         let cost = match self.put_on_wire(header, frame, rewrite, &mut open.cut, credit)? {
             Put::Full(cost) => return Ok(Step::Blocked(cost)),
             Put::Cut(cost) => return Ok(Step::Cut(cost)),
             Put::Sent(cost) => {
-                end.count(Count::ToWire, 1);
+                self.hall.count(place, Count::ToWire, 1);
                 cost
             }
             Put::Never => {
-                end.count(Count::Unsent, 1);
+                self.hall.count(place, Count::Unsent, 1);
                 frame.len()
             }
         };
         let mut copies = 0;
-        if admitted.to.is_none() {
-            copies = self.hall.spread(end.number, pair, header, frame, admitted);
-            end.count(Count::ToSlices, copies);
+        if passage.is_for_a_group() {
+            copies = self.hall.spread(number, pair, header, frame, passage);
+            self.hall.count(place, Count::ToSlices, copies);
         }
         let copies = frame.len().saturating_mul(copies as usize);
         Ok(Step::Done(cost.saturating_add(copies)))
@@ -400,7 +393,7 @@ impl Worker {
         Ok(Put::Sent(cost))
     }
 
-    /// Sleeps until there is something to do. Answers whether somebody rang, or the device has something to tell.
+    /// Sleeps until there is something to do. Answers whether the device has something to tell.
     fn sleep(&mut self) -> bool {
         if self.line.as_mut().is_some_and(Line::arm) {
             if let Some(line) = &mut self.line {

@@ -56,9 +56,9 @@ fn a_slice_that_sends_from_another_address_or_with_a_tag_is_refused_and_counted(
         a.send(&tagged(&honest(50), tag));
     }
     // The other kinds of tags.
-    for kind in [[0x88, 0xa8], [0x91, 0x00]] {
+    for kind in [0x88a8_u16, 0x9100, 0x9200, 0x9300] {
         let mut other = tagged(&honest(51), 5);
-        other[12..14].copy_from_slice(&kind);
+        other[12..14].copy_from_slice(&kind.to_be_bytes());
         a.send(&other);
     }
     a.send(&frame([0x01, 0x80, 0xc2, 0, 0, 0x0e], mac(1), 52, 80));
@@ -66,7 +66,7 @@ fn a_slice_that_sends_from_another_address_or_with_a_tag_is_refused_and_counted(
     assert_eq!(b.before(&honest(99)), Vec::<Vec<u8>>::new());
     assert_eq!(far.before(&honest(99)), Vec::<Vec<u8>>::new());
     assert_eq!(a.stat("port.refused.source"), 10);
-    assert_eq!(a.stat("port.refused.vlan"), 7);
+    assert_eq!(a.stat("port.refused.vlan"), 9);
     assert_eq!(a.stat("port.refused.reserved"), 1);
     // Nothing of it came to the VLAN that was named.
     c.send(&honest(1));
@@ -124,6 +124,42 @@ fn vlans_do_not_meet_and_have_their_tags_on_the_wire_alone() {
             .into_iter()
             .all(|card| card.poll().is_empty())
     );
+}
+
+#[test]
+fn a_slice_that_sees_no_tags_is_given_none_of_any_kind_nor_behind_another() {
+    let registry = registry();
+    let mut far = Card::up(registry.open("sim:net,port=wire:out").unwrap());
+    let mut none = slice(&registry, WIRE, 1, "");
+    let mut five = slice(&registry, WIRE, 2, ",vlan=5");
+    let mut trunk = slice(&registry, WIRE, 3, ",vlan=any");
+    let mut all = Vec::new();
+    for kind in [0x8100_u16, 0x88a8, 0x9100, 0x9200, 0x9300] {
+        for to in [ALL, mac(1), mac(2)] {
+            let mut other = tagged(&frame(to, mac(9), 1, 80), 7);
+            other[12..14].copy_from_slice(&kind.to_be_bytes());
+            // A tag of its own alone is none of 802.1Q's; behind one of these, any is one too many.
+            let own = (kind != 0x8100).then(|| other.clone());
+            let behind = [0, 0x6000, 5].map(|tag| tagged(&other, tag));
+            for sent in own.into_iter().chain(behind) {
+                far.send(&sent);
+                if to == ALL {
+                    all.push(sent.clone());
+                }
+                // Nor from a slice that may send it: the others' it is on the wire alone.
+                let mut ours = sent;
+                ours[6..12].copy_from_slice(&mac(3));
+                trunk.send(&ours);
+                assert_eq!(far.receive(1), [ours]);
+            }
+        }
+    }
+    assert_eq!(trunk.before(all.last().unwrap()), all[..all.len() - 1]);
+    let last = frame(ALL, mac(9), 2, 80);
+    far.send(&last);
+    far.send(&tagged(&last, 5));
+    assert_eq!(none.before(&last), Vec::<Vec<u8>>::new());
+    assert_eq!(five.before(&last), Vec::<Vec<u8>>::new());
 }
 
 #[test]
