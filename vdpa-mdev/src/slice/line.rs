@@ -144,8 +144,12 @@ impl Line {
             return Err(Error::QueueAbsent { queue: TRANSMIT });
         };
         let mut commands = queues.next();
-        if let Some(commands) = &mut commands {
-            open_ears(commands, &name)?;
+        match &mut commands {
+            Some(commands) => open_ears(commands, &name)?,
+            None => tracing::warn!(
+                "{name}: cannot be asked to be promiscuous: if it receives for its own address alone, its slices receive \
+                 nothing from the wire"
+            ),
         }
         let mut line = Self {
             receive,
@@ -226,9 +230,9 @@ impl Line {
     /// How many frames the device received, or sent and gave back, since it was started.
     pub(super) fn worked(&mut self) -> u64 {
         // It may have given back what nobody has looked for yet. One that breaks the queue has shown no more than before.
-        let _broken = self
-            .reclaim()
-            .map(|lease| lease.map(|lease| self.transmit.put(lease)));
+        if let Ok(Some(lease)) = self.reclaim() {
+            self.transmit.put(lease);
+        }
         self.worked
     }
 

@@ -74,6 +74,13 @@ struct Place {
 }
 
 impl Place {
+    /// Whether nobody has one.
+    fn is_empty(&self) -> bool {
+        lock(&self.known)
+            .iter()
+            .all(|uplink| uplink.strong_count() == 0)
+    }
+
     /// The uplinks that somebody has.
     fn live(&self) -> Vec<Arc<Uplink>> {
         let mut known = lock(&self.known);
@@ -182,7 +189,7 @@ impl Slicer {
         let place = {
             let mut uplinks = lock(&self.uplinks);
             // One that somebody opens just now has two owners.
-            uplinks.retain(|_, place| Arc::strong_count(place) > 1 || !place.live().is_empty());
+            uplinks.retain(|_, place| Arc::strong_count(place) > 1 || !place.is_empty());
             Arc::clone(uplinks.entry(text).or_default())
         };
         // While a device is opened, only who wants that very one waits for it.

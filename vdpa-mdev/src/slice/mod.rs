@@ -11,9 +11,10 @@
 //!                  the device                    sim, vfio, mdev: whatever its parent
 //! ```
 //! A slice copies: its driver's memory is read and written by a worker of this process, never by the device that is
-//! shared. So nothing of a slice depends on what the device can (its MTU apart), and nothing that its driver does reaches
-//! the device or another slice. A frame is copied twice each way: between the slice's memory and a batch, and between that
-//! and a buffer of the device, or of another slice.
+//! shared. So nothing of a slice depends on what the device can (its MTU apart), and no ring that its driver breaks, no
+//! reset and no removal reaches the device or another slice. What slices do share is [`UplinkConfig::workers`]: memory that
+//! does not answer, and a call closure that waits, hold up the others too. A frame is copied twice each way: between the
+//! slice's memory and a batch, and between that and a buffer of the device, or of another slice.
 //!
 //! # Which frames go where
 //! * A slice sends from its own address alone, and without a tag; the uplink puts the tag of its VLAN in. A slice of
@@ -28,8 +29,9 @@
 //! receive is lost to it alone, beyond what waits for it.
 //!
 //! # When the device fails
-//! The links of slices follow the device's. One that needs a reset is reset, and goes on; what was under way is lost. One
-//! that is gone, or is asked back by its parent, takes all links down for good.
+//! The links of slices follow the device's. One that needs a reset is reset, and goes on; what was under way is lost, and
+//! nothing is carried meanwhile. One that needs it again and again, is gone, or is asked back by its parent,
+//! takes all links down for good.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -90,7 +92,8 @@ const MAX_QUEUE_SIZE: u16 = 32768;
 pub struct UplinkConfig {
     /// How many queue pairs all slices together may have, within [`LIMITS`].
     pub limit: u16,
-    /// How many threads serve the slices, beside the one that drives the device; at least 1.
+    /// How many threads serve the slices, beside the one that drives the device; 0 is taken as 1. A slice whose memory does
+    /// not answer, or whose call closure waits, holds up the others that are served with it.
     pub workers: u16,
 }
 

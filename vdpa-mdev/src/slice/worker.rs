@@ -66,8 +66,8 @@ pub(super) struct Worker {
     /// `None` once the device is lost.
     line: Option<Line>,
     events: Events,
-    /// Where the next round begins.
-    turn: usize,
+    /// The slice with which the next round begins, by number: places change when slices leave.
+    turn: Option<u32>,
     plain: Plain,
     segment: Vec<u8>,
     /// Resets in a row.
@@ -116,7 +116,7 @@ impl Worker {
             hall,
             line: Some(line),
             events,
-            turn: 0,
+            turn: None,
             plain: Plain::new(),
             segment: Vec::new(),
             resets: 0,
@@ -164,7 +164,14 @@ impl Worker {
                 std::thread::yield_now();
                 continue;
             }
-            told = self.sleep();
+            match self.sleep() {
+                Ok(seen) => told = seen,
+                Err(e) => {
+                    // Without sleep there is nothing but to run for ever: slices have no link behind this.
+                    self.lose(&format!("its worker cannot sleep: {e}"));
+                    break;
+                }
+            }
         }
         if let Some(line) = self.line.take()
             && let Err(e) = line.down()
@@ -205,9 +212,12 @@ impl Worker {
             line.full = false;
         }
         let count = self.hall.members.len();
+        let mut members = self.hall.members.iter();
+        let first = members.position(|member| Some(member.end.number) == self.turn);
+        let first = first.unwrap_or(0);
         let (mut stopped, mut more) = (None, false);
         for step in 0..count {
-            let place = self.turn.saturating_add(step);
+            let place = first.saturating_add(step);
             let place = place.checked_rem(count).unwrap_or(0);
             match self.serve(place)? {
                 (Turn::Empty, _) => {}
@@ -218,7 +228,8 @@ impl Worker {
                 }
             }
         }
-        self.turn = stopped.unwrap_or(self.turn);
+        let stopped = stopped.and_then(|place| self.hall.members.get(place));
+        self.turn = stopped.map(|member| member.end.number).or(self.turn);
         Ok(more)
     }
 
@@ -394,12 +405,15 @@ impl Worker {
     }
 
     /// Sleeps until there is something to do. Answers whether the device has something to tell.
-    fn sleep(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn sleep(&mut self) -> Result<bool> {
         if self.line.as_mut().is_some_and(Line::arm) {
             if let Some(line) = &mut self.line {
                 line.disarm();
             }
-            return false;
+            return Ok(false);
         }
         let core = &self.core;
         let mut told = false;
@@ -411,10 +425,8 @@ impl Worker {
         if let Some(line) = &mut self.line {
             line.disarm();
         }
-        if let Err(e) = slept {
-            self.lose(&format!("its worker cannot sleep: {e}"));
-        }
-        told
+        slept?;
+        Ok(told)
     }
 
     /// Looks what the device has to tell.
