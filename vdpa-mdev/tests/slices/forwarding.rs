@@ -1,5 +1,9 @@
 //! Which frames go where.
 
+use vdpa_core::Features;
+use vdpa_core::bits::net;
+use vdpa_sim::offload::Header;
+
 use crate::rig::*;
 
 const WIRE: &str = "sim:net;port=wire:out";
@@ -246,4 +250,68 @@ fn sixteen_slices_tell_each_other_and_the_wire_apart() {
             assert_eq!(came, expected);
         }
     }
+}
+
+/// The sum of the Internet checksum over these bytes, all of it folded: 0xffff over what has a right one.
+fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2);
+    let words = words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
+    let sum: u32 = words.sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ((sum >> 16) + (sum & 0xffff)) as u16
+}
+
+#[test]
+fn a_packet_that_is_to_be_cut_is_whole_for_a_sibling_and_on_the_wire_where_each_piece_has_its_tag()
+{
+    const HEADERS: usize = 14 + 20 + 20;
+    const PAYLOAD: usize = 1800;
+    const SIZE: usize = 500;
+    let registry = registry();
+    let mut far = Card::up(registry.open("sim:net,port=wire:out").unwrap());
+    let spec = format!("mdev:slice,of={WIRE},mac=02:00:00:00:00:01,vlan=5");
+    let offloads = Features::of(&[net::CSUM, net::HOST_TSO4]);
+    let mut a = Card::with(registry.open(&spec).unwrap(), true, offloads);
+    let mut b = slice(&registry, WIRE, 2, ",vlan=5");
+    for (to, tag) in [(mac(2), 0), (mac(9), 4)] {
+        let mut packet = frame(to, mac(1), 7, HEADERS + PAYLOAD);
+        packet[12..HEADERS].fill(0);
+        packet[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+        packet[16..18].copy_from_slice(&(40 + PAYLOAD as u16).to_be_bytes());
+        packet[22..24].copy_from_slice(&[64, 6]);
+        packet[26..34].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        packet[46] = 0x50;
+        // The pseudo header: both addresses, the protocol, the length.
+        let length = (20 + PAYLOAD as u16).to_be_bytes();
+        let pseudo = [&packet[26..34], &[0, 6], &length].concat();
+        packet[50..52].copy_from_slice(&sum(&pseudo).to_be_bytes());
+        let header = Header {
+            flags: Header::NEEDS_CSUM,
+            gso_type: Header::GSO_TCPV4,
+            hdr_len: HEADERS as u16,
+            gso_size: SIZE as u16,
+            csum_start: 34,
+            csum_offset: 16,
+        };
+        assert!(a.push_packet(header, &packet));
+        a.tx.publish();
+        let came = if tag == 0 { &mut b } else { &mut far };
+        let mut payload = Vec::new();
+        for piece in came.receive(PAYLOAD.div_ceil(SIZE)) {
+            assert_eq!(piece[..12], packet[..12]);
+            if tag != 0 {
+                assert_eq!(piece[12..16], [0x81, 0x00, 0, 5]);
+            }
+            let piece = &piece[tag..];
+            assert_eq!(sum(&piece[14..34]), 0xffff, "the header of IPv4");
+            let length = (piece.len() as u16 - 34).to_be_bytes();
+            let pseudo = [&piece[26..34], &[0, 6], &length, &piece[34..]].concat();
+            assert_eq!(sum(&pseudo), 0xffff, "the checksum of TCP");
+            let sequence = u32::from_be_bytes(piece[38..42].try_into().unwrap());
+            assert_eq!(sequence as usize, payload.len());
+            payload.extend_from_slice(&piece[HEADERS..]);
+        }
+        assert_eq!(payload, packet[HEADERS..]);
+    }
+    assert!(b.poll().is_empty() && far.poll().is_empty());
 }

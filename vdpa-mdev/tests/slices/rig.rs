@@ -10,6 +10,7 @@ use vdpa_core::{Device, Features, QueueIndex, Registry, Session, graph};
 use vdpa_mdev::MdevMgmt;
 use vdpa_mdev::slice::Slicer;
 use vdpa_mem::Deadline;
+use vdpa_sim::offload::Header;
 
 /// Long enough for a machine that does other things.
 pub(crate) fn soon() -> Deadline {
@@ -85,6 +86,11 @@ impl Card {
 
     /// The same, which receives nothing before it is told to.
     pub(crate) fn without_buffers(device: Device, packed: bool) -> Self {
+        Self::with(device, packed, Features::NONE)
+    }
+
+    /// The same, which negotiates these features too.
+    pub(crate) fn with(device: Device, packed: bool, more: Features) -> Self {
         let wanted = Features::of(&[
             bits::VERSION_1,
             bits::EVENT_IDX,
@@ -97,6 +103,7 @@ impl Card {
             true => wanted,
             false => wanted.difference(bits::RING_PACKED.mask()),
         };
+        let wanted = wanted | more;
         let session = Session::open(device, soon()).unwrap();
         let wanted = graph::close_down(session.device_type(), session.acceptable() & wanted);
         let mut session = session.negotiate(wanted).unwrap();
@@ -126,11 +133,17 @@ impl Card {
 
     /// Puts a frame in the queue. `false`: it is full.
     pub(crate) fn push(&mut self, frame: &[u8]) -> bool {
+        self.push_packet(Header::NONE, frame)
+    }
+
+    /// The same, with what there is to be done to it.
+    pub(crate) fn push_packet(&mut self, header: Header, frame: &[u8]) -> bool {
         self.reap();
         let Some(lease) = self.tx.lease() else {
             return false;
         };
         self.tx.write(&lease, 0, &[0; HEADER]);
+        self.tx.write(&lease, 0, &header.to_bytes());
         self.tx.write(&lease, HEADER, frame);
         self.tx.send(lease, (HEADER + frame.len()) as u32).unwrap();
         true
