@@ -1,6 +1,6 @@
 //! The system that mediated devices are in, or a copy of its files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 use vdpa_vfio::sysfs::{Fact, Kernel, Running, Tree};
@@ -70,6 +70,11 @@ impl Host {
             true => Ok(Box::new(Running::new(self.tree.clone()))),
             false => Ok(Box::new(Rehearsal::new(self.tree.clone())?)),
         }
+    }
+
+    /// Where a path of the system is.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.tree.path(path)
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>, MdevError> {

@@ -1,6 +1,7 @@
 //! Making mediated devices, and removing them.
 
-use std::io;
+use std::path::Path;
+use std::{fs, io};
 
 use uuid::Uuid;
 use vdpa_vfio::sysfs::{Fact, Kernel, Step, excerpt, said};
@@ -8,6 +9,20 @@ use vdpa_vfio::sysfs::{Fact, Kernel, Step, excerpt, said};
 use crate::kind::{Kind, PARENTS, Parent};
 use crate::mediated::{DEVICES, Mediated};
 use crate::{Definition, Host, MdevError};
+
+/// What of a device's directory is the kernel's, and no attribute of its driver's: who writes there removes the device, has
+/// events told of it, chooses its driver, or reaches into what is shown inside it.
+///
+/// # Spec
+/// Linux: `drivers/vfio/mdev/mdev_sysfs.c`, `drivers/base/core.c`, `drivers/base/power/sysfs.c`, `drivers/vfio/vfio_main.c`.
+const CONTROLS: [&str; 6] = [
+    "remove",
+    "uevent",
+    "driver_override",
+    "reset",
+    "power",
+    "vfio-dev",
+];
 
 /// Makes mediated devices, and removes them.
 pub struct Making<'a> {
@@ -112,11 +127,11 @@ impl<'a> Making<'a> {
     /// Makes a device that is defined, and sets its attributes in their order.
     ///
     /// # Errors
-    /// As for [`create`](Self::create); [`MdevError::Attribute`] for one that is not there or does not take its value, after
-    /// which the device is removed again.
+    /// As for [`create`](Self::create); [`MdevError::Attribute`] for one that is none of the device's own, is not there or
+    /// does not take its value, after which the device is removed again; [`MdevError::NotSettled`], when it is gone by then.
     pub fn start(&self, definition: &Definition) -> Result<Mediated, MdevError> {
         let uuid = definition.uuid;
-        let made = self.create(&definition.kind, Some(&definition.parent), uuid)?;
+        self.create(&definition.kind, Some(&definition.parent), uuid)?;
         for (name, value) in &definition.attributes {
             if let Err(source) = self.set(uuid, name, value) {
                 let left = match self.remove(uuid) {
@@ -132,22 +147,49 @@ impl<'a> Making<'a> {
                 });
             }
         }
-        Ok(made)
+        // What an attribute does is its driver's affair.
+        self.host.device(uuid).map_err(|_| MdevError::NotSettled {
+            uuid,
+            wanted: "a device with its attributes",
+        })
     }
 
     fn set(&self, uuid: Uuid, name: &str, value: &str) -> io::Result<()> {
-        if !is_attribute(name) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        let home = format!("{DEVICES}/{uuid}");
+        is_attribute(&self.host.path(&home), name)?;
         self.kernel
-            .write(&Step::new(format!("{DEVICES}/{uuid}/{name}"), value))
+            .write(&Step::new(format!("{home}/{name}"), value))
     }
 }
 
-/// Whether a text can name an attribute below a device's directory, and nothing else: some are in directories of their own.
-fn is_attribute(name: &str) -> bool {
-    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
-    name.split('/').all(part)
+/// Refuses what does not name an attribute of a device's own: a file below its directory, such as `nvidia/vgpu_params`, to
+/// which no link leads, and which is not the kernel's to be written. mdevctl takes any path.
+///
+/// * `home`: the device's directory
+fn is_attribute(home: &Path, name: &str) -> io::Result<()> {
+    let refused = |why: &str| Err(io::Error::other(why.to_owned()));
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    if !name.split('/').all(is_name) {
+        return refused("it is no name below the device's directory");
+    }
+    let first = name.split('/').next().unwrap_or(name);
+    if CONTROLS.contains(&first) {
+        return refused("it is the kernel's, and no attribute of the device's driver");
+    }
+    let mut path = home.to_owned();
+    let mut kind = None;
+    for part in name.split('/') {
+        path.push(part);
+        let there = fs::symlink_metadata(&path)?.file_type();
+        if there.is_symlink() {
+            return refused("it leads through a link, out of what is the device's own");
+        }
+        kind = Some(there);
+    }
+    match kind {
+        Some(kind) if kind.is_file() => Ok(()),
+        _ => refused("it is no file"),
+    }
 }
 
 /// Which parent is meant, and its type.

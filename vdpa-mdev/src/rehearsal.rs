@@ -88,12 +88,16 @@ impl Rehearsal {
         let name = uuid(name).map_err(|_| Errno::ENODEV)?.to_string();
         let at = format!("{DEVICES}/{name}");
         let group = self.tree.link(format!("{at}/iommu_group"));
-        self.count(&format!("{at}/mdev_type"), |left| left.checked_add(1))?;
         let (real, link) = (
             self.copy.inside(&format!("{at}/remove"))?,
             self.copy.inside(&at)?,
         );
         let home = real.parent().ok_or(Errno::EINVAL)?;
+        // A link may lead anywhere in a copy.
+        if home.file_name() != Some(name.as_ref()) {
+            return Err(io::Error::other("it leads to another directory"));
+        }
+        self.count(&format!("{at}/mdev_type"), |left| left.checked_add(1))?;
         fs::remove_dir_all(home)?;
         // In a copy it may be the directory itself.
         if fs::symlink_metadata(&link).is_ok() {

@@ -201,6 +201,107 @@ fn a_definition_is_started_with_its_attributes_or_not_at_all() {
     assert!(matches!(error, MdevError::NoParent { .. }), "{error}");
 }
 
+/// A copy whose devices come with what a driver and the kernel put below them.
+struct Furnished<'f>(Box<dyn Kernel>, &'f Fixture);
+
+impl Kernel for Furnished<'_> {
+    fn write(&self, step: &Step) -> io::Result<()> {
+        self.0.write(step)?;
+        if step.path.ends_with("/create") {
+            let home = format!("/sys/bus/mdev/devices/{A}");
+            for name in ["speed", "vendor/params", "uevent", "driver_override"] {
+                self.1.file(&format!("{home}/{name}"), "");
+            }
+            for name in ["power/control", "vfio-dev/vfio0/uevent"] {
+                self.1.file(&format!("{home}/{name}"), "");
+            }
+            self.1
+                .link(&format!("{home}/subsystem"), "../../../../../bus/mdev");
+            self.1.link(&format!("{home}/alias"), "speed");
+        }
+        if step.path.ends_with("/speed") && step.text == "off" {
+            self.0
+                .write(&Step::new(format!("/sys/bus/mdev/devices/{A}/remove"), "1"))?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_attribute_is_the_devices_own_and_nothing_else_is_written() {
+    let fixture = fixture();
+    fixture.device(B, "mtty", "mtty-1", 5);
+    let host = fixture.host();
+    let kernel = Furnished(host.kernel().unwrap(), &fixture);
+    let making = Making::new(&host, &kernel);
+    let mut definition = Definition::new(uuid(A).unwrap(), "mtty", "mtty-1", Start::Manual);
+    let home = format!("/sys/bus/mdev/devices/{A}");
+    let read = |name: &str| std::fs::read_to_string(fixture.path(&format!("{home}/{name}")));
+    definition.attributes = [("speed", "9600"), ("vendor/params", "x=1")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+    making.start(&definition).unwrap();
+    assert_eq!(read("speed").unwrap(), "9600\n");
+    assert_eq!(read("vendor/params").unwrap(), "x=1\n");
+    making.remove(definition.uuid).unwrap();
+
+    let other = format!("subsystem/devices/{B}/remove");
+    for (name, word) in [
+        ("remove", "the kernel's"),
+        ("uevent", "the kernel's"),
+        ("driver_override", "the kernel's"),
+        ("power/control", "the kernel's"),
+        ("vfio-dev/vfio0/uevent", "the kernel's"),
+        ("mdev_type/create", "a link"),
+        ("driver/unbind", "a link"),
+        (&other, "a link"),
+        ("alias", "a link"),
+        ("vendor", "no file"),
+        ("../remove", "no name"),
+    ] {
+        definition.attributes = vec![(name.to_owned(), "1".to_owned())];
+        let error = making.start(&definition).unwrap_err().to_string();
+        assert!(error.contains(word), "{name}: {error}");
+        assert!(error.contains("removed again"), "{name}: {error}");
+        let left = host.devices().unwrap();
+        assert!(
+            matches!(&left[..], [one] if one.uuid.to_string() == B),
+            "{name}: {left:?}"
+        );
+    }
+}
+
+#[test]
+fn a_device_that_its_attribute_takes_away_is_not_said_to_be_made() {
+    let fixture = fixture();
+    let host = fixture.host();
+    let kernel = Furnished(host.kernel().unwrap(), &fixture);
+    let mut definition = Definition::new(uuid(A).unwrap(), "mtty", "mtty-1", Start::Manual);
+    definition.attributes = vec![("speed".to_owned(), "off".to_owned())];
+    let error = Making::new(&host, &kernel).start(&definition).unwrap_err();
+    assert!(matches!(error, MdevError::NotSettled { .. }), "{error}");
+    assert!(error.to_string().contains("with its attributes"), "{error}");
+}
+
+#[test]
+fn a_device_whose_link_leads_elsewhere_takes_nothing_with_it() {
+    let fixture = fixture();
+    fixture.device(A, "mtty", "mtty-1", 5);
+    let link = format!("/sys/bus/mdev/devices/{A}");
+    fixture.remove(&link);
+    fixture.link(&link, "../../../devices/virtual/x");
+    fixture.file("/sys/devices/virtual/x/remove", "");
+    let host = fixture.host();
+    let kernel = host.kernel().unwrap();
+    let error = Making::new(&host, &*kernel).remove(uuid(A).unwrap());
+    let error = error.unwrap_err();
+    assert!(
+        format!("{error:?}").contains("another directory"),
+        "{error:?}"
+    );
+    assert!(fixture.path("/sys/devices/virtual/x/mtty").exists());
+}
+
 #[test]
 fn what_is_no_copy_is_not_rehearsed_on() {
     let refused = Host::new(Path::new("/proc/self/root")).kernel().err();
