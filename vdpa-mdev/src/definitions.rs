@@ -1,8 +1,9 @@
 //! The mediated devices that are to be made, kept as mdevctl keeps them: a file each, in a directory of their parent's.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod keep;
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -18,13 +19,15 @@ const SCRIPTS: &str = "scripts.d";
 
 /// All definitions of a system.
 ///
-/// A file is replaced as a whole or not at all, and is on the disk when a call returns. One that is broken stays as it is:
-/// it is named, with its line, and everything else goes on.
+/// A file is replaced as a whole or not at all, and is on the disk when a call returns well. One that is broken stays as it
+/// is: it is named, with its line, and everything else goes on; so does a parent's directory that cannot be listed.
 #[derive(Clone, Debug)]
 pub struct Definitions {
     home: PathBuf,
     /// The copy that they belong to: its links may lead out of it.
     copy: Option<PathBuf>,
+    /// The root of the system whose they are, if they are a system's.
+    system: Option<PathBuf>,
 }
 
 /// What is defined.
@@ -32,7 +35,7 @@ pub struct Definitions {
 pub struct Defined {
     /// The definitions, by parent and UUID.
     pub whole: Vec<Definition>,
-    /// What could not be read.
+    /// What could not be read: files, and whole directories of parents.
     pub broken: Vec<Broken>,
 }
 
@@ -43,6 +46,7 @@ impl Definitions {
         Self {
             home: root.join("etc/mdevctl.d"),
             copy: copied.then(|| root.to_owned()),
+            system: Some(root.to_owned()),
         }
     }
 
@@ -51,6 +55,7 @@ impl Definitions {
         Self {
             home: home.to_owned(),
             copy: None,
+            system: None,
         }
     }
 
@@ -67,11 +72,18 @@ impl Definitions {
         self.inside(&self.home)?;
         let tree = Tree::new(&self.home);
         let mut defined = Defined::default();
-        for parent in self.names(&tree, "")? {
-            if parent == SCRIPTS || !self.home.join(&parent).is_dir() {
-                continue;
-            }
-            for name in self.names(&tree, &parent)? {
+        for parent in self.parents(&tree)? {
+            let names = match tree.names(&parent) {
+                Fact::Is(names) => names,
+                // It went away since.
+                Fact::Absent => continue,
+                Fact::Unknown(why) => {
+                    let path = self.home.join(&parent);
+                    defined.broken.push(broken(&path, None, &why));
+                    continue;
+                }
+            };
+            for name in names {
                 let path = self.home.join(&parent).join(&name);
                 // Other tools keep what they like there, as mdevctl does with what it writes.
                 let Ok(uuid) = Uuid::try_parse(&name) else {
@@ -79,11 +91,7 @@ impl Definitions {
                 };
                 let read = match uuid.to_string() == name {
                     true => self.read(&tree, &parent, uuid),
-                    false => Err(broken(
-                        &path,
-                        None,
-                        &format!("a definition of this device is called {uuid}: rename it"),
-                    )),
+                    false => Err(misnamed(&path, uuid)),
                 };
                 match read {
                     Ok(definition) => defined.whole.push(definition),
@@ -103,16 +111,21 @@ impl Definitions {
     pub fn of(&self, uuid: Uuid, parent: Option<&str>) -> Result<Definition, MdevError> {
         self.inside(&self.home)?;
         let tree = Tree::new(&self.home);
-        let has = |name: &String| {
-            parent.is_none_or(|parent| parent == name)
-                && name != SCRIPTS
-                && fs::symlink_metadata(self.path(name, uuid)).is_ok()
-        };
-        let mut parents = self.names(&tree, "")?;
-        parents.retain(has);
-        match &parents[..] {
-            [parent] => Ok(self.read(&tree, parent, uuid)?),
-            [] => Err(MdevError::NotDefined {
+        let (mut parents, mut in_doubt) = (Vec::new(), None);
+        for name in self.parents(&tree)? {
+            if parent.is_some_and(|parent| parent != name) {
+                continue;
+            }
+            match self.has(&tree, &name, uuid) {
+                Ok(true) => parents.push(name),
+                Ok(false) => {}
+                Err(error) => in_doubt = Some(error),
+            }
+        }
+        match (&parents[..], in_doubt) {
+            ([parent], _) => Ok(self.read(&tree, parent, uuid)?),
+            ([], Some(error)) => Err(error.into()),
+            ([], None) => Err(MdevError::NotDefined {
                 uuid,
                 parent: parent.map(excerpt),
             }),
@@ -123,23 +136,22 @@ impl Definitions {
     /// Keeps a new definition.
     ///
     /// # Errors
-    /// [`MdevError::Defined`], [`MdevError::Store`] and [`MdevError::ParentName`]. Nothing is there then that was not before.
+    /// [`MdevError::Defined`], [`MdevError::Broken`] for one whose file has another form of the UUID for a name,
+    /// [`MdevError::Store`] and [`MdevError::ParentName`]: nothing is there then that was not before.
+    /// [`MdevError::NotOnDisk`]: it is there.
     pub fn define(&self, definition: &Definition) -> Result<(), MdevError> {
-        let path = self.path(&definition.parent, definition.uuid);
+        let (parent, uuid) = (&definition.parent, definition.uuid);
+        let path = self.path(parent, uuid);
         let defined = || MdevError::Defined {
-            uuid: definition.uuid,
+            uuid,
             path: path.display().to_string(),
         };
-        if fs::symlink_metadata(&path).is_ok() {
+        self.belongs(parent)?;
+        if self.has(&Tree::new(&self.home), parent, uuid)? {
             return Err(defined());
         }
-        self.store(definition, |new, path| {
-            // Unlike a rename, this replaces nothing that came meanwhile.
-            let linked = fs::hard_link(new, path);
-            fs::remove_file(new)?;
-            linked
-        })
-        .map_err(|error| match error {
+        let stored = self.store(definition, None, keep::put_new);
+        stored.map_err(|error| match error {
             MdevError::Store { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
                 defined()
             }
@@ -147,43 +159,91 @@ impl Definitions {
         })
     }
 
-    /// Keeps a definition in place of the one that there is.
+    /// Keeps a definition in place of the one that there is. Its file has the owner and the permissions of the one that it
+    /// replaces, and none of its other attributes, such as access control lists.
+    ///
+    /// All of it is written: keys that nobody here knows are those of the definition that was read, and one from
+    /// [`Definition::new`] has none.
     ///
     /// # Errors
-    /// [`MdevError::NotDefined`], [`MdevError::Broken`] and [`MdevError::Store`]. What was there stays then.
+    /// [`MdevError::NotDefined`], [`MdevError::Broken`] and [`MdevError::Store`]: what was there stays then.
+    /// [`MdevError::NotOnDisk`]: it is replaced.
     pub fn change(&self, definition: &Definition) -> Result<(), MdevError> {
         self.of(definition.uuid, Some(&definition.parent))?;
-        self.store(definition, |new, path| fs::rename(new, path))
+        self.belongs(&definition.parent)?;
+        let path = self.path(&definition.parent, definition.uuid);
+        let like = fs::metadata(&path).map_err(|source| stored(&path, source))?;
+        self.store(definition, Some(&like), |new, path| fs::rename(new, path))
     }
 
     /// Forgets a definition. What is made of it already stays.
     ///
     /// # Errors
-    /// As for [`of`](Self::of): a broken one is not forgotten; and [`MdevError::Store`].
+    /// As for [`of`](Self::of): a broken one is not forgotten; and [`MdevError::Store`]. [`MdevError::NotOnDisk`]: it is
+    /// forgotten.
     pub fn undefine(&self, uuid: Uuid, parent: Option<&str>) -> Result<Definition, MdevError> {
         let definition = self.of(uuid, parent)?;
-        self.inside(&self.home.join(&definition.parent))?;
+        self.belongs(&definition.parent)?;
         let path = self.path(&definition.parent, uuid);
-        let remove = || {
-            fs::remove_file(&path)?;
-            sync(path.parent())
-        };
-        remove().map_err(|source| stored(&path, source))?;
+        fs::remove_file(&path).map_err(|source| stored(&path, source))?;
+        keep::sync(path.parent()).map_err(|source| not_on_disk(&path, source))?;
         Ok(definition)
+    }
+
+    /// mdevctl's scripts for definitions and devices: it asks those among `callouts` before and after it changes something,
+    /// and tells those among `notifiers` afterwards. Nothing here runs one.
+    ///
+    /// # Spec
+    /// `mdevctl(8)`, "Callouts": those of the system are in `/usr/lib/mdevctl/scripts.d` as well.
+    pub fn scripts(&self) -> Vec<PathBuf> {
+        let system = self.system.iter();
+        let system = system.map(|root| root.join("usr/lib/mdevctl").join(SCRIPTS));
+        let homes = [self.home.join(SCRIPTS)].into_iter().chain(system);
+        let folders = homes.flat_map(|home| [home.join("callouts"), home.join("notifiers")]);
+        let scripts = folders.flat_map(|folder| {
+            let names = Tree::new(&folder).names("").known().cloned();
+            let names = names.into_iter().flatten();
+            names.map(move |name| folder.join(name))
+        });
+        scripts.filter(|script| script.is_file()).collect()
     }
 
     fn path(&self, parent: &str, uuid: Uuid) -> PathBuf {
         self.home.join(parent).join(uuid.to_string())
     }
 
-    fn names(&self, tree: &Tree, path: &str) -> Result<Vec<String>, MdevError> {
-        match tree.names(path) {
-            Fact::Is(names) => Ok(names),
-            Fact::Absent => Ok(Vec::new()),
-            Fact::Unknown(why) => Err(MdevError::Definitions {
-                path: tree.path(path).display().to_string(),
-                why,
-            }),
+    /// The parents that have a directory.
+    fn parents(&self, tree: &Tree) -> Result<Vec<String>, MdevError> {
+        let mut parents = match tree.names("") {
+            Fact::Is(names) => names,
+            Fact::Absent => Vec::new(),
+            Fact::Unknown(why) => {
+                return Err(MdevError::Definitions {
+                    path: self.home.display().to_string(),
+                    why,
+                });
+            }
+        };
+        parents.retain(|name| name != SCRIPTS && self.home.join(name).is_dir());
+        Ok(parents)
+    }
+
+    /// Whether a parent has a definition of a device. One whose file has another form of the UUID for a name is one to
+    /// mdevctl too: it is broken.
+    fn has(&self, tree: &Tree, parent: &str, uuid: Uuid) -> Result<bool, Broken> {
+        let named = uuid.to_string();
+        match tree.names(parent) {
+            Fact::Is(names) => {
+                let other = |name: &&String| **name != named && Uuid::try_parse(name) == Ok(uuid);
+                match names.iter().find(other) {
+                    Some(name) => Err(misnamed(&self.home.join(parent).join(name), uuid)),
+                    None => Ok(names.contains(&named)),
+                }
+            }
+            Fact::Absent => Ok(false),
+            // Whoever may not list a directory may look for a name in it all the same.
+            Fact::Unknown(_) if fs::symlink_metadata(self.path(parent, uuid)).is_ok() => Ok(true),
+            Fact::Unknown(why) => Err(broken(&self.home.join(parent), None, &why)),
         }
     }
 
@@ -209,44 +269,40 @@ impl Definitions {
     }
 
     /// Writes a definition beside where it belongs, and has it put there.
+    ///
+    /// * `like`: what it replaces
     fn store(
         &self,
         definition: &Definition,
-        put: impl FnOnce(&Path, &Path) -> io::Result<()>,
+        like: Option<&Metadata>,
+        put: fn(&Path, &Path) -> io::Result<()>,
     ) -> Result<(), MdevError> {
-        if !is_name(&definition.parent) {
-            return Err(MdevError::ParentName {
-                parent: excerpt(&definition.parent),
-            });
-        }
-        let folder = self.home.join(&definition.parent);
-        self.inside(&folder)?;
         let path = self.path(&definition.parent, definition.uuid);
-        let write = || {
-            let text = definition.text().map_err(io::Error::from)?;
-            make(&folder)?;
-            // No UUID: whoever lists definitions passes over it.
-            let new = folder.join(format!(".{}.{}", definition.uuid, std::process::id()));
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(0o644);
-            // What a process of the same number left may be a definition's second name: it is not written to.
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let written = options.open(&new).and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            });
-            let done = written.and_then(|()| put(&new, &path));
-            if done.is_err() {
-                // What remains is no definition; that it could not be put is what matters.
-                let _ = fs::remove_file(&new);
-            }
-            done?;
-            sync(Some(&folder))
-        };
-        write().map_err(|source| stored(&path, source))
+        let failed = |source| stored(&path, source);
+        let text = definition.text().map_err(|e| failed(e.into()))?;
+        let folder = self.home.join(&definition.parent);
+        let made = keep::make(&folder).map_err(failed)?;
+        // No UUID: whoever lists definitions passes over it. No other thread or process has the same.
+        let random = Uuid::new_v4().simple();
+        let new = folder.join(format!(".{}.{random}", definition.uuid));
+        let done = keep::write(&new, &text, like).and_then(|()| put(&new, &path));
+        if let Err(source) = done {
+            // What remains is no definition; that it could not be put is what matters.
+            let _ = fs::remove_file(&new);
+            keep::take_away(&made);
+            return Err(failed(source));
+        }
+        keep::sync(Some(&folder)).map_err(|source| not_on_disk(&path, source))
+    }
+
+    /// Nothing, if a text can be the name of a parent, and its directory is where it belongs.
+    fn belongs(&self, parent: &str) -> Result<(), MdevError> {
+        match is_name(parent) {
+            true => self.inside(&self.home.join(parent)),
+            false => Err(MdevError::ParentName {
+                parent: excerpt(parent),
+            }),
+        }
     }
 
     /// Nothing, if a path is where it belongs.
@@ -274,27 +330,23 @@ fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | ".." | SCRIPTS) && !name.contains(['/', '\0'])
 }
 
-/// Makes a directory, and writes out the names that lead to it.
-fn make(folder: &Path) -> io::Result<()> {
-    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let made: Vec<&Path> = folder.ancestors().take_while(missing).collect();
-    fs::create_dir_all(folder)?;
-    made.iter().try_for_each(|path| sync(path.parent()))
-}
-
-/// The names in a directory are written out.
-fn sync(folder: Option<&Path>) -> io::Result<()> {
-    match folder {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
-}
-
 fn broken(path: &Path, line: Option<usize>, why: &str) -> Broken {
     Broken {
         path: path.display().to_string(),
         line,
         why: why.to_owned(),
+    }
+}
+
+fn misnamed(path: &Path, uuid: Uuid) -> Broken {
+    let why = format!("a definition of this device is called {uuid}: rename it");
+    broken(path, None, &why)
+}
+
+fn not_on_disk(path: &Path, source: io::Error) -> MdevError {
+    MdevError::NotOnDisk {
+        path: path.display().to_string(),
+        source,
     }
 }
 

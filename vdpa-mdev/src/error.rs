@@ -167,6 +167,14 @@ pub enum MdevError {
         /// What the system said.
         source: io::Error,
     },
+    /// What was done to a definition, of which nobody knows whether a crash undoes it.
+    #[error("{path} is changed, but a crash may undo that: its directory cannot be written out")]
+    NotOnDisk {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// What the kernel tells of devices cannot be heard.
     #[error("the kernel's events cannot be heard: cannot {what}")]
     Watch {
@@ -240,11 +248,11 @@ pub enum MdevError {
     },
 }
 
-/// A definition that cannot be read.
+/// A definition that cannot be read, or all of a parent's.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{path}{}: {why}; the file is left as it is: mend it, or remove it by hand", .line.map_or(String::new(), |line| format!(", line {line}")))]
+#[error("{path}{}: {why}; it is left as it is: mend it, or remove it by hand", .line.map_or(String::new(), |line| format!(", line {line}")))]
 pub struct Broken {
-    /// The file.
+    /// The file, or the directory of a parent that cannot be listed.
     pub path: String,
     /// Where in it, from 1; `None` where it is not about a line.
     pub line: Option<usize>,
@@ -279,6 +287,7 @@ impl ParentError for MdevError {
             | Self::Broken(_)
             | Self::Definitions { .. }
             | Self::Store { .. }
+            | Self::NotOnDisk { .. }
             | Self::Watch { .. } => ErrorKind::Io,
             Self::Copy(error) => error.kind(),
         }

@@ -1,7 +1,10 @@
 //! Definitions, and what becomes of those that are broken.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::thread;
+
+use nix::unistd::{Uid, geteuid, setfsuid};
 
 use vdpa_core::{ErrorKind, ParentError};
 
@@ -11,6 +14,32 @@ const HOME: &str = "/etc/mdevctl.d";
 
 fn definition(name: &str, parent: &str) -> Definition {
     Definition::new(uuid(name).unwrap(), parent, "mtty-2", Start::Auto)
+}
+
+/// Does something as somebody for whom permissions hold, in a copy of theirs. Their user id, or `None`, which is said.
+fn unprivileged(fixture: &Fixture, act: impl FnOnce() + Send) -> Option<u32> {
+    if !geteuid().is_root() {
+        act();
+        return Some(geteuid().as_raw());
+    }
+    // Nobody's.
+    let user = 65_534;
+    if let Err(error) = chown(fixture.root(), Some(user), None) {
+        println!("SKIP test: no second user here: {error} (run as another user)");
+        return None;
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // This thread's alone, and with it root's rights to files.
+            setfsuid(Uid::from_raw(user));
+            act();
+        });
+    });
+    Some(user)
+}
+
+fn allow(fixture: &Fixture, path: &str, mode: u32) {
+    fs::set_permissions(fixture.path(path), Permissions::from_mode(mode)).unwrap();
 }
 
 fn names(fixture: &Fixture, path: &str) -> Vec<String> {
@@ -195,16 +224,182 @@ fn a_link_that_leads_out_of_a_copy_is_not_written_through() {
 
 #[test]
 fn a_directory_that_cannot_be_written_says_so() {
-    if nix::unistd::geteuid().is_root() {
-        println!("SKIP test: permissions hold for no root (run as another user)");
-        return;
-    }
     let fixture = Fixture::new();
-    fs::create_dir_all(fixture.path(HOME)).unwrap();
-    let mut about = fs::metadata(fixture.path(HOME)).unwrap().permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut about, 0o555);
-    fs::set_permissions(fixture.path(HOME), about).unwrap();
-    let error = fixture.host().definitions().define(&definition(A, "mtty"));
-    let error = error.unwrap_err();
-    assert!(error.to_string().contains("try as root"), "{error}");
+    unprivileged(&fixture, || {
+        fs::create_dir_all(fixture.path(HOME)).unwrap();
+        allow(&fixture, HOME, 0o555);
+        let error = fixture.host().definitions().define(&definition(A, "mtty"));
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("try as root"), "{error}");
+        allow(&fixture, HOME, 0o755);
+    });
+}
+
+#[test]
+fn a_parent_whose_directory_cannot_be_listed_hides_nobody_else() {
+    let fixture = Fixture::new();
+    unprivileged(&fixture, || {
+        let definitions = fixture.host().definitions();
+        definitions.define(&definition(A, "closed")).unwrap();
+        definitions.define(&definition(B, "mtty")).unwrap();
+        let closed = format!("{HOME}/closed");
+        allow(&fixture, &closed, 0);
+        let defined = definitions.all().unwrap();
+        assert_eq!(
+            defined.whole,
+            [definitions.of(uuid(B).unwrap(), None).unwrap()]
+        );
+        let [broken] = &defined.broken[..] else {
+            panic!("{:?}", defined.broken);
+        };
+        assert!(broken.path.ends_with(&closed), "{broken}");
+        // It may be there.
+        let error = definitions.of(uuid(A).unwrap(), None).unwrap_err();
+        assert!(
+            matches!(&error, MdevError::Broken(of) if of == broken),
+            "{error}"
+        );
+        // Who may not list may open all the same.
+        allow(&fixture, &closed, 0o300);
+        assert_eq!(
+            definitions.of(uuid(A).unwrap(), None).unwrap().parent,
+            "closed"
+        );
+        allow(&fixture, &closed, 0o755);
+    });
+}
+
+#[test]
+fn what_is_done_and_not_surely_on_the_disk_is_not_said_to_have_failed() {
+    let fixture = Fixture::new();
+    unprivileged(&fixture, || {
+        let definitions = fixture.host().definitions();
+        let folder = format!("{HOME}/mtty");
+        fs::create_dir_all(fixture.path(&folder)).unwrap();
+        // Names can be put in and taken out, and the directory cannot be opened to be written out.
+        allow(&fixture, &folder, 0o300);
+        let mut first = definition(A, "mtty");
+        let unsure = |error: MdevError| {
+            assert!(matches!(error, MdevError::NotOnDisk { .. }), "{error}");
+            assert!(error.to_string().contains(A), "{error}");
+        };
+        // What cannot be listed is not defined in: it may have one under another name.
+        let error = definitions.define(&first).unwrap_err();
+        assert!(matches!(error, MdevError::Broken(_)), "{error}");
+        allow(&fixture, &folder, 0o755);
+        definitions.define(&first).unwrap();
+        allow(&fixture, &folder, 0o300);
+        first.start = Start::Manual;
+        unsure(definitions.change(&first).unwrap_err());
+        assert_eq!(
+            definitions.of(first.uuid, None).unwrap().start,
+            Start::Manual
+        );
+        unsure(definitions.undefine(first.uuid, Some("mtty")).unwrap_err());
+        allow(&fixture, &folder, 0o755);
+        assert_eq!(names(&fixture, &folder), [""; 0]);
+    });
+}
+
+#[test]
+fn a_definition_that_is_changed_stays_as_private_as_it_was() {
+    let fixture = Fixture::new();
+    let path = format!("{HOME}/mtty/{A}");
+    let definitions = fixture.host().definitions();
+    let mut first = definition(A, "mtty");
+    definitions.define(&first).unwrap();
+    let owner = match geteuid().is_root() {
+        true => Some(65_534),
+        false => {
+            println!("the owner is not tried (run as root)");
+            None
+        }
+    };
+    chown(fixture.path(&path), owner, owner).unwrap();
+    for mode in [0o600, 0o640, 0o666] {
+        allow(&fixture, &path, mode);
+        let before = fs::metadata(fixture.path(&path)).unwrap();
+        first.attributes.push(("key".to_owned(), mode.to_string()));
+        definitions.change(&first).unwrap();
+        let after = fs::metadata(fixture.path(&path)).unwrap();
+        let whose = |of: &fs::Metadata| (of.mode() & 0o7777, of.uid(), of.gid());
+        assert_eq!(whose(&after), whose(&before));
+        assert_ne!(after.ino(), before.ino(), "it was replaced as a whole");
+    }
+    assert_eq!(
+        definitions.of(first.uuid, None).unwrap().attributes.len(),
+        3
+    );
+}
+
+#[test]
+fn a_file_that_only_mdevctl_takes_for_a_definition_is_not_passed_by() {
+    for name in [A.to_uppercase(), A.replace('-', ""), format!("{{{A}}}")] {
+        let fixture = Fixture::new();
+        let path = format!("{HOME}/mtty/{name}");
+        fixture.file(&path, r#"{"mdev_type": "mtty-2", "start": "auto"}"#);
+        let definitions = fixture.host().definitions();
+        let whole = definition(A, "mtty");
+        let all = definitions.all().unwrap();
+        for error in [
+            definitions.of(whole.uuid, None).unwrap_err(),
+            definitions.of(whole.uuid, Some("mtty")).unwrap_err(),
+            definitions.define(&whole).unwrap_err(),
+            definitions.change(&whole).unwrap_err(),
+            definitions.undefine(whole.uuid, None).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(&name) && text.contains("rename it"), "{text}");
+            assert!(matches!(error, MdevError::Broken(of) if of == all.broken[0]));
+        }
+        assert_eq!(names(&fixture, "/etc/mdevctl.d/mtty"), [name]);
+        // Another parent's is another one.
+        definitions.define(&definition(A, "other")).unwrap();
+        assert_eq!(definitions.of(whole.uuid, None).unwrap().parent, "other");
+    }
+}
+
+#[test]
+fn many_that_define_one_device_leave_one_definition() {
+    let fixture = Fixture::new();
+    for round in 0..20 {
+        let parent = format!("mtty{round}");
+        let won: usize = thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let definitions = fixture.host().definitions();
+                        match definitions.define(&definition(A, &parent)) {
+                            Ok(()) => 1,
+                            Err(MdevError::Defined { .. }) => 0,
+                            Err(error) => panic!("{error}"),
+                        }
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|one| one.join().unwrap()).sum()
+        });
+        assert_eq!(won, 1);
+        assert_eq!(names(&fixture, &format!("{HOME}/{parent}")), [A]);
+        let definitions = fixture.host().definitions();
+        definitions.of(uuid(A).unwrap(), Some(&parent)).unwrap();
+    }
+}
+
+#[test]
+fn scripts_of_mdevctls_are_known_of() {
+    let fixture = Fixture::new();
+    let definitions = fixture.host().definitions();
+    fs::create_dir_all(fixture.path("/etc/mdevctl.d/scripts.d/callouts")).unwrap();
+    assert_eq!(definitions.scripts(), [""; 0].map(std::path::PathBuf::from));
+    let ours = "/etc/mdevctl.d/scripts.d/callouts/ap-check";
+    let system = "/usr/lib/mdevctl/scripts.d/notifiers/tell";
+    fixture.file(ours, "");
+    fixture.file(system, "");
+    assert_eq!(
+        definitions.scripts(),
+        [fixture.path(ours), fixture.path(system)]
+    );
+    let elsewhere = Definitions::at(&fixture.path(HOME));
+    assert_eq!(elsewhere.scripts(), [fixture.path(ours)]);
 }
