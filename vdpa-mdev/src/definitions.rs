@@ -26,7 +26,7 @@ pub struct Definitions {
     home: PathBuf,
     /// The copy that they belong to: its links may lead out of it.
     copy: Option<PathBuf>,
-    /// The root of the system whose they are, if they are a system's.
+    /// The root of the system that they belong to, if they do.
     system: Option<PathBuf>,
 }
 

@@ -166,7 +166,7 @@ pub enum PciError {
     },
     /// A reset that does not end.
     #[error(
-        "{function}: the reset did not end in {millis} ms, its status is {status:#04x}: reset the function as a whole (echo 1 > /sys/bus/pci/devices/{function}/reset)"
+        "{function}: the reset did not end in {millis} ms, its status is {status:#04x}: {}", whole_reset(.function)
     )]
     ResetStuck {
         /// The function.
@@ -203,6 +203,20 @@ fn why(ignored: &Option<Ignored>) -> String {
     match ignored {
         None => ": it has no such capability".to_owned(),
         Some(ignored) => format!(": {ignored}"),
+    }
+}
+
+/// How a function is reset as a whole: one on the system's bus has a file for that, a mediated device and one of another
+/// process have none.
+fn whole_reset(function: &str) -> String {
+    let is_address = |front: &str| !front.is_empty() && front.contains(':');
+    match function.rsplit_once('.') {
+        Some((front, number)) if is_address(front) && number.len() == 1 => {
+            format!(
+                "reset the function as a whole (echo 1 > /sys/bus/pci/devices/{function}/reset)"
+            )
+        }
+        _ => "let go of it, remove it and make it anew".to_owned(),
     }
 }
 

@@ -370,3 +370,15 @@ fn a_reset_that_never_ends_is_helped_by_one_of_the_function_or_refused() {
         "0000:01:00.1: the reset did not end in 1000 ms, its status is 0x04: reset the function as a whole (echo 1 > /sys/bus/pci/devices/0000:01:00.1/reset)"
     );
 }
+
+#[test]
+fn a_reset_that_never_ends_names_no_file_that_a_mediated_device_has_not() {
+    let error = vdpa_pci::PciError::ResetStuck {
+        function: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001".to_owned(),
+        status: 4,
+        millis: 1000,
+    };
+    let text = error.to_string();
+    assert!(!text.contains("/sys/bus/pci"), "{text}");
+    assert!(text.contains("remove it and make it anew"), "{text}");
+}
