@@ -15,6 +15,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use uuid::Uuid;
+use vdpa_vfio::sysfs::excerpt;
 
 /// When a device that is defined is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,7 +30,8 @@ pub enum Start {
 /// A mediated device that is to be made, as it is kept.
 ///
 /// # Spec
-/// `mdevctl(8)`; of its format, what nobody here knows is kept as it is.
+/// `mdevctl(8)`; of its format, what nobody here knows is kept, but for numbers beyond 64 bits, which lose digits, and keys
+/// that are twice in one object, of which the last stays.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Definition {
     /// Its name.
@@ -133,7 +135,7 @@ impl<'de> Visitor<'de> for BodyVisitor {
             if kept.contains_key(&key) {
                 return Err(A::Error::custom(format!(
                     "`{}` is there twice",
-                    key.escape_debug()
+                    excerpt(&key)
                 )));
             }
             let value = match key.as_str() {
@@ -163,7 +165,7 @@ impl<'de> Deserialize<'de> for Start {
         let name = String::deserialize(from)?;
         let start = Self::ALL.into_iter().find(|start| start.name() == name);
         start.ok_or_else(|| {
-            let name = vdpa_vfio::sysfs::excerpt(&name);
+            let name = excerpt(&name);
             D::Error::custom(format!("start is `{name}`: auto or manual"))
         })
     }
@@ -299,7 +301,7 @@ mod tests {
         attrs("[1]", "one key");
         attrs("[{}]", "one key");
         attrs("[{\"a\": 1}]", "a string");
-        attrs("[{\"a\": \"1\", \"b\": \"2\"}]", "");
+        attrs("[{\"a\": \"1\", \"b\": \"2\"}]", "one key");
         at(
             "{\"start\": \"auto\", \"mdev_type\": \"a\"}\nx",
             2,

@@ -264,7 +264,7 @@ impl Definitions {
             let why = error.to_string();
             // It says the line once more.
             let why = why.rsplit_once(" at line ").map_or(&*why, |(why, _)| why);
-            broken(&path, Some(error.line()), why)
+            broken(&path, Some(error.line()), &short(why))
         })
     }
 
@@ -335,6 +335,20 @@ fn broken(path: &Path, line: Option<usize>, why: &str) -> Broken {
         path: path.display().to_string(),
         line,
         why: why.to_owned(),
+    }
+}
+
+/// A reason that may repeat all that a file has: its beginning and its end, which says what was expected.
+fn short(why: &str) -> String {
+    const PART: usize = 120;
+    let count = why.chars().count();
+    let start = why.chars().take(PART);
+    match count.saturating_sub(PART) {
+        more if more > PART => {
+            let end = why.chars().skip(count.saturating_sub(PART));
+            start.chain(" ... ".chars()).chain(end).collect()
+        }
+        _ => why.to_owned(),
     }
 }
 

@@ -250,7 +250,7 @@ pub enum MdevError {
 
 /// A definition that cannot be read, or all of a parent's.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{path}{}: {why}; it is left as it is: mend it, or remove it by hand", .line.map_or(String::new(), |line| format!(", line {line}")))]
+#[error("{}{}: {why}; it is left as it is: mend it, or remove it by hand", .path.escape_debug(), .line.map_or(String::new(), |line| format!(", line {line}")))]
 pub struct Broken {
     /// The file, or the directory of a parent that cannot be listed.
     pub path: String,

@@ -20,7 +20,9 @@ const KERNEL: u32 = 1;
 /// The kernel, among those who send.
 const KERNEL_PORT: u32 = 0;
 
-/// Hears what the kernel tells of devices from now on, in this network namespace. Whoever else sends is not heard.
+/// Hears what the kernel tells of devices from now on, in this network namespace. Whoever else sends is not heard, but for
+/// who may have the kernel send it: since Linux 4.18 that is root of the network namespace. An event is a hint to look, and
+/// no proof.
 #[derive(Debug)]
 pub struct Uevents(OwnedFd);
 
@@ -29,7 +31,8 @@ pub struct Uevents(OwnedFd);
 pub enum Heard {
     /// This.
     Event(Uevent),
-    /// That there was more than could be kept for this process: it has to look for itself what there is.
+    /// That there was more than could be kept for this process, or something that cannot be read: it has to look for itself
+    /// what there is.
     Lost,
     /// Nothing, for now.
     Nothing,
@@ -70,16 +73,32 @@ impl Uevents {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(watch("receive", errno)),
             };
-            let by_kernel = from.is_some_and(|from| from.pid() == KERNEL_PORT);
-            if !by_kernel || len > MOST {
-                continue;
-            }
-            match bytes.get(..len).map(Uevent::parse) {
-                Some(Ok(event)) => return Ok(Heard::Event(event)),
-                Some(Err(error)) => tracing::debug!(%error, "passed over"),
-                None => {}
+            let port = from.map(|from| from.pid());
+            match heard(&bytes, len, port) {
+                Some(heard) => return Ok(heard),
+                None => continue,
             }
         }
+    }
+}
+
+/// What a message says; `None`: nothing that is believed.
+///
+/// * `len`: bytes that it had, of which no more than `bytes` are there
+/// * `port`: who sent it
+fn heard(bytes: &[u8], len: usize, port: Option<u32>) -> Option<Heard> {
+    if port != Some(KERNEL_PORT) {
+        return None;
+    }
+    let whole = bytes.get(..len).filter(|whole| whole.len() <= MOST);
+    match whole.map(Uevent::parse) {
+        Some(Ok(event)) => Some(Heard::Event(event)),
+        // Something happened, and nobody knows what.
+        Some(Err(error)) => {
+            tracing::debug!(%error, "an event is lost");
+            Some(Heard::Lost)
+        }
+        None => Some(Heard::Lost),
     }
 }
 
@@ -93,5 +112,26 @@ fn watch(what: &'static str, errno: Errno) -> MdevError {
     MdevError::Watch {
         what,
         source: io::Error::from(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_of_the_kernels_is_lost_and_of_others_nothing() {
+        let good = b"add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0SUBSYSTEM=mdev\0";
+        let long = [b'a'; MOST + 1];
+        let kernel = Some(KERNEL_PORT);
+        let event = Uevent::parse(good).unwrap();
+        assert_eq!(heard(good, good.len(), kernel), Some(Heard::Event(event)));
+        let cut = good.len() - 1;
+        assert_eq!(heard(good, cut, kernel), Some(Heard::Lost));
+        assert_eq!(heard(&long, long.len(), kernel), Some(Heard::Lost));
+        assert_eq!(heard(&long, long.len() + 1, kernel), Some(Heard::Lost));
+        assert_eq!(heard(good, good.len(), Some(4711)), None);
+        assert_eq!(heard(&long, long.len(), Some(4711)), None);
+        assert_eq!(heard(good, good.len(), None), None);
     }
 }

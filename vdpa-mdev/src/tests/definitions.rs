@@ -164,6 +164,22 @@ fn a_broken_file_is_named_with_its_line_and_kept() {
 }
 
 #[test]
+fn a_broken_file_is_not_repeated_as_a_whole() {
+    let long = "x".repeat(1 << 19);
+    for text in [
+        format!(r#"{{"start": "auto", "attrs": "{long}"}}"#),
+        format!(r#"{{"{long}": 1, "{long}": 2}}"#),
+        format!(r#"{{"start": "{long}"}}"#),
+    ] {
+        let fixture = Fixture::new();
+        fixture.file(&format!("{HOME}/mtty/{A}"), text);
+        let defined = fixture.host().definitions().all().unwrap();
+        let broken = &defined.broken[0];
+        assert!(broken.why.len() < 300, "{} bytes", broken.why.len());
+    }
+}
+
+#[test]
 fn what_is_no_definition_is_passed_over_or_named() {
     let fixture = Fixture::new();
     fixture.file("/etc/mdevctl.d/scripts.d/notifiers/x", "");
