@@ -140,6 +140,11 @@ fn types_are_listed_with_how_many_are_left() {
         json!({"type": "mtty-1", "name": "Single port serial", "description": null,
             "device_api": "vfio-pci", "available_instances": 24})
     );
+    for verb in ["types", "list"] {
+        machine
+            .mdev(&format!("{verb} --parent tty"))
+            .is_refused_with(&["no device tty", "mdpy, mtty"]);
+    }
     let nothing = tempfile::tempdir().unwrap();
     let run = ended(command(["mdev", "types", "--root"]).arg(nothing.path()));
     assert!(
@@ -223,6 +228,12 @@ fn bad_input_is_named_and_nothing_is_made() {
     machine
         .mdev("define mtty-1 --parent ../x")
         .is_refused_with(&["../x"]);
+    machine.kind("mt\x1bty", "loud\x1b-1", "1");
+    let run = machine.mdev("types");
+    assert!(
+        run.stdout.contains("loud\\u{1b}-1") && !run.stdout.contains('\x1b'),
+        "{run:?}"
+    );
     let full = machine.mdev("create mtty-2");
     assert_eq!(full.code, 1, "{full:?}");
     assert!(
@@ -270,6 +281,40 @@ fn a_definition_is_started_with_its_attributes_or_not_at_all() {
         true,
         "the device stays"
     );
+}
+
+#[test]
+fn an_attribute_of_the_kernels_is_not_written_and_no_success() {
+    let machine = Machine::new();
+    machine.done(&format!("define mtty-1 {A} --attr remove=1"));
+    let run = machine.mdev(&format!("start {A}"));
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        run.stderr.contains("remove") && run.stderr.contains("the kernel's"),
+        "{run:?}"
+    );
+    assert_eq!(machine.done("list")["devices"][0]["active"], false);
+}
+
+#[test]
+fn scripts_of_mdevctls_that_are_not_run_are_told_of() {
+    let machine = Machine::new();
+    let define = format!("define mtty-1 {A}");
+    let quiet = machine.mdev(&define);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""), "{quiet:?}");
+    machine.file("/etc/mdevctl.d/scripts.d/callouts/ap-check", "#!/bin/sh\n");
+    machine.file("/usr/lib/mdevctl/scripts.d/notifiers/tell", "#!/bin/sh\n");
+    for line in ["start", "remove", "undefine"] {
+        let run = machine.mdev(&format!("{line} {A}"));
+        assert_eq!(run.code, 0, "{run:?}");
+        let said = ["warning:", "callouts/ap-check and 1 more", "not run here"];
+        assert!(
+            said.iter().all(|word| run.stderr.contains(word)),
+            "{line}: {run:?}"
+        );
+    }
+    let run = machine.mdev("list");
+    assert_eq!(run.stderr, "", "{run:?}");
 }
 
 #[test]

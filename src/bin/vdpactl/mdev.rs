@@ -8,8 +8,8 @@ mod slices;
 mod types;
 
 use vdpa::core::ParentError;
-use vdpa::mdev::{Definitions, Host, MdevError, Uuid, uuid};
-use vdpa::vfio::sysfs::Fact;
+use vdpa::mdev::{Definitions, Host, MdevError, Parent, Uuid, uuid};
+use vdpa::vfio::sysfs::{Fact, excerpt};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -24,6 +24,9 @@ pub(crate) fn run(options: Mdev, output: &mut Output) -> Result<Verdict, Failure
         Some(home) => Definitions::at(home),
         None => host.definitions(),
     };
+    if options.command.changes() {
+        warn_of_scripts(&definitions, output);
+    }
     match options.command {
         Command::Types { of: Some(of), .. } => slices::types(&of, output),
         Command::Types { parent, of: None } => types::run(&host, parent.as_deref(), output),
@@ -59,6 +62,22 @@ pub(crate) fn run(options: Mdev, output: &mut Output) -> Result<Verdict, Failure
     }
 }
 
+/// What mdevctl has others decide, nobody decides here.
+fn warn_of_scripts(definitions: &Definitions, output: &mut Output) {
+    let scripts = definitions.scripts();
+    let Some(first) = scripts.first() else {
+        return;
+    };
+    let more = match scripts.len().saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    output.warn(&format!(
+        "mdevctl's scripts are not run here ({}{more}): where a device needs them, let mdevctl do this",
+        printed(&first.to_string_lossy())
+    ));
+}
+
 fn named(text: &str) -> Result<Uuid, Failure> {
     uuid(text).map_err(Failure::input)
 }
@@ -81,7 +100,20 @@ fn known<T: Clone>(fact: &Fact<T>) -> Option<T> {
 /// A text of somebody else's in a line of ours.
 fn shown(fact: &Fact<String>) -> String {
     match fact {
-        Fact::Is(text) => text.chars().flat_map(char::escape_debug).collect(),
+        Fact::Is(text) => printed(text),
         gap => gap.to_string(),
     }
+}
+
+/// A name of somebody else's, fit for a terminal.
+fn printed(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).collect()
+}
+
+/// That a parent is not there.
+fn no_parent(parent: &str, there: &[Parent]) -> Failure {
+    failed(MdevError::NoParent {
+        parent: excerpt(parent),
+        legal: there.iter().map(|parent| parent.name.clone()).collect(),
+    })
 }

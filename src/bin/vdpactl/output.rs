@@ -77,11 +77,20 @@ impl Output {
 
     /// Tells standard error what is wrong. What was said before is seen before.
     pub(crate) fn complain(&mut self, what: &str) {
+        self.tell("error:", what);
+    }
+
+    /// Tells standard error what is done all the same, and may not be what was meant.
+    pub(crate) fn warn(&mut self, what: &str) {
+        self.tell("warning:", what);
+    }
+
+    fn tell(&mut self, level: &str, what: &str) {
         // When neither can be written to, there is nobody left to tell.
         let _ = self.flush();
         let stderr: Stderr = io::stderr();
         let paint = Paint::new(stderr.is_terminal());
-        let _ = writeln!(stderr.lock(), "{} {what}", paint.bad("error:"));
+        let _ = writeln!(stderr.lock(), "{} {what}", paint.bad(level));
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) enum Command {
         uuid: String,
     },
     /// Keep what a mediated device is to be, so that mdevctl and `start` can make it
+    ///
+    /// mdevctl's scripts (`scripts.d`) are not run, by this or any other command here: where there are any, that is said.
     Define {
         /// Its type, as `types` names it
         #[arg(value_name = "TYPE")]
@@ -85,6 +87,8 @@ pub(super) enum Command {
         parent: Option<String>,
     },
     /// Make a mediated device that is defined, and set its attributes
+    ///
+    /// mdevctl's scripts (`scripts.d`), which may refuse a device or set it up, are not run: `mdevctl start` runs them.
     Start {
         /// Its name
         uuid: String,
@@ -92,6 +96,13 @@ pub(super) enum Command {
         #[arg(long, value_name = "PARENT")]
         parent: Option<String>,
     },
+}
+
+impl Command {
+    /// Whether devices or definitions are others afterwards.
+    pub(super) fn changes(&self) -> bool {
+        !matches!(self, Self::Types { .. } | Self::List { .. })
+    }
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {

@@ -5,7 +5,7 @@ use vdpa::mdev::{self, Definition, Definitions, Host, Mediated, PCI_API, Uuid};
 use vdpa::vfio::sysfs::Fact;
 
 use crate::failure::{Failure, Verdict};
-use crate::mdev::{failed, known, shown};
+use crate::mdev::{failed, known, no_parent, printed, shown};
 use crate::output::Output;
 
 #[derive(Serialize)]
@@ -124,7 +124,14 @@ pub(super) fn run(
     };
     let waiting = defined.whole.iter().filter(|one| !is_made(one));
     rows.extend(waiting.map(Row::defined));
-    rows.retain(|row| only.is_none_or(|only| row.parent.as_deref() == Some(only)));
+    if let Some(only) = only {
+        rows.retain(|row| row.parent.as_deref() == Some(only));
+        let parents = host.parents().map_err(failed)?;
+        // One that is not there may have something defined.
+        if rows.is_empty() && parents.iter().all(|parent| parent.name != only) {
+            return Err(no_parent(only, &parents));
+        }
+    }
     let report = Report {
         devices: rows,
         broken: defined.broken.iter().map(broken).collect(),
@@ -182,7 +189,7 @@ fn tell(report: &Report, output: &mut Output) -> Result<(), Failure> {
             .map_or(String::new(), |line| format!(", line {line}"));
         output.say(&format!(
             "{}{at}: {}",
-            paint.bad(&broken.path),
+            paint.bad(printed(&broken.path)),
             broken.error
         ))?;
     }

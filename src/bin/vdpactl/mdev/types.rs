@@ -5,7 +5,7 @@ use vdpa::mdev::{Host, Kind, Parent};
 use vdpa::vfio::sysfs::Fact;
 
 use crate::failure::{Failure, Verdict};
-use crate::mdev::{failed, known, shown};
+use crate::mdev::{failed, known, no_parent, printed, shown};
 use crate::output::Output;
 
 #[derive(Serialize)]
@@ -49,7 +49,12 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<Verdict, Failure> {
     let mut parents = host.parents().map_err(failed)?;
-    parents.retain(|parent| only.is_none_or(|only| parent.name == only));
+    if let Some(only) = only {
+        if parents.iter().all(|parent| parent.name != only) {
+            return Err(no_parent(only, &parents));
+        }
+        parents.retain(|parent| parent.name == only);
+    }
     tell(&parents, output)?;
     let makes = |parent: &Parent| Makes {
         parent: parent.name.clone(),
@@ -78,17 +83,18 @@ fn tell(parents: &[Parent], output: &mut Output) -> Result<(), Failure> {
     output.say(&paint.heading(line("type", "parent", "left", "api") + "what"))?;
     for parent in parents {
         for kind in kinds(parent) {
+            let id = printed(&kind.id);
             let row = line(
-                &kind.id,
-                &parent.name,
+                &id,
+                &printed(&parent.name),
                 &kind.available.to_string(),
                 &shown(&kind.api),
             );
-            let (id, rest) = row.split_at(kind.id.len());
+            let (id, rest) = row.split_at(id.len());
             output.say(&format!("{}{rest}{}", paint.name(id), what(kind)))?;
         }
         if let Fact::Unknown(why) = &parent.kinds {
-            let text = format!("{}: its types cannot be read: {why}", parent.name);
+            let text = format!("{}: its types cannot be read: {why}", printed(&parent.name));
             output.say(&paint.bad(text))?;
         }
     }
