@@ -18,6 +18,7 @@ mod suspend;
 pub(crate) mod wait;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdpa_mem::{AddressSpace, Deadline};
@@ -414,11 +415,15 @@ impl Slot {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Nobody is left to tell. A parent that cannot even begin keeps its memory alive by itself.
-        let _refused = self.parent.begin_reset();
+        // Nobody is left to tell. A parent that cannot even begin keeps its memory alive by itself; one that panics does not
+        // keep the device in reach of memory.
+        let begun = catch_unwind(AssertUnwindSafe(|| self.parent.begin_reset()));
         // After it, and at once: how long a reset takes is the device's to say, and a drop does not wait. One that has not
         // stopped by now is kept out by what translates for it.
         self.dma.iter().for_each(DmaHandle::take_back);
+        if let Err(panic) = begun {
+            resume_unwind(panic);
+        }
     }
 }
 
