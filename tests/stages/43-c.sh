@@ -1,4 +1,4 @@
-# what: the C interface, installed: header, symbols and layouts; its example and its tests, in valgrind and AddressSanitizer
+# what: the C interface, installed: header, symbols, calls, constants and layouts; its example and its tests, in valgrind and AddressSanitizer
 # minutes: 3
 # quick: no
 # shellcheck shell=bash
@@ -33,7 +33,7 @@ stage() {
   c_exports "$lib/libvdpa.so" >"$root/exported"
   check "soname and symbols are those of abi.txt" 10 diff "$root/listed" "$root/exported"
   c_layouts >"$root/layouts.c"
-  check "structs are in C what abi.txt says" 30 cc -std=c11 "${strict[@]}" "${uses[@]}" -fsyntax-only "$root/layouts.c"
+  check "structs, constants and calls are in C what abi.txt says" 30 cc -std=c11 "${strict[@]}" "${uses[@]}" -fsyntax-only "$root/layouts.c"
 
   strict+=(-std=c11 -D_GNU_SOURCE -pthread -g)
   uses+=("-Wl,-rpath,$lib")
@@ -66,10 +66,13 @@ c_exports() { # LIBRARY
   nm -D --defined-only "$1" | awk '{ print "symbol " $3 }' | LC_ALL=C sort
 }
 
-# The layouts of abi.txt, as assertions.
+# The layouts, constants and prototypes of abi.txt, as assertions.
 c_layouts() {
   echo '#include <vdpa.h>'
   awk '$1 == "struct" { printf "_Static_assert(sizeof(struct %s) == %s && _Alignof(struct %s) == %s, \"%s\");\n", $2, $3, $2, $4, $2 }
+    $1 == "const" { printf "_Static_assert(%s == %s, \"%s\");\n", $2, $3, $2 }
+    # Another declaration of the same function has to agree with that of the header.
+    $1 == "call" { sub(/^call /, ""); print }
     $1 == "field" { split($2, of, "."); printf "_Static_assert(offsetof(struct %s, %s) == %s, \"%s\");\n", of[1], of[2], $3, $2 }
     ' bindings/c/abi.txt
 }

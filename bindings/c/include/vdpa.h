@@ -19,17 +19,22 @@
  * Arguments. NULL is an error (VDPA_ERR_MISUSE, with the name of the argument), but where a comment says what NULL stands for.
  * A pointer that is not NULL has to be valid and aligned, and what it points to is nobody else's to write during the call;
  * a handle that was closed or freed is not valid. Nothing of that can be checked: it is undefined behaviour. Strings are UTF-8
- * and end with NUL. Timeouts are in milliseconds; with 0 a call looks once.
+ * and end with NUL. Timeouts are in milliseconds; with 0 a call looks once: what was begun goes on, and the same call asks
+ * again. But for vdpa_device_unmap() and vdpa_device_set_dirty_log(): if their timeout passes, the device is broken.
  *
- * Threads. A handle that a function takes as a pointer to const may be in use by several threads at the same time; one that
- * it takes without const is given up, and no other call may be using it. Errors are of the thread. Calls wait only if they take
- * a timeout. A device has threads of its own, which inherit their signal masks: who wants signals elsewhere blocks them before
- * it opens one. After fork() the child may not use the handles of its parent; exec() is fine.
+ * Threads. A handle that a function takes as a pointer to const may be in use by several threads at the same time, but for
+ * vdpa_device_next_event(), which one thread calls; one that it takes without const is given up, and no other call may be
+ * using it. Errors are of the thread. Calls wait for the device only if they take a timeout. For the system, and for a call of
+ * another thread that maps, unmaps or sets a log in the same address space, wait also vdpa_device_map(), and what opens and
+ * what lets go of a device: their comments say it. A device has threads of its own, which inherit their signal masks: who wants
+ * signals elsewhere blocks them before it opens one. After fork() the child may not use the handles of its parent; exec() is
+ * fine.
  *
  * Callbacks may run on any thread, must neither wait nor unwind nor longjmp out, and must not call this library: such a call
  * is refused with VDPA_ERR_MISUSE.
  *
- * Panics. A bug in the library does not unwind into C: the call returns VDPA_ERR_PANIC.
+ * Panics. A bug in the library does not unwind into C: the call returns VDPA_ERR_PANIC, and the handles that it took stay. What
+ * frees a handle is done with it once that has begun, and returns 0 whatever happens on the way.
  */
 
 
@@ -50,32 +55,38 @@
 #define VDPA_VERSION_PATCH 0
 
 // The call is not legal: an argument, or the state the device is in. The same call fails again.
-#define VDPA_ERR_MISUSE -1
+#define VDPA_ERR_MISUSE (-1)
 
 // The device or the driver broke the rules.
-#define VDPA_ERR_PEER -2
+#define VDPA_ERR_PEER (-2)
 
 // The device cannot do this.
-#define VDPA_ERR_UNSUPPORTED -3
+#define VDPA_ERR_UNSUPPORTED (-3)
 
-// Something else is under way, or did not end in time. The same call may succeed later.
-#define VDPA_ERR_BUSY -4
+// Something else is under way, or did not end in time, and goes on. The same call may succeed later.
+#define VDPA_ERR_BUSY (-4)
 
 // The system refused; vdpa_last_os_error() has its errno.
-#define VDPA_ERR_IO -5
+#define VDPA_ERR_IO (-5)
 
-// The device is gone or broken. Nothing but closing it helps.
-#define VDPA_ERR_GONE -6
+// The device is gone. Nothing but closing it helps, but vdpa_device_unmap() gives memory back as before.
+#define VDPA_ERR_GONE (-6)
 
-// Memory that could not be mapped, and that the device does not let go of either. It must not be freed before its
-// release callback ran, which may be never.
-#define VDPA_ERR_KEPT -7
+// The call failed, and what it was to lend is held all the same: a mapping that was refused and that the device does not
+// let go of, or a log that counts while the one before is still written. It must not be freed before its release callback
+// ran, which may be never; without a callback it is never the caller's again.
+#define VDPA_ERR_KEPT (-7)
 
-// A bug of this library: it stopped half-way in the call. The device can be closed; nothing else about it is known.
-#define VDPA_ERR_PANIC -8
+// A bug of this library: it stopped half-way in the call. The handle stays, also where the call was to give it up, and the
+// device can be closed; nothing else about it is known.
+#define VDPA_ERR_PANIC (-8)
 
 // An error of a kind that this header has no name for.
-#define VDPA_ERR_OTHER -9
+#define VDPA_ERR_OTHER (-9)
+
+// The device is broken: it does not answer as it must, or did not let go of memory in time. Nothing but closing it helps, and
+// nothing is given back before: what is mapped with a callback when that runs, which may be never; the rest never.
+#define VDPA_ERR_BROKEN (-10)
 
 // It is software, and reads what is mapped itself.
 #define VDPA_CAP_DMA_SOFTWARE (1 << 0)
@@ -120,7 +131,7 @@
 // The parent asks to let go of the device.
 #define VDPA_EVENT_REMOVE_REQUESTED 5
 
-// The device does not answer as it must, as `why` says. Nothing but closing it helps.
+// The device does not answer as it must, or did not let go of memory in time, as `why` says. Nothing but closing it helps.
 #define VDPA_EVENT_BROKEN 6
 
 // The device is gone. Nothing but closing it helps.
@@ -226,7 +237,7 @@ struct vdpa_mapping {
     // What is called once the memory is released, or NULL. Without it the memory is the caller's again only when
     // vdpa_device_unmap() returned 0.
     vdpa_release_callback release;
-    // Handed to `release`.
+    // Handed to `release`, and valid until that ran: also once vdpa_device_unmap() returned 0.
     void *opaque;
 };
 
@@ -283,7 +294,9 @@ struct vdpa_queue_state {
 struct vdpa_doorbell_page {
     // Where the page begins in the file, in bytes.
     uint64_t offset;
-    // The file to map, shared and for writing. It is the doorbell's: valid until that is freed. What is mapped stays.
+    // The file to map, shared and for writing. It is the doorbell's: valid until that is freed. What is mapped stays, and
+    // with it the device's file: a guest that has the page rings on after the device was closed, and a device of VFIO is not
+    // free for others before the page is unmapped.
     int fd;
     // Where in the page the doorbell is, in bytes.
     uint32_t at;
@@ -300,7 +313,8 @@ const char *vdpa_version(void);
 const char *vdpa_error_name(int code);
 
 // The message of the last call on this thread that failed, with the names and numbers that it is about; "" if none did.
-// It is valid until the next call on this thread that fails, or until the thread ends. A call that succeeds leaves it.
+// It is valid until the next call on this thread that fails, or until the thread ends. A call that succeeds leaves it, unless
+// a callback that ran in it made a call, which is refused.
 const char *vdpa_last_error(void);
 
 // The errno beneath the last call on this thread that failed; 0 if the system had no part in it.
@@ -315,7 +329,8 @@ int vdpa_registry_new(struct vdpa_registry **registry);
 int vdpa_registry_free(struct vdpa_registry *registry);
 
 // Opens the device that a string names: "PARENT:WHAT[,key=value...]", as in "sim:net,mac=52:54:00:00:00:01". What is wrong
-// with a string, and what is legal there, is in the message. The device is let go of by vdpa_device_close().
+// with a string, and what is legal there, is in the message. The device is let go of by vdpa_device_close(). It takes what
+// the system takes to open the device.
 //
 // registry: may be used by several threads at the same time
 //
@@ -399,15 +414,21 @@ int vdpa_device_resume(const struct vdpa_device *device);
 int vdpa_device_stats(const struct vdpa_device *device, vdpa_stat_callback each, void *opaque);
 
 // Resets the device, waits for that, and lets go of it. Once it returned 0 the handle is no more; before, no other call
-// with it may be under way. If it fails, the handle stays, and can be closed again. A device that is broken or gone is let
-// go of.
+// with it may be under way. If it fails, whatever the code, the handle stays, and can be closed again, or abandoned. A
+// device that is broken or gone is let go of. A bug that shows in the letting go is told of on standard error, and is no
+// reason to fail.
 //
-// What is still mapped is released, by the callbacks it was mapped with. They may run a moment later, on another thread.
+// What is still mapped is released, by the callbacks it was mapped with. They may run a moment later, on another thread;
+// those of memory that the device does not let go of never do.
+//
+// timeout_ms: of the reset. What the system takes to unmap comes on top, and for a simulated device with I/O that does not
+// end, up to half a minute for that
 int vdpa_device_close(struct vdpa_device *device,
                       uint32_t timeout_ms);
 
 // Lets go of a device without waiting for its reset, which is begun: for a device that cannot be closed in time. The handle
-// is no more.
+// is no more once it returned 0; it fails only where it is not legal, with NULL or from inside of a callback. What is mapped
+// is released as by vdpa_device_close(), and what comes on top of its timeout comes here too.
 int vdpa_device_abandon(struct vdpa_device *device);
 
 // The descriptor that is readable (POLLIN) while events wait. It is the device's: valid until that is closed, to be polled
@@ -415,15 +436,22 @@ int vdpa_device_abandon(struct vdpa_device *device);
 int vdpa_device_events_fd(const struct vdpa_device *device,
                           int *fd);
 
-// Takes the next event: returns 1, or 0 if none waits. Events that say the same are told once until they are read. One
-// thread reads the events of a device, since the next one takes the words of the last.
+// Takes the next event: returns 1, or 0 if none waits. Events that say the same are told once until they are read, and of
+// VDPA_EVENT_MISS and VDPA_EVENT_FAULT 512 each wait at most: vdpa_device_events_dropped() counts the rest. One thread reads
+// the events of a device, since the next one takes the words of the last.
 int vdpa_device_next_event(const struct vdpa_device *device,
                            struct vdpa_event *event);
 
-// Maps memory for the device. Legal at any time, beside any other call.
+// How many misses and faults found no room since the device was opened: a count that only grows.
+int vdpa_device_events_dropped(const struct vdpa_device *device, uint64_t *count);
+
+// Maps memory for the device. Legal at any time, beside any other call. It waits for the system, which may have to pin the
+// memory, and for another thread that unmaps or sets the log of the same address space, as long as that waits.
 //
 // On 0 the memory is lent: it may be freed when vdpa_device_unmap() returned 0 for it, or once its release callback ran,
-// whichever is first, and not before. The callback runs exactly once, also if vdpa_device_unmap() returned 0.
+// whichever is first, and not before. The callback runs once, also if vdpa_device_unmap() returned 0, and then perhaps later;
+// but never for memory that the device does not let go of, which is never the caller's again. If that shows before the device
+// is closed, VDPA_EVENT_BROKEN tells; if it shows in that, nothing does: no caller can count on the callback.
 //
 // On an error the callback does not run, and the memory is the caller's; but for VDPA_ERR_KEPT and VDPA_ERR_PANIC, after
 // which it may be freed only once the callback ran.
@@ -433,11 +461,16 @@ int vdpa_device_map(const struct vdpa_device *device,
                     const struct vdpa_mapping *mapping);
 
 // Unmaps what is mapped in a range, which has to hold each mapping whole. On 0 the device does not touch it any more, and
-// the memory may be freed. Legal also once the device is gone.
+// the memory may be freed. Legal also once the device is gone, but not once it is broken.
 //
-// On an error nothing may be freed but what is released by its callback. A device that does not let go in time is broken.
+// On an error nothing may be freed but what is released by its callback. A device that does not let go in time is broken
+// from then on, and this answers VDPA_ERR_BROKEN: the same call does not succeed later. What it has in flight can be enough
+// with a timeout of 0.
 //
 // len: of the range, in bytes
+//
+// timeout_ms: for what the device has in flight. What the system takes to unmap comes on top, as does another map or unmap
+// of the address space that is at work
 int vdpa_device_unmap(const struct vdpa_device *device,
                       uint32_t asid,
                       uint64_t iova,
@@ -446,6 +479,10 @@ int vdpa_device_unmap(const struct vdpa_device *device,
 
 // Has what the device writes in an address space logged, where it is mapped with VDPA_LOGGED: on return every later write
 // is. The log of before is not written any more when this returned 0, and is then released.
+//
+// A device that goes on with the log of before beyond the timeout is broken from then on, as by vdpa_device_unmap(): this
+// answers VDPA_ERR_KEPT, the new log counts and is lent, and neither may be freed before its callback ran; with NULL it
+// answers VDPA_ERR_BROKEN.
 //
 // log: it is not kept, but for what it points to, which is lent as with vdpa_device_map(). NULL: nothing is logged any more
 int vdpa_device_set_dirty_log(const struct vdpa_device *device,

@@ -56,7 +56,11 @@ pub(crate) fn call(body: impl FnOnce() -> Result<c_int, Failure>) -> c_int {
             what: said(&*payload),
         }),
     }));
-    told.unwrap_or(VDPA_ERR_PANIC)
+    told.unwrap_or_else(|payload| {
+        // Nothing is around its drop, which may panic as well.
+        std::mem::forget(payload);
+        VDPA_ERR_PANIC
+    })
 }
 
 /// Runs the body of a call that returns 0.
@@ -79,7 +83,8 @@ fn said(payload: &(dyn Any + Send)) -> String {
 }
 
 /// The message of the last call on this thread that failed, with the names and numbers that it is about; "" if none did.
-/// It is valid until the next call on this thread that fails, or until the thread ends. A call that succeeds leaves it.
+/// It is valid until the next call on this thread that fails, or until the thread ends. A call that succeeds leaves it, unless
+/// a callback that ran in it made a call, which is refused.
 #[unsafe(no_mangle)]
 pub extern "C" fn vdpa_last_error() -> *const c_char {
     let message = LAST.try_with(|last| match last.try_borrow() {

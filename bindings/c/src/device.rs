@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "exports symbols by name")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use vdpa::{Deadline, Error, Features};
 
 use crate::boundary::{Inside, call, done};
 use crate::failure::Failure;
-use crate::pointer::{Bytes, Room, given};
+use crate::pointer::{Bytes, GivenUp, Room, given};
 
 /// It is software, and reads what is mapped itself.
 pub const VDPA_CAP_DMA_SOFTWARE: u32 = 1 << 0;
@@ -33,7 +33,7 @@ pub const VDPA_CAP_SUSPEND: u32 = 1 << 7;
 pub const VDPA_CAP_STATS: u32 = 1 << 8;
 
 /// The capabilities that this interface has calls for, by the names that the library has for them.
-const CAPS: [(&str, u32); 9] = [
+pub(crate) const CAPS: [(&str, u32); 9] = [
     ("dma-software", VDPA_CAP_DMA_SOFTWARE),
     ("page-requests", VDPA_CAP_PAGE_REQUESTS),
     ("dma-map", VDPA_CAP_DMA_MAP),
@@ -344,32 +344,35 @@ pub extern "C" fn vdpa_device_stats(
 }
 
 /// Resets the device, waits for that, and lets go of it. Once it returned 0 the handle is no more; before, no other call
-/// with it may be under way. If it fails, the handle stays, and can be closed again. A device that is broken or gone is let
-/// go of.
+/// with it may be under way. If it fails, whatever the code, the handle stays, and can be closed again, or abandoned. A
+/// device that is broken or gone is let go of. A bug that shows in the letting go is told of on standard error, and is no
+/// reason to fail.
 ///
-/// What is still mapped is released, by the callbacks it was mapped with. They may run a moment later, on another thread.
+/// What is still mapped is released, by the callbacks it was mapped with. They may run a moment later, on another thread;
+/// those of memory that the device does not let go of never do.
+///
+/// timeout_ms: of the reset. What the system takes to unmap comes on top, and for a simulated device with I/O that does not
+/// end, up to half a minute for that
 #[unsafe(no_mangle)]
-pub extern "C" fn vdpa_device_close(device: Option<Box<Device>>, timeout_ms: u32) -> c_int {
-    let device = device.map(ManuallyDrop::new);
+pub extern "C" fn vdpa_device_close(device: *mut Device, timeout_ms: u32) -> c_int {
     done(|| {
-        let device = given(device, "device")?;
-        match device.device.reset(deadline(timeout_ms)) {
+        let device = GivenUp::new(device, "device")?;
+        match device.get().device.reset(deadline(timeout_ms)) {
             Ok(()) | Err(Error::Broken | Error::Gone) => {}
             Err(e) => return Err(e.into()),
         }
-        drop(ManuallyDrop::into_inner(device));
+        device.free();
         Ok(())
     })
 }
 
 /// Lets go of a device without waiting for its reset, which is begun: for a device that cannot be closed in time. The handle
-/// is no more.
+/// is no more once it returned 0; it fails only where it is not legal, with NULL or from inside of a callback. What is mapped
+/// is released as by vdpa_device_close(), and what comes on top of its timeout comes here too.
 #[unsafe(no_mangle)]
-pub extern "C" fn vdpa_device_abandon(device: Option<Box<Device>>) -> c_int {
-    let device = device.map(ManuallyDrop::new);
+pub extern "C" fn vdpa_device_abandon(device: *mut Device) -> c_int {
     done(|| {
-        let device = given(device, "device")?;
-        drop(ManuallyDrop::into_inner(device));
+        GivenUp::new(device, "device")?.free();
         Ok(())
     })
 }

@@ -2,12 +2,12 @@
 #![allow(unsafe_code, reason = "exports symbols by name")]
 
 use std::ffi::c_int;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
 use crate::boundary::done;
 use crate::failure::Failure;
-use crate::pointer::given;
+use crate::pointer::{GivenUp, given};
 
 /// What kicks a queue: no lock, and for most devices no system call. It may be used by several threads, and outlive the
 /// device, after which it does nothing.
@@ -27,7 +27,9 @@ impl Doorbell {
 pub struct DoorbellPage {
     /// Where the page begins in the file, in bytes.
     pub offset: u64,
-    /// The file to map, shared and for writing. It is the doorbell's: valid until that is freed. What is mapped stays.
+    /// The file to map, shared and for writing. It is the doorbell's: valid until that is freed. What is mapped stays, and
+    /// with it the device's file: a guest that has the page rings on after the device was closed, and a device of VFIO is not
+    /// free for others before the page is unmapped.
     pub fd: c_int,
     /// Where in the page the doorbell is, in bytes.
     pub at: u32,
@@ -79,11 +81,9 @@ pub extern "C" fn vdpa_doorbell_eventfd(
 
 /// Frees a doorbell. The queue runs on.
 #[unsafe(no_mangle)]
-pub extern "C" fn vdpa_doorbell_free(doorbell: Option<Box<Doorbell>>) -> c_int {
-    let doorbell = doorbell.map(ManuallyDrop::new);
+pub extern "C" fn vdpa_doorbell_free(doorbell: *mut Doorbell) -> c_int {
     done(|| {
-        let doorbell = given(doorbell, "doorbell")?;
-        drop(ManuallyDrop::into_inner(doorbell));
+        GivenUp::new(doorbell, "doorbell")?.free();
         Ok(())
     })
 }

@@ -26,7 +26,7 @@ pub const VDPA_EVENT_MISS: u32 = 3;
 pub const VDPA_EVENT_FAULT: u32 = 4;
 /// The parent asks to let go of the device.
 pub const VDPA_EVENT_REMOVE_REQUESTED: u32 = 5;
-/// The device does not answer as it must, as `why` says. Nothing but closing it helps.
+/// The device does not answer as it must, or did not let go of memory in time, as `why` says. Nothing but closing it helps.
 pub const VDPA_EVENT_BROKEN: u32 = 6;
 /// The device is gone. Nothing but closing it helps.
 pub const VDPA_EVENT_GONE: u32 = 7;
@@ -109,8 +109,9 @@ pub extern "C" fn vdpa_device_events_fd(
     })
 }
 
-/// Takes the next event: returns 1, or 0 if none waits. Events that say the same are told once until they are read. One
-/// thread reads the events of a device, since the next one takes the words of the last.
+/// Takes the next event: returns 1, or 0 if none waits. Events that say the same are told once until they are read, and of
+/// VDPA_EVENT_MISS and VDPA_EVENT_FAULT 512 each wait at most: vdpa_device_events_dropped() counts the rest. One thread reads
+/// the events of a device, since the next one takes the words of the last.
 #[unsafe(no_mangle)]
 pub extern "C" fn vdpa_device_next_event(
     device: Option<&Device>,
@@ -130,6 +131,19 @@ pub extern "C" fn vdpa_device_next_event(
             ..event
         });
         Ok(1)
+    })
+}
+
+/// How many misses and faults found no room since the device was opened: a count that only grows.
+#[unsafe(no_mangle)]
+pub extern "C" fn vdpa_device_events_dropped(
+    device: Option<&Device>,
+    count: Option<&mut MaybeUninit<u64>>,
+) -> c_int {
+    done(|| {
+        let (device, to) = (given(device, "device")?, given(count, "count")?);
+        to.write(device.events.dropped());
+        Ok(())
     })
 }
 

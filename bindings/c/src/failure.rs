@@ -4,7 +4,9 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::io;
 
+use vdpa::Error;
 use vdpa::core::ErrorKind;
+use vdpa::mem::MemError;
 
 use crate::fd::EBADF;
 
@@ -14,19 +16,24 @@ pub const VDPA_ERR_MISUSE: c_int = -1;
 pub const VDPA_ERR_PEER: c_int = -2;
 /// The device cannot do this.
 pub const VDPA_ERR_UNSUPPORTED: c_int = -3;
-/// Something else is under way, or did not end in time. The same call may succeed later.
+/// Something else is under way, or did not end in time, and goes on. The same call may succeed later.
 pub const VDPA_ERR_BUSY: c_int = -4;
 /// The system refused; vdpa_last_os_error() has its errno.
 pub const VDPA_ERR_IO: c_int = -5;
-/// The device is gone or broken. Nothing but closing it helps.
+/// The device is gone. Nothing but closing it helps, but vdpa_device_unmap() gives memory back as before.
 pub const VDPA_ERR_GONE: c_int = -6;
-/// Memory that could not be mapped, and that the device does not let go of either. It must not be freed before its
-/// release callback ran, which may be never.
+/// The call failed, and what it was to lend is held all the same: a mapping that was refused and that the device does not
+/// let go of, or a log that counts while the one before is still written. It must not be freed before its release callback
+/// ran, which may be never; without a callback it is never the caller's again.
 pub const VDPA_ERR_KEPT: c_int = -7;
-/// A bug of this library: it stopped half-way in the call. The device can be closed; nothing else about it is known.
+/// A bug of this library: it stopped half-way in the call. The handle stays, also where the call was to give it up, and the
+/// device can be closed; nothing else about it is known.
 pub const VDPA_ERR_PANIC: c_int = -8;
 /// An error of a kind that this header has no name for.
 pub const VDPA_ERR_OTHER: c_int = -9;
+/// The device is broken: it does not answer as it must, or did not let go of memory in time. Nothing but closing it helps, and
+/// nothing is given back before: what is mapped with a callback when that runs, which may be never; the rest never.
+pub const VDPA_ERR_BROKEN: c_int = -10;
 
 /// Why a call of the C interface failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +46,9 @@ pub enum Failure {
         argument: &'static str,
     },
     /// A string that is not UTF-8.
-    #[error("argument `{argument}` is not UTF-8: byte {at} is wrong")]
+    #[error(
+        "argument `{argument}` is not UTF-8: byte {at} is wrong; strings are UTF-8, paths in them too"
+    )]
     NotUtf8 {
         /// Which one.
         argument: &'static str,
@@ -85,9 +94,11 @@ pub enum Failure {
     /// A call from inside a callback.
     #[error("called from inside a callback of this library: hand it to another thread")]
     InsideCallback,
-    /// Memory that was not mapped, and is still held.
-    #[error("the device does not let go of memory that could not be mapped")]
+    /// The call failed, and memory that it was to lend is held all the same.
+    #[error("{what}")]
     Kept {
+        /// Which memory, and who holds it.
+        what: &'static str,
         /// Why it could not be mapped.
         source: vdpa::Error,
     },
@@ -118,6 +129,8 @@ impl Failure {
             Self::NoPage | Self::NoEventFd => VDPA_ERR_UNSUPPORTED,
             Self::Kept { .. } => VDPA_ERR_KEPT,
             Self::Panic { .. } => VDPA_ERR_PANIC,
+            // Only what waits for the device to let go answers so, and the device is broken by it.
+            Self::Device(Error::Broken | Error::Memory(MemError::Busy { .. })) => VDPA_ERR_BROKEN,
             Self::Device(error) => match error.kind() {
                 ErrorKind::Misuse => VDPA_ERR_MISUSE,
                 ErrorKind::PeerMisbehaved => VDPA_ERR_PEER,
@@ -170,6 +183,7 @@ fn name(code: c_int) -> &'static CStr {
         VDPA_ERR_KEPT => c"VDPA_ERR_KEPT",
         VDPA_ERR_PANIC => c"VDPA_ERR_PANIC",
         VDPA_ERR_OTHER => c"VDPA_ERR_OTHER",
+        VDPA_ERR_BROKEN => c"VDPA_ERR_BROKEN",
         _ => c"unknown",
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::failure::Failure;
 
@@ -30,8 +30,8 @@ pub(crate) fn eventfd(fd: c_int, argument: &'static str) -> Result<Option<OwnedF
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let own = borrowed.try_clone_to_owned().map_err(fail)?;
     // A file or a pipe would take the 8 bytes of a call as well, and keep them. Where /proc is not mounted, the caller is
-    // believed.
-    if let Ok(what) = fs::read_link(format!("/proc/self/fd/{fd}"))
+    // believed. The duplicate is looked at, which nobody else closes, in the table of this thread, which may have its own.
+    if let Ok(what) = fs::read_link(format!("/proc/thread-self/fd/{}", own.as_raw_fd()))
         && what.to_str() != Some("anon_inode:[eventfd]")
     {
         let what = what.display().to_string();

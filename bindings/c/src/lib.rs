@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The functions are for C alone, and say in their signatures what C has to keep: a reference for a pointer that is valid
-//! or NULL, a `Box` for one that is given back, [`MaybeUninit`](std::mem::MaybeUninit) for what is only written. So their
-//! bodies are safe code. What remains is in four places: strings and buffers (`pointer`), descriptors (`fd`), memory that C
-//! lends to a device and the callback that gives it back (`memory`), and the callback for counters (`device`).
+//! or NULL, [`MaybeUninit`](std::mem::MaybeUninit) for what is only written. So their bodies are safe code. What remains is in
+//! four places: strings, buffers and handles that are given up (`pointer`), descriptors (`fd`), memory that C lends to a
+//! device and the callback that gives it back (`memory`), and the callback for counters (`device`).
 //!
 //! The doc comments of what is exported are the manual, in `vdpa.h`: they speak C.
 //!
@@ -47,6 +47,14 @@ mod pointer;
 mod queue;
 mod registry;
 mod version;
+
+/// What the header says of threads: calls with one handle may come from several. References in the signatures do not ask.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<registry::Registry>();
+    shared::<device::Device>();
+    shared::<doorbell::Doorbell>();
+};
 
 #[cfg(test)]
 mod tests;

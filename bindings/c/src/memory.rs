@@ -49,7 +49,7 @@ pub struct Mapping {
     /// What is called once the memory is released, or NULL. Without it the memory is the caller's again only when
     /// vdpa_device_unmap() returned 0.
     pub release: ReleaseCallback,
-    /// Handed to `release`.
+    /// Handed to `release`, and valid until that ran: also once vdpa_device_unmap() returned 0.
     pub opaque: *mut c_void,
 }
 
@@ -130,9 +130,11 @@ impl Drop for Lent {
     }
 }
 
-/// Runs a call that takes memory. If it fails, the memory is the caller's again, unless it is held all the same.
+/// Runs a call that takes memory. If it fails, the memory is the caller's again, unless it is held all the same: `kept` says
+/// by whom.
 fn lend(
     lent: Lent,
+    kept: &'static str,
     take: impl FnOnce(Arc<dyn DmaMemory>) -> vdpa::Result<()>,
 ) -> Result<(), Failure> {
     let lent = Arc::new(lent);
@@ -144,15 +146,18 @@ fn lend(
                 Err(source.into())
             }
             // Whoever holds it releases it, or keeps it for good.
-            Err(_held) => Err(Failure::Kept { source }),
+            Err(_held) => Err(Failure::Kept { what: kept, source }),
         },
     }
 }
 
-/// Maps memory for the device. Legal at any time, beside any other call.
+/// Maps memory for the device. Legal at any time, beside any other call. It waits for the system, which may have to pin the
+/// memory, and for another thread that unmaps or sets the log of the same address space, as long as that waits.
 ///
 /// On 0 the memory is lent: it may be freed when vdpa_device_unmap() returned 0 for it, or once its release callback ran,
-/// whichever is first, and not before. The callback runs exactly once, also if vdpa_device_unmap() returned 0.
+/// whichever is first, and not before. The callback runs once, also if vdpa_device_unmap() returned 0, and then perhaps later;
+/// but never for memory that the device does not let go of, which is never the caller's again. If that shows before the device
+/// is closed, VDPA_EVENT_BROKEN tells; if it shows in that, nothing does: no caller can count on the callback.
 ///
 /// On an error the callback does not run, and the memory is the caller's; but for VDPA_ERR_KEPT and VDPA_ERR_PANIC, after
 /// which it may be freed only once the callback ran.
@@ -185,7 +190,8 @@ pub extern "C" fn vdpa_device_map(device: Option<&Device>, mapping: Option<&Mapp
         let dirty = (m.flags & VDPA_LOGGED != 0).then(|| Gpa::new(m.gpa));
         // Last: from here on it is the device's to give back.
         let lent = Lent::new(m.memory, m.len, writable, (m.release, m.opaque), names)?;
-        lend(lent, |memory| {
+        let kept = "the device does not let go of memory that could not be mapped";
+        lend(lent, kept, |memory| {
             dma.map(vec![vdpa::Mapping {
                 iova,
                 memory,
@@ -198,11 +204,16 @@ pub extern "C" fn vdpa_device_map(device: Option<&Device>, mapping: Option<&Mapp
 }
 
 /// Unmaps what is mapped in a range, which has to hold each mapping whole. On 0 the device does not touch it any more, and
-/// the memory may be freed. Legal also once the device is gone.
+/// the memory may be freed. Legal also once the device is gone, but not once it is broken.
 ///
-/// On an error nothing may be freed but what is released by its callback. A device that does not let go in time is broken.
+/// On an error nothing may be freed but what is released by its callback. A device that does not let go in time is broken
+/// from then on, and this answers VDPA_ERR_BROKEN: the same call does not succeed later. What it has in flight can be enough
+/// with a timeout of 0.
 ///
 /// len: of the range, in bytes
+///
+/// timeout_ms: for what the device has in flight. What the system takes to unmap comes on top, as does another map or unmap
+/// of the address space that is at work
 #[unsafe(no_mangle)]
 pub extern "C" fn vdpa_device_unmap(
     device: Option<&Device>,
@@ -236,6 +247,10 @@ pub struct DirtyBitmap {
 /// Has what the device writes in an address space logged, where it is mapped with VDPA_LOGGED: on return every later write
 /// is. The log of before is not written any more when this returned 0, and is then released.
 ///
+/// A device that goes on with the log of before beyond the timeout is broken from then on, as by vdpa_device_unmap(): this
+/// answers VDPA_ERR_KEPT, the new log counts and is lent, and neither may be freed before its callback ran; with NULL it
+/// answers VDPA_ERR_BROKEN.
+///
 /// log: it is not kept, but for what it points to, which is lent as with vdpa_device_map(). NULL: nothing is logged any more
 #[unsafe(no_mangle)]
 pub extern "C" fn vdpa_device_set_dirty_log(
@@ -253,7 +268,9 @@ pub extern "C" fn vdpa_device_set_dirty_log(
         let callback = (log.release, log.opaque);
         let lent = Lent::new(log.bits, log.len, true, callback, ["log->bits", "log->len"])?;
         let len = lent.len;
-        lend(lent, |memory| {
+        let kept =
+            "the new log counts, but what the device began with the one before did not end in time";
+        lend(lent, kept, |memory| {
             let log: Arc<dyn DirtyLog> = Arc::new(VhostLog::new(Window::new(memory, 0, len)?)?);
             dma.set_dirty_log(Some(log), by)
         })

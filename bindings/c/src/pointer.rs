@@ -1,10 +1,11 @@
 //! What C hands over by pointer, but for what a reference stands for.
 #![allow(
     unsafe_code,
-    reason = "reads and writes strings and buffers that C points to"
+    reason = "reads and writes strings and buffers that C points to, and frees handles"
 )]
 
 use std::ffi::{CStr, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use crate::failure::Failure;
@@ -12,6 +13,33 @@ use crate::failure::Failure;
 /// What has to be there.
 pub(crate) fn given<T>(value: Option<T>, argument: &'static str) -> Result<T, Failure> {
     value.ok_or(Failure::Null { argument })
+}
+
+/// A handle that C gives up, not NULL, of a `Box` that became a pointer. Made of what C alone hands over, which promises that
+/// the handle is valid. It is C's until it is freed: a call that is refused leaves it.
+pub(crate) struct GivenUp<T>(NonNull<T>);
+
+impl<T> GivenUp<T> {
+    pub(crate) fn new(handle: *mut T, argument: &'static str) -> Result<Self, Failure> {
+        Ok(Self(given(NonNull::new(handle), argument)?))
+    }
+
+    /// What it stands for.
+    pub(crate) fn get(&self) -> &T {
+        // SAFETY: C promises that it is valid; it is freed by nobody but `free`, which takes this.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Frees it. The handle is no more then, also if something panicked on the way, of which the panic hook has told: what C
+    /// were to try again would be of memory that is not there.
+    pub(crate) fn free(self) {
+        // SAFETY: it came of a `Box`, and C promises that no other call uses it, nor any later one.
+        let owned = unsafe { Box::from_raw(self.0.as_ptr()) };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(owned))) {
+            // It may own anything, and panic in turn.
+            std::mem::forget(payload);
+        }
+    }
 }
 
 /// A string of C's, copied. C alone calls what calls this, and promises that it ends with a NUL and stays as it is meanwhile.

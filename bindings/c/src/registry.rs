@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use crate::boundary::done;
 use crate::device::Device;
-use crate::pointer::{given, text};
+use crate::pointer::{GivenUp, given, text};
 
 /// Makes devices by their strings. Devices that are to find each other, as the two ends of "port=wire:NAME" do, are opened
 /// from one registry.
@@ -29,18 +29,16 @@ pub extern "C" fn vdpa_registry_new(registry: Option<&mut MaybeUninit<*mut Regis
 
 /// Frees a registry. Devices that were opened from it stay.
 #[unsafe(no_mangle)]
-pub extern "C" fn vdpa_registry_free(registry: Option<Box<Registry>>) -> c_int {
-    // Not freed by a call that is refused.
-    let registry = registry.map(std::mem::ManuallyDrop::new);
+pub extern "C" fn vdpa_registry_free(registry: *mut Registry) -> c_int {
     done(|| {
-        let registry = given(registry, "registry")?;
-        drop(std::mem::ManuallyDrop::into_inner(registry));
+        GivenUp::new(registry, "registry")?.free();
         Ok(())
     })
 }
 
 /// Opens the device that a string names: "PARENT:WHAT[,key=value...]", as in "sim:net,mac=52:54:00:00:00:01". What is wrong
-/// with a string, and what is legal there, is in the message. The device is let go of by vdpa_device_close().
+/// with a string, and what is legal there, is in the message. The device is let go of by vdpa_device_close(). It takes what
+/// the system takes to open the device.
 ///
 /// registry: may be used by several threads at the same time
 ///

@@ -1,6 +1,9 @@
-//! What a program in C cannot bring about: a parent that panics, and one that holds memory which it refused. And what the
-//! types are in memory, for who counts on it.
+//! What a program in C cannot bring about: a parent that panics, and one that does not let go of memory. And what the types
+//! are in memory, for who counts on it.
 #![allow(unsafe_code, reason = "stands in for C")]
+
+mod caps;
+mod lent;
 
 use std::ffi::{CStr, c_int, c_void};
 use std::fs;
@@ -15,24 +18,41 @@ use vdpa::core::{
     Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Relay, Stats, Status, VdpaDevice,
     bits,
 };
-use vdpa::{DeviceType, Error, Iova, Mapping, Result};
+use vdpa::{AddressSpace, DeviceType, Error, Iova, Mapping, Result};
 
 use crate::boundary::vdpa_last_error;
 use crate::device::{self, Device, *};
-use crate::failure::{VDPA_ERR_KEPT, VDPA_ERR_PANIC};
+use crate::failure::VDPA_ERR_PANIC;
 use crate::memory::{self, VDPA_READS, vdpa_device_map};
 use crate::{doorbell, event, queue};
 
+/// What is wrong with a parent, beside that it panics when it is told to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Oddity {
+    /// It refuses what it is to map, and holds it.
+    Refuses,
+    /// It does not let go of what is mapped.
+    Keeps,
+    /// It panics in the reset that is begun while it is let go of.
+    PanicsAtTheEnd,
+    /// Nothing; it reads its address space itself.
+    Software,
+}
+
 /// A parent with bugs.
 struct Odd {
+    oddity: Oddity,
     info: DeviceInfo,
     panics: AtomicBool,
+    resets: AtomicU32,
     held: Mutex<Vec<Mapping>>,
+    space: Mutex<Option<AddressSpace>>,
 }
 
 impl Odd {
-    fn opened() -> (Arc<Self>, Box<Device>) {
+    fn opened(oddity: Oddity) -> (Arc<Self>, Handle) {
         let odd = Arc::new(Self {
+            oddity,
             info: DeviceInfo {
                 name: "odd0".into(),
                 device_type: DeviceType::Entropy,
@@ -45,13 +65,13 @@ impl Odd {
                 calls: CallKind::Any,
             },
             panics: AtomicBool::new(false),
+            resets: AtomicU32::new(0),
             held: Mutex::default(),
+            space: Mutex::default(),
         });
         let device = vdpa::Device::new(odd.clone(), Relay::new()).unwrap();
-        (
-            odd,
-            Box::new(Device::new(device).unwrap_or_else(|e| panic!("{e}"))),
-        )
+        let device = Device::new(device).unwrap_or_else(|e| panic!("{e}"));
+        (odd, Handle(Box::into_raw(Box::new(device))))
     }
 
     fn step<T>(&self, value: T) -> T {
@@ -60,16 +80,39 @@ impl Odd {
     }
 }
 
+/// A handle as C has it, which is not freed by itself.
+#[derive(Clone, Copy)]
+struct Handle(*mut Device);
+
+impl Handle {
+    /// To use it, while it is not closed.
+    fn get<'d>(self) -> Option<&'d Device> {
+        // SAFETY: who has it closes it once, and last.
+        Some(unsafe { &*self.0 })
+    }
+
+    fn close(self) -> c_int {
+        vdpa_device_close(self.0, 0)
+    }
+}
+
 impl VdpaDevice for Odd {
     fn info(&self) -> &DeviceInfo {
         self.step(&self.info)
     }
-    fn attach(&self, _: Host) -> Result<()> {
+    fn attach(&self, host: Host) -> Result<()> {
+        // It would hold what is mapped there.
+        if self.oddity == Oddity::Software {
+            *self.space.lock().unwrap() = host.spaces.first().cloned();
+        }
         Ok(())
     }
     fn caps(&self) -> Caps<'_> {
         self.step(Caps {
-            dma: Dma::Map(self),
+            dma: match self.oddity {
+                Oddity::Software => Dma::Software { misses: false },
+                _ => Dma::Map(self),
+            },
             stats: Some(self),
             ..Caps::NONE
         })
@@ -87,6 +130,9 @@ impl VdpaDevice for Odd {
         Ok(())
     }
     fn begin_reset(&self) -> Result<()> {
+        let before = self.resets.fetch_add(1, Ordering::Relaxed);
+        let last = self.oddity == Oddity::PanicsAtTheEnd && before > 0;
+        assert!(!last, "on purpose");
         self.step(Ok(()))
     }
     fn config_generation(&self) -> Result<Option<u32>> {
@@ -122,11 +168,17 @@ impl DmaMap for Odd {
     }
     fn map(&self, _: Asid, mapping: &Mapping) -> Result<()> {
         self.step(());
+        if self.oddity != Oddity::Refuses {
+            return Ok(());
+        }
         self.held.lock().unwrap().push(mapping.clone());
         Err(Error::Busy { what: "the oddity" })
     }
     fn unmap(&self, _: Asid, _: &Mapping) -> Result<()> {
-        Ok(())
+        match self.oddity {
+            Oddity::Keeps => Err(Error::Busy { what: "the oddity" }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -147,8 +199,8 @@ unsafe extern "C" fn never(_: *mut c_void, _: *const std::ffi::c_char, _: u64) {
 
 #[test]
 fn a_panic_beneath_any_call_is_a_code_and_leaves_a_device_that_can_be_closed() {
-    let (odd, device) = Odd::opened();
-    let d = Some(&*device);
+    let (odd, device) = Odd::opened(Oddity::Refuses);
+    let d = device.get();
     let mut byte = MaybeUninit::new(7_u8);
     let mut number = MaybeUninit::uninit();
     let mut words = MaybeUninit::uninit();
@@ -188,13 +240,31 @@ fn a_panic_beneath_any_call_is_a_code_and_leaves_a_device_that_can_be_closed() {
     // SAFETY: it was made with a value.
     assert_eq!(unsafe { byte.assume_init() }, 7, "nothing is written");
     // The handle stays where a close panics.
-    let handle = Box::into_raw(device);
-    // SAFETY: a handle of this device, as C has it.
-    let close = || vdpa_device_close(Some(unsafe { Box::from_raw(handle) }), 0);
-    assert_eq!(close(), VDPA_ERR_PANIC);
+    assert_eq!(device.close(), VDPA_ERR_PANIC);
     odd.panics.store(false, Ordering::Relaxed);
-    assert_eq!(close(), 0, "{}", message());
+    assert_eq!(device.close(), 0, "{}", message());
     assert_eq!(Arc::strong_count(&odd), 1);
+}
+
+/// An error would have C close it again, which is then no more.
+#[test]
+fn a_device_that_panics_while_it_is_let_go_of_is_gone_and_its_memory_released() {
+    type End = fn(Handle) -> c_int;
+    let ends: [(u32, End); 2] = [
+        (0, Handle::close),
+        (1, |device| vdpa_device_abandon(device.0)),
+    ];
+    for (resets, end) in ends {
+        let released = AtomicU32::new(0);
+        let (odd, device) = Odd::opened(Oddity::PanicsAtTheEnd);
+        odd.resets.store(resets, Ordering::Relaxed);
+        let mapping = lent(&released);
+        assert_eq!(vdpa_device_map(device.get(), Some(&mapping)), 0);
+        assert_eq!(end(device), 0, "{}", message());
+        assert_eq!(odd.resets.load(Ordering::Relaxed), 2, "it did panic");
+        assert_eq!(released.load(Ordering::Relaxed), 1, "and was told to unmap");
+        assert_eq!(Arc::strong_count(&odd), 1, "let go of, all the same");
+    }
 }
 
 // SAFETY: `opaque` is the counter of `lent`.
@@ -216,27 +286,6 @@ fn lent(released: &AtomicU32) -> memory::Mapping {
         release: Some(count),
         opaque: ptr::from_ref(released).cast_mut().cast(),
     }
-}
-
-#[test]
-fn memory_that_was_refused_and_is_held_all_the_same_is_not_given_back_before_it_is_released() {
-    let released = AtomicU32::new(0);
-    let (odd, device) = Odd::opened();
-    let mapping = lent(&released);
-    assert_eq!(
-        vdpa_device_map(Some(&device), Some(&mapping)),
-        VDPA_ERR_KEPT
-    );
-    assert!(
-        message().ends_with("the oddity is under way"),
-        "{}",
-        message()
-    );
-    assert_eq!(released.load(Ordering::Relaxed), 0);
-    odd.held.lock().unwrap().clear();
-    assert_eq!(released.load(Ordering::Relaxed), 1, "once");
-    assert_eq!(vdpa_device_close(Some(device), 0), 0, "{}", message());
-    assert_eq!(released.load(Ordering::Relaxed), 1);
 }
 
 /// A line for each field of a type, which says where it is, and one for its size and alignment.

@@ -1,5 +1,5 @@
 /* Every way in which a call of vdpa.h can fail that a program in C can bring about, with its code and its message, and that
- * nothing is lost or leaked on the way. What only a bug or hardware brings about (VDPA_ERR_PANIC, VDPA_ERR_KEPT) is in
+ * nothing is lost or leaked on the way. What only a bug or hardware brings about (VDPA_ERR_PANIC, VDPA_ERR_KEPT, VDPA_ERR_BROKEN) is in
  * src/tests.rs. */
 #include <errno.h>
 #include <fcntl.h>
@@ -101,6 +101,7 @@ static void null_arguments(void) {
     const char *name;
     uint8_t byte;
     uint32_t number;
+    uint64_t dropped;
     int fd;
 
     IS_NULL("registry", vdpa_registry_new(NULL));
@@ -142,6 +143,10 @@ static void null_arguments(void) {
     IS_NULL("fd", vdpa_device_events_fd(d, NULL));
     IS_NULL("device", vdpa_device_next_event(NULL, &event));
     IS_NULL("event", vdpa_device_next_event(d, NULL));
+    IS_NULL("device", vdpa_device_events_dropped(NULL, &dropped));
+    IS_NULL("count", vdpa_device_events_dropped(d, NULL));
+    OK(vdpa_device_events_dropped(d, &dropped));
+    IS(dropped == 0);
     IS_NULL("device", vdpa_device_map(NULL, &m));
     IS_NULL("mapping", vdpa_device_map(d, NULL));
     IS_NULL("device", vdpa_device_unmap(NULL, 0, 0, 1, 0));
@@ -199,7 +204,7 @@ static void strings(void) {
     closed(a);
     closed(b);
     IS(strcmp(vdpa_version(), "0.1.0") == 0);
-    for (int code = VDPA_ERR_OTHER; code < 0; code++) IS(strncmp(vdpa_error_name(code), "VDPA_ERR_", 9) == 0);
+    for (int code = VDPA_ERR_BROKEN; code < 0; code++) IS(strncmp(vdpa_error_name(code), "VDPA_ERR_", 9) == 0);
     IS(strcmp(vdpa_error_name(0), "0") == 0 && strcmp(vdpa_error_name(1), "unknown") == 0);
 }
 
@@ -211,13 +216,14 @@ static void features_and_status(void) {
     uint32_t generation;
     OK(vdpa_device_info(d, &info));
     IS(info.device_type == 1 && info.queues >= 2 && info.address_spaces >= 1 && info.config_size < PAGE);
-    IS((info.caps & (VDPA_CAP_DMA_SOFTWARE | VDPA_CAP_SUSPEND)) && !(info.caps & VDPA_CAP_DMA_MAP));
+    uint32_t has = VDPA_CAP_DMA_SOFTWARE | VDPA_CAP_SUSPEND | VDPA_CAP_STATS | VDPA_CAP_QUEUE_RESET | VDPA_CAP_QUEUE_PAUSE |
+                   VDPA_CAP_QUEUE_ENABLE;
+    IS((info.caps & has) == has && !(info.caps & VDPA_CAP_DMA_MAP));
     OK(vdpa_device_offered(d, &offered));
     REFUSED(MISUSE, "127", vdpa_device_accept(d, &f, NULL)); /* not offered */
-    if (offered.words[0] & FEATURE(22)) {
-        REFUSED(MISUSE, "CTRL_VQ", vdpa_device_accept(d, &mq, NULL));
-        OK(vdpa_device_accept(d, &mq, &beside));
-    }
+    IS(offered.words[0] & FEATURE(22));
+    REFUSED(MISUSE, "CTRL_VQ", vdpa_device_accept(d, &mq, NULL));
+    OK(vdpa_device_accept(d, &mq, &beside));
     REFUSED(MISUSE, "status byte 0x04", vdpa_device_write_status(d, DRIVER_OK));
     REFUSED(MISUSE, "status byte 0x20", vdpa_device_write_status(d, 0x20));
     f.words[1] = 0;

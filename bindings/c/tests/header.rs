@@ -18,7 +18,69 @@ fn generated() -> String {
     }
     let mut header = Vec::new();
     builder.generate().unwrap().write(&mut header);
-    String::from_utf8(header).unwrap()
+    let header = String::from_utf8(header).unwrap();
+    header
+        .lines()
+        .map(|line| match line.rsplit_once(" -") {
+            // A number that C code may put anywhere.
+            Some((define, number)) if define.starts_with("#define ") => {
+                format!("{define} (-{number})\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+/// What a header says of numbers and of calls, in the words of `abi.txt`: `const NAME VALUE` and `call PROTOTYPE`.
+fn numbers_and_calls(header: &str) -> Vec<String> {
+    let defines = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define "));
+    let numbers = defines.filter_map(|define| define.split_once(' '));
+    let numbers = numbers.filter(|(name, _)| !name.starts_with("VDPA_VERSION_"));
+    let mut found: Vec<String> = numbers
+        .map(|(name, value)| {
+            let value = value.trim_start_matches('(').trim_end_matches(')');
+            let value: i64 = match value.split_once(" << ") {
+                Some((one, by)) => one.parse::<i64>().unwrap() << by.parse::<u32>().unwrap(),
+                None => value.parse().unwrap(),
+            };
+            format!("const {name} {value}")
+        })
+        .collect();
+    // What is called back.
+    let types = header.lines().filter(|line| line.starts_with("typedef "));
+    found.extend(types.map(|line| format!("call {line}")));
+    let code: Vec<&str> = header
+        .lines()
+        .skip_while(|line| *line != "extern \"C\" {")
+        .skip(1)
+        .filter(|line| !line.starts_with("//") && !line.starts_with('#'))
+        .collect();
+    let calls = code.join(" ");
+    let calls = calls.split_inclusive(';').filter(|call| call.contains('('));
+    found.extend(calls.map(|call| {
+        let words: Vec<&str> = call.split_whitespace().collect();
+        format!("call {}", words.join(" "))
+    }));
+    found
+}
+
+/// A number or the order of two arguments that changes is another interface: programs that were built before would go on with
+/// the old one, and nothing else notices.
+#[test]
+fn numbers_and_calls_are_those_of_abi_txt() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi.txt");
+    let listed = fs::read_to_string(path).unwrap();
+    let listed = listed
+        .lines()
+        .filter(|line| line.starts_with("const ") || line.starts_with("call "));
+    let listed: Vec<&str> = listed.collect();
+    let is = numbers_and_calls(&generated());
+    let missing = listed.iter().find(|line| !is.iter().any(|is| is == *line));
+    let new = is.iter().find(|is| !listed.contains(&is.as_str()));
+    assert_eq!((missing, new), (None, None), "of abi.txt, of the header");
+    assert_eq!(is.len(), listed.len(), "a line is there twice");
 }
 
 #[test]
@@ -51,6 +113,9 @@ fn every_source_that_exports_is_in_the_header() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let exports = fs::read_to_string(&path)
             .unwrap()
