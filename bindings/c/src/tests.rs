@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use vdpa::core::{
-    Asid, Call, CallKind, Caps, DeviceInfo, Dma, DmaLimits, DmaMap, Doorbell, Features, GroupIndex,
-    Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Relay, Stats, Status, VdpaDevice,
-    bits,
+    Asid, Call, CallKind, Caps, DeviceInfo, Dma, DmaLimits, DmaMap, Doorbell, Event, EventSink,
+    Features, GroupIndex, Host, Kick, KickKind, QueueConfig, QueueIndex, QueueLimits, Relay, Stats,
+    Status, VdpaDevice, bits,
 };
+use vdpa::mem::Access;
 use vdpa::{AddressSpace, DeviceType, Error, Iova, Mapping, Result};
 
 use crate::boundary::vdpa_last_error;
@@ -47,6 +48,7 @@ struct Odd {
     resets: AtomicU32,
     held: Mutex<Vec<Mapping>>,
     space: Mutex<Option<AddressSpace>>,
+    events: Mutex<Option<Arc<dyn EventSink>>>,
 }
 
 impl Odd {
@@ -68,6 +70,7 @@ impl Odd {
             resets: AtomicU32::new(0),
             held: Mutex::default(),
             space: Mutex::default(),
+            events: Mutex::default(),
         });
         let device = vdpa::Device::new(odd.clone(), Relay::new()).unwrap();
         let device = Device::new(device).unwrap_or_else(|e| panic!("{e}"));
@@ -101,6 +104,7 @@ impl VdpaDevice for Odd {
         self.step(&self.info)
     }
     fn attach(&self, host: Host) -> Result<()> {
+        *self.events.lock().unwrap() = Some(host.events);
         // It would hold what is mapped there.
         if self.oddity == Oddity::Software {
             *self.space.lock().unwrap() = host.spaces.first().cloned();
@@ -286,6 +290,31 @@ fn lent(released: &AtomicU32) -> memory::Mapping {
         release: Some(count),
         opaque: ptr::from_ref(released).cast_mut().cast(),
     }
+}
+
+/// A miss that is lost without a word is a queue that waits for good.
+#[test]
+fn events_that_find_no_room_are_counted() {
+    let (odd, device) = Odd::opened(Oddity::Keeps);
+    let events = odd.events.lock().unwrap().take().unwrap();
+    for page in 0..600 {
+        events.raise(Event::Fault {
+            asid: Asid::new(0),
+            at: Iova::new(page * 4096),
+            want: Access::Both,
+        });
+    }
+    let mut told = 0;
+    let mut event = MaybeUninit::uninit();
+    while event::vdpa_device_next_event(device.get(), Some(&mut event)) == 1 {
+        told += 1;
+    }
+    let mut dropped = MaybeUninit::new(0);
+    let count = event::vdpa_device_events_dropped(device.get(), Some(&mut dropped));
+    assert_eq!(count, 0, "{}", message());
+    // SAFETY: it was made with a value.
+    assert_eq!((told, unsafe { dropped.assume_init() }), (512, 88));
+    assert_eq!(device.close(), 0, "{}", message());
 }
 
 /// A line for each field of a type, which says where it is, and one for its size and alignment.

@@ -189,7 +189,7 @@ static void strings(void) {
     REFUSED(MISUSE, "net", vdpa_open("sim:nett", &d));
     REFUSED(MISUSE, "mtu", vdpa_open("sim:net,mtuu=9000", &d));
     REFUSED(MISUSE, "mtu", vdpa_open("sim:net,mtu=1", &d));
-    REFUSED(MISUSE, "", vdpa_open("", &d));
+    REFUSED(MISUSE, "PARENT:WHAT", vdpa_open("", &d));
     REFUSED(MISUSE, "/nowhere/at/all", vdpa_open("sim:net,port=pcap:/nowhere/at/all", &d));
     IS(vdpa_last_os_error() == ENOENT);
     IS(d == NULL); /* nothing was written */
@@ -274,21 +274,21 @@ static void mappings(void) {
     struct vdpa_dirty_log log = {.bits = NULL, .len = 8};
 #define MAP(field, value, words) m = whole(), m.release = release, m.field = value, REFUSED(MISUSE, words, vdpa_device_map(d, &m))
     MAP(memory, NULL, "`mapping->memory` is NULL");
-    MAP(len, 0, "");
-    MAP(len, UINT64_MAX, "");
+    MAP(len, 0, "is empty or wraps");
+    MAP(len, UINT64_MAX, "`mapping->len` is 0xffffffffffffffff");
     MAP(flags, 0, "VDPA_READS or VDPA_WRITES");
     MAP(flags, VDPA_LOGGED, "VDPA_READS or VDPA_WRITES");
     MAP(flags, 8 | VDPA_READS, "nothing else");
     MAP(asid, 99, "address space 99");
-    MAP(iova, UINT64_MAX - PAGE, "");
+    MAP(iova, UINT64_MAX - PAGE, "is empty or wraps");
     MAP(memory, (void *)(UINTPTR_MAX - PAGE), "mapping->len");
     m = whole();
     OK(vdpa_device_map(d, &m));
     MAP(iova, PAGE, "overlap");
     IS(released == 0); /* what was refused is the caller's */
     REFUSED(MISUSE, "mapped", vdpa_device_unmap(d, 0, 1 << 30, PAGE, WAIT));
-    REFUSED(MISUSE, "", vdpa_device_unmap(d, 0, 0, PAGE, WAIT)); /* cuts the mapping */
-    REFUSED(MISUSE, "", vdpa_device_unmap(d, 0, 0, 0, WAIT));
+    REFUSED(MISUSE, "cuts mapping", vdpa_device_unmap(d, 0, 0, PAGE, WAIT));
+    REFUSED(MISUSE, "is empty or wraps", vdpa_device_unmap(d, 0, 0, 0, WAIT));
     REFUSED(MISUSE, "address space 7", vdpa_device_unmap(d, 7, 0, LEN, WAIT));
     OK(vdpa_device_unmap(d, 0, 0, LEN, WAIT));
 
@@ -436,10 +436,10 @@ static void slow_and_gone(void) {
     AT_ONCE_OR(vdpa_device_close(d, 0), vdpa_device_close(d, WAIT)); /* and it is still there */
 
     d = opened("sim:net,fault=control.error:1");
-    REFUSED(BUSY, "", vdpa_device_reset(d, WAIT));
-    REFUSED(BUSY, "", vdpa_device_write_status(d, 0));
-    REFUSED(BUSY, "", vdpa_device_close(d, WAIT)); /* and it is still there */
-    REFUSED(BUSY, "", vdpa_device_close(d, WAIT));
+    REFUSED(BUSY, "control.error", vdpa_device_reset(d, WAIT));
+    REFUSED(BUSY, "control.error", vdpa_device_write_status(d, 0));
+    REFUSED(BUSY, "control.error", vdpa_device_close(d, WAIT)); /* and it is still there */
+    REFUSED(BUSY, "control.error", vdpa_device_close(d, WAIT));
     OK(vdpa_device_abandon(d));
 
     /* Its avail index jumps past all that a ring holds. */
