@@ -27,7 +27,7 @@ const KEYS: &[Key] = &[
     key(
         "of",
         "DEVICE",
-        "the network device to share, with ; for its commas; slices of one text share one device",
+        "the device to share, with ; for its commas; slices of one text share one",
     ),
     key(
         "mac",
