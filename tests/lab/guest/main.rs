@@ -20,10 +20,9 @@ use std::process::ExitCode;
 /// What is left to whoever reads the line.
 type Done = Result<(), Box<dyn Error>>;
 
-const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | pair DEVICE DEVICE RING FRAMES | \
-    traffic DEVICE DEVICE RING | bus | spaces | slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | \
-    watch PARENT | storm DEVICE ROUNDS | handed DEVICE | shut DEVICE DEVICE FRAMES | twice DEVICE | \
-    deleted DEVICE DEVICE | broken DEVICE";
+const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | handed DEVICE | pair DEVICE DEVICE RING FRAMES | \
+    traffic DEVICE DEVICE RING | shut DEVICE DEVICE FRAMES | twice DEVICE | deleted DEVICE DEVICE | broken DEVICE | \
+    slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | watch PARENT | storm DEVICE ROUNDS | bus | spaces";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
