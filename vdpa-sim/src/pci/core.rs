@@ -143,17 +143,25 @@ impl Core {
             *written = extension.written(&mut config.space, at, width);
         }
         let mut done = Ok(());
+        let mut switched = false;
         if touches(Some(COMMAND), at, width) {
             done = self.apply_command(&config);
+            switched = true;
         }
         if touches(msix.map(|msix| msix.saturating_add(2)), at, width) {
             self.apply_msix(&config);
+            switched = true;
         }
         drop(config);
         for after in after.into_iter().flatten() {
             after();
+            switched = true;
         }
-        self.transport.interrupts.deliver();
+        // Only what this let through: another thread's interrupt is that thread's to make. Whoever aims the window at a
+        // register holds what the interrupt would need to look at its own.
+        if switched {
+            self.transport.interrupts.deliver();
+        }
         done
     }
 
