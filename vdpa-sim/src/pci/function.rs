@@ -460,3 +460,42 @@ impl fmt::Debug for Function {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use vdpa_core::{DeviceSpec, MgmtDevice, Relay};
+
+    use super::*;
+    use crate::pci::assemble::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
+
+    /// The interrupt line's number: it switches nothing.
+    const LINE_NUMBER: u16 = 0x3c;
+
+    #[test]
+    fn a_write_that_switches_nothing_makes_no_interrupt_that_another_thread_is_about_to_make() {
+        let spec = DeviceSpec::parse("sim:rng").unwrap();
+        let parent = crate::SimMgmt::new().dev_add(&spec).unwrap();
+        let device = Device::new(parent, Relay::new()).unwrap();
+        let function = Function::new(device, Setup::new(Layout::QEMU)).unwrap();
+        let count = Arc::new(AtomicU32::new(0));
+        let own = count.clone();
+        function.enable_vectors(1).unwrap();
+        let call = Call::from_fn(move || {
+            own.fetch_add(1, Ordering::Relaxed);
+        });
+        function.set_vector(0, call).unwrap();
+        let interrupts = &function.core.transport.interrupts;
+        interrupts.set_vector(None, 0);
+        // Somebody has raised it, and did not come to make it yet.
+        interrupts.set_command(false, false);
+        interrupts.config();
+        interrupts.set_command(true, false);
+        function.write_config(LINE_NUMBER, Width::U8, 7).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 0, "it is not this thread's");
+        let on = COMMAND_MEMORY | COMMAND_MASTER;
+        function.write_config(COMMAND, Width::U16, on).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 1, "it was let through");
+    }
+}
