@@ -92,7 +92,8 @@ impl Machine {
         let refused = said.contains("unshare:") || said.contains("mount:");
         if refused {
             println!(
-                "SKIP test: no mount namespace: {} (run as root)",
+                "SKIP {}: no mount namespace: {} (run as root)",
+                test_name(),
                 said.trim()
             );
         }
@@ -107,11 +108,20 @@ impl Machine {
     }
 }
 
+/// The test that runs: the harness names its thread after it.
+fn test_name() -> String {
+    let thread = std::thread::current();
+    thread.name().unwrap_or("mdev").to_owned()
+}
+
 /// Whether it is there; if not, that is said.
 fn has_mdevctl() -> bool {
     let there = Command::new("mdevctl").arg("--help").output().is_ok();
     if !there {
-        println!("SKIP test: not installed: mdevctl (apt-get install mdevctl)");
+        println!(
+            "SKIP {}: not installed: mdevctl (apt-get install mdevctl)",
+            test_name()
+        );
     }
     there
 }

@@ -25,7 +25,9 @@ fn unprivileged(fixture: &Fixture, act: impl FnOnce() + Send) -> Option<u32> {
     // Nobody's.
     let user = 65_534;
     if let Err(error) = chown(fixture.root(), Some(user), None) {
-        println!("SKIP test: no second user here: {error} (run as another user)");
+        let test = std::thread::current();
+        let test = test.name().unwrap_or("definitions");
+        println!("SKIP {test}: no second user here: {error} (run as another user)");
         return None;
     }
     thread::scope(|scope| {

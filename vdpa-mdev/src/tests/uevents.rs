@@ -29,6 +29,9 @@ fn heard(uevents: &Uevents) -> Option<Uevent> {
     }
 }
 
+/// Of the test that needs a kernel which talks.
+const NAME: &str = "tests::uevents::the_kernel_is_heard_and_nobody_else";
+
 #[test]
 fn the_kernel_is_heard_and_nobody_else() {
     let uevents = Uevents::open().unwrap();
@@ -54,13 +57,15 @@ fn the_kernel_is_heard_and_nobody_else() {
     // It is there now if it ever is: the kernel's own comes after it.
     let id = uuid::Uuid::new_v4();
     if let Err(error) = fs::write(TRIGGER, format!("change {id} TEST=1")) {
-        println!("SKIP test: {TRIGGER} cannot be written: {error} (run as root, with sysfs)");
+        println!("SKIP {NAME}: {TRIGGER} cannot be written: {error} (run as root, with sysfs)");
         return;
     }
     let id = id.to_string();
     loop {
         let Some(event) = heard(&uevents) else {
-            println!("SKIP test: no event of the kernel's comes here (another network namespace)");
+            println!(
+                "SKIP {NAME}: no event of the kernel's comes here (another network namespace)"
+            );
             return;
         };
         assert_ne!(event.path, mine, "somebody else's word was taken");
