@@ -67,13 +67,12 @@ pub(crate) fn deleted(name: &str, other: &str) -> Done {
     let gone = parent.devices().iter().all(|entry| entry.name != device);
 
     let mut left = card()?;
-    let mut there = Way::new();
-    there.carry(&mut left, &mut right)?;
+    let again = Way::new().until_one_arrives(&mut left, &mut right)?;
     left.stop()?;
     right.stop()?;
     println!(
         "{}",
-        json!({ "sent": sent, "status": status, "stopped": stopped, "gone": gone, "again": there.next })
+        json!({ "sent": sent, "status": status, "stopped": stopped, "gone": gone, "again": again })
     );
     Ok(())
 }

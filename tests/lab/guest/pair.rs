@@ -128,6 +128,38 @@ impl Way {
         self.arrive(card, ends)
     }
 
+    /// One frame after the other until one is there. The hub may be full of what nobody has taken, and lose the first ones.
+    pub(crate) fn until_one_arrives(
+        mut self,
+        from: &mut NetDriver,
+        to: &mut NetDriver,
+    ) -> Result<u64, NetError> {
+        let ends = [address(to), address(from)];
+        let [destination, source] = ends;
+        let by = Deadline::after(PATIENCE);
+        while !by.expired() {
+            let sent = from.send(0, [frame(destination, source, self.next)])? as u64;
+            self.awaited.extend(self.next..self.next + sent);
+            self.next += sent;
+            let mut arrived = false;
+            to.receive(0, |frame_| {
+                let mut bytes = Vec::new();
+                frame_.copy_to(&mut bytes);
+                let is_it = |&number: &u64| frame(destination, source, number) == bytes;
+                arrived |= self.awaited.iter().any(is_it);
+            })?;
+            if arrived {
+                return Ok(self.next);
+            }
+        }
+        let waited = PATIENCE.as_secs();
+        let source = std::io::Error::other(format!(
+            "none of {} frames has arrived within {waited} s",
+            self.next
+        ));
+        Err(NetError::Wait { source })
+    }
+
     fn send(
         &mut self,
         from: &mut NetDriver,
