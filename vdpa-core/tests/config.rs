@@ -54,3 +54,15 @@ fn a_configuration_that_never_stands_still_is_an_error_in_the_end() {
     };
     assert_eq!(reads.load(Ordering::SeqCst), tries as usize);
 }
+
+#[test]
+fn a_generation_is_the_devices_own() {
+    let (_, device) = open(Tiny {
+        restless: 1.into(),
+        ..Tiny::default()
+    });
+    assert_eq!(device.config_generation().unwrap(), Some(0));
+    let mut read = [0; 8];
+    device.read_config(0, &mut read).unwrap();
+    assert_eq!(device.config_generation().unwrap(), Some(1));
+}

@@ -154,7 +154,18 @@ fn the_bytes_are_little_endian() {
         16, 0, 0, 0,
     ];
     assert_eq!(config.to_bytes(), expected);
-    assert_eq!(NetConfig::from_bytes(&expected), config);
+    let read = NetConfig::from_bytes(&expected);
+    assert_eq!(read, config);
+    assert_eq!(read.mac(), Mac::new([0x52, 0x54, 0, 0, 0, 1]));
+    assert_eq!(read.status(), NetStatus::LINK_UP);
+    assert_eq!((read.max_virtqueue_pairs(), read.mtu()), (0x0102, 1500));
+    let cable = (read.speed(), read.duplex());
+    assert_eq!(cable, (Some(100_000), Duplex::Full));
+    assert_eq!(read.rss_max_key_size(), 40);
+    assert_eq!(read.rss_max_indirection_table_length(), 128);
+    let hashes = HashTypes::IPV4 | HashTypes::UDP_EX;
+    assert_eq!(read.supported_hash_types(), hashes);
+    assert_eq!(read.supported_tunnel_types(), TunnelTypes::VXLAN);
 }
 
 #[test]
