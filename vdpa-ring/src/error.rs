@@ -329,10 +329,10 @@ pub enum RingError {
         rewindable: usize,
     },
     /// One chain has more segments than the whole batch; twice the queue size is always enough.
-    #[error("chain {head} does not fit a batch of {capacity} segments")]
+    #[error("the chain at {place} of the ring does not fit a batch of {capacity} segments")]
     BatchTooSmall {
-        /// First descriptor or slot of the chain.
-        head: u16,
+        /// Where it begins: its place in the available ring, or the slot of a packed one.
+        place: u16,
         /// Segments the batch holds.
         capacity: usize,
     },
@@ -434,7 +434,7 @@ mod tests {
                 rewindable: 1,
             },
             RingError::BatchTooSmall {
-                head: 0,
+                place: 0,
                 capacity: 1,
             },
             RingError::NotInOrder,

@@ -31,6 +31,7 @@ fn a_bit_without_a_name_shows_its_number() {
         .map(|name| name.to_string())
         .collect();
     assert_eq!(names, ["VERSION_1", "bit-77"]);
+    assert_eq!(set.display(DeviceType::Net).to_string(), "VERSION_1 bit-77");
     assert_eq!(Features::NONE.display(DeviceType::Net).to_string(), "none");
     assert_eq!(
         format!("{:>8}|", net::MAC.display(DeviceType::Net)),

@@ -67,12 +67,14 @@ fn broken_strings_are_refused_at_the_broken_part() {
 
 #[test]
 fn values_are_read_by_type() {
-    let spec = spec("sim:net,mac=52:54:00:00:00:01,mtu=0x5dc,up=off,size=64M,path=/a b,mode=Fast");
+    let spec =
+        spec("sim:net,mac=52:54:00:00:00:01,mtu=0x5dc,up=off,down=On,size=64M,path=/a b,mode=Fast");
     let mut keys = spec.keys();
     let mac: Option<Mac> = keys.take("mac").unwrap();
     assert_eq!(mac.unwrap().octets(), [0x52, 0x54, 0, 0, 0, 1]);
     assert_eq!(keys.take_in("mtu", 68..=65535u16), Ok(Some(1500)));
     assert_eq!(keys.take::<bool>("up"), Ok(Some(false)));
+    assert_eq!(keys.take::<bool>("down"), Ok(Some(true)));
     assert_eq!(keys.take_size("size", 512..=1 << 40), Ok(Some(64 << 20)));
     assert_eq!(keys.take("path"), Ok(Some(PathBuf::from("/a b"))));
     assert_eq!(

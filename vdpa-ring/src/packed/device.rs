@@ -317,7 +317,7 @@ impl PackedDevice {
         self.rewindable = batch.len();
         match stop {
             Stop::Full if batch.is_empty() => Err(RingError::BatchTooSmall {
-                head: self.avail.index,
+                place: self.avail.index,
                 capacity: batch.segment_capacity(),
             }),
             Stop::Full => Ok(batch.len()),

@@ -334,7 +334,7 @@ impl SplitDevice {
         self.rewindable = batch.len();
         match stop {
             Stop::Full if batch.is_empty() => Err(RingError::BatchTooSmall {
-                head: self.avail & self.mask,
+                place: self.avail & self.mask,
                 capacity: batch.segment_capacity(),
             }),
             Stop::Full => Ok(batch.len()),
