@@ -1,4 +1,15 @@
 //! Ends of vDPA: any device served to the driver of another process, by vhost-user.
+//!
+//! ```text
+//!   front end (QEMU, DPDK, cloud-hypervisor) ── unix socket ── vhost_user ─▶ serve ─▶ vdpa_core::Device
+//!        └────────────────── rings, buffers, kicks and calls: shared memory and eventfds ──────┘
+//! ```
+//!
+//! What passes the socket sets a device up; nothing of it is on the data path. The peer is not trusted: one that misbehaves
+//! is cut off, and everything that it gave is let go of.
+//!
+//! # Reading order
+//! [`vhost_user`] (its [`Server`](vhost_user::Server) first), then `serve`, which knows of no protocol.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,3 +27,5 @@
         clippy::arithmetic_side_effects
     )
 )]
+
+pub mod vhost_user;
