@@ -28,4 +28,5 @@
     )
 )]
 
+mod serve;
 pub mod vhost_user;

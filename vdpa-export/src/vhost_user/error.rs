@@ -4,6 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use vdpa_core::{ErrorKind, ParentError};
+use vdpa_mem::MemError;
+
+pub use crate::serve::ServeError;
 
 /// Why a server could not begin, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +94,48 @@ impl ParentError for ServerError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CutOff {
-    /// The device refuses what was asked of it.
+    /// It broke the protocol, or left in the midst of a message.
+    #[error(transparent)]
+    Protocol(#[from] vdpa_vhost_user::Error),
+    /// It gave memory that cannot be used.
     #[error("{request}")]
-    Device {
-        /// The request.
+    Memory {
+        /// The request, as the specification calls it.
         request: &'static str,
         /// Why.
-        source: vdpa_core::Error,
+        source: MemoryError,
+    },
+    /// It asked for something that cannot be done.
+    #[error("{request}")]
+    Request {
+        /// The request, as the specification calls it.
+        request: &'static str,
+        /// Why.
+        source: ServeError,
+    },
+    /// It asked for something of a queue that the device has not.
+    #[error("{request}: there is no queue {index}: the device has {count}")]
+    Queue {
+        /// The request, as the specification calls it.
+        request: &'static str,
+        /// The number of the queue.
+        index: u32,
+        /// How many there are.
+        count: u16,
+    },
+    /// It asked for something that was not offered.
+    #[error("{request}: {why}")]
+    NotOffered {
+        /// The request, as the specification calls it.
+        request: &'static str,
+        /// What was not.
+        why: &'static str,
+    },
+    /// It does not take requests on the channel that it gave for them.
+    #[error("the back-end channel")]
+    Channel {
+        /// Why.
+        source: vdpa_vhost_user::Error,
     },
 }
 
@@ -105,7 +143,12 @@ impl CutOff {
     /// Whose fault it is, and what can be done about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Device { source, .. } => source.kind(),
+            Self::Protocol(_) | Self::Channel { .. } | Self::Queue { .. } => {
+                ErrorKind::PeerMisbehaved
+            }
+            Self::NotOffered { .. } => ErrorKind::PeerMisbehaved,
+            Self::Memory { source, .. } => source.kind(),
+            Self::Request { source, .. } => source.kind(),
         }
     }
 }
@@ -113,5 +156,102 @@ impl CutOff {
 impl ParentError for CutOff {
     fn kind(&self) -> ErrorKind {
         self.kind()
+    }
+}
+
+/// What is wrong with memory that a front end gave.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// A region that cannot be mapped here.
+    #[error("the memory region at {at:#x} of {size:#x} bytes cannot be used")]
+    Region {
+        /// Its guest address.
+        at: u64,
+        /// Its length in bytes.
+        size: u64,
+        /// Why.
+        source: MemError,
+    },
+    /// A region's file that cannot be examined.
+    #[error("the file of the memory region at {at:#x} cannot be examined")]
+    File {
+        /// Its guest address.
+        at: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A region over another one.
+    #[error("the memory region at {at:#x} overlaps the one at {other:#x}")]
+    Overlap {
+        /// Its guest address.
+        at: u64,
+        /// The other's.
+        other: u64,
+    },
+    /// More regions than there can be.
+    #[error("there are {most} memory regions already, which is the most")]
+    Slots {
+        /// How many there can be.
+        most: usize,
+    },
+    /// A region that is to go and never came.
+    #[error("there is no such memory region at {at:#x}")]
+    NoRegion {
+        /// Its guest address.
+        at: u64,
+    },
+    /// A translation to memory that was not given.
+    #[error("user address {at:#x} is in no memory region")]
+    Nowhere {
+        /// The address.
+        at: u64,
+    },
+    /// A translation where none is negotiated.
+    #[error("a translation without ACCESS_PLATFORM: negotiate it first")]
+    NotTranslated,
+    /// Records for what the device has not.
+    #[error(
+        "no record for {queues} queues of {size}: the device has {most} queues, of up to 32768"
+    )]
+    Records {
+        /// How many queues.
+        queues: u16,
+        /// Of which size.
+        size: u16,
+        /// How many queues the device has.
+        most: u16,
+    },
+    /// A region for records in which they have no room.
+    #[error("{len:#x} bytes for the records of {queues} queues of {size}, which need {needed:#x}")]
+    ShortRecords {
+        /// How long the region is, in bytes.
+        len: u64,
+        /// How long it has to be.
+        needed: u64,
+        /// How many queues.
+        queues: u16,
+        /// Of which size.
+        size: u16,
+    },
+    /// Shared memory without a file to hand over.
+    #[error("shared memory without a file")]
+    NoFile,
+    /// What the address space refuses.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// What the device refuses.
+    #[error(transparent)]
+    Device(#[from] vdpa_core::Error),
+}
+
+impl MemoryError {
+    /// Whose fault it is, and what can be done about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Device(error) => error.kind(),
+            Self::NoFile => ErrorKind::Io,
+            _ => ErrorKind::PeerMisbehaved,
+        }
     }
 }

@@ -20,14 +20,23 @@
 //! # }
 //! ```
 
+mod config;
+mod door;
 mod error;
+mod front;
+mod inflight;
 mod listen;
+mod memory;
 mod notice;
+mod offer;
 mod options;
+mod requests;
 mod server;
 mod stop;
+mod transfer;
+mod wait;
 
-pub use error::{CutOff, ServerError};
+pub use error::{CutOff, MemoryError, ServeError, ServerError};
 pub use listen::Listen;
 pub use notice::{Notice, Peer};
 pub use options::Options;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use vdpa_core::{Event, Features};
 
-use super::{CutOff, Listen};
+use super::CutOff;
 
 /// The process at the other end of the socket, as the system says when it connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,12 +22,12 @@ pub enum Notice<'a> {
     /// Front ends may come.
     Listening {
         /// Where.
-        at: &'a Listen,
+        at: &'a str,
     },
     /// Nobody listens where the server is to connect; it tries again. Told once, until somebody did.
     Waiting {
         /// Where.
-        at: &'a Listen,
+        at: &'a str,
         /// What the system said.
         why: &'a std::io::Error,
     },

@@ -1,10 +1,17 @@
 //! A device, and the front ends that come one after the other.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Instant;
 
-use vdpa_core::Device;
+use nix::poll::PollFlags;
+use vdpa_core::{Device, Event, Events};
 
-use super::{Listen, Options, ServerError, Stop};
+use super::door::{self, Door};
+use super::front::{FrontEnd, Left};
+use super::{Listen, Notice, Options, ServerError, Stop, wait};
+use crate::serve::Served;
 
 /// A device that is to be served.
 pub struct Server {
@@ -41,19 +48,30 @@ impl Server {
     /// taken, or it is lost.
     pub fn listen(self, listen: Listen) -> Result<Serving, ServerError> {
         let Self { device, options } = self;
+        let at = listen.to_string();
+        let door = Door::open(listen)?;
+        // Front ends can cut the files that they give.
+        vdpa_mem::survive_shrinking().map_err(vdpa_core::Error::from)?;
+        let events = device.events()?;
+        let served = Served::new(device, options.hidden, options.patience)?;
         Ok(Serving {
-            device,
+            served,
+            events,
             options,
-            listen,
+            door,
+            at,
         })
     }
 }
 
 /// A device that front ends can come to.
 pub struct Serving {
-    device: Device,
+    served: Served,
+    events: Events,
     options: Options,
-    listen: Listen,
+    door: Door,
+    /// Where, for people.
+    at: String,
 }
 
 impl Serving {
@@ -63,13 +81,98 @@ impl Serving {
     /// # Errors
     /// When the device is lost, does not stop in time after a front end has left, or the system fails. Either way the
     /// device is let go of, and the socket is removed.
-    pub fn run(self, _stop: &Stop) -> Result<Ended, ServerError> {
-        let _unfinished = (&self.options, &self.listen);
-        Ok(Ended {
-            by: EndedBy::Stop,
-            device: self.device,
+    pub fn run(mut self, stop: &Stop) -> Result<Ended, ServerError> {
+        self.options.tell(&Notice::Listening { at: &self.at });
+        loop {
+            let by = match self.next(stop)? {
+                Next::Ended(by) => Some(by),
+                Next::FrontEnd(stream) => self.serve(stream, stop)?,
+            };
+            if let Some(by) = by {
+                let device = self.served.into_device();
+                return Ok(Ended { by, device });
+            }
+        }
+    }
+
+    /// Waits for a front end.
+    fn next(&mut self, stop: &Stop) -> Result<Next, ServerError> {
+        let mut told = false;
+        loop {
+            if self.door.is_closed() {
+                return Ok(Next::Ended(EndedBy::FrontEnd));
+            }
+            match self.door.look() {
+                Ok(Some(stream)) => return Ok(Next::FrontEnd(stream)),
+                Ok(None) => {}
+                Err(why) if self.door.again().is_some() => {
+                    if !told {
+                        let (at, why) = (self.at.as_str(), &why);
+                        self.options.tell(&Notice::Waiting { at, why });
+                        told = true;
+                    }
+                }
+                Err(source) => {
+                    let what = "take a connection";
+                    return Err(ServerError::System { what, source });
+                }
+            }
+            let until = self.door.again();
+            let until = until.and_then(|again| Instant::now().checked_add(again));
+            let ready = PollFlags::POLLIN;
+            let bell = self.door.bell().map(|bell| (bell, ready));
+            let fixed = |fd| Some((fd, ready));
+            let fds = [fixed(stop.as_fd()), fixed(self.events.as_fd()), bell];
+            let [stopped, event, _] = wait::any(fds, until)?;
+            if stopped {
+                return Ok(Next::Ended(EndedBy::Stop));
+            }
+            if event && let Some(by) = self.hear()? {
+                return Ok(Next::Ended(by));
+            }
+        }
+    }
+
+    /// What the device reports while nobody drives it.
+    fn hear(&self) -> Result<Option<EndedBy>, ServerError> {
+        while let Some(event) = self.events.try_next() {
+            self.options.tell(&Notice::Device { event: &event });
+            match event {
+                Event::RemoveRequested => return Ok(Some(EndedBy::RemoveRequested)),
+                Event::Broken { .. } => return Err(vdpa_core::Error::Broken.into()),
+                Event::Gone => return Err(vdpa_core::Error::Gone.into()),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Serves a front end, and lets go of all that it gave.
+    fn serve(&mut self, stream: UnixStream, stop: &Stop) -> Result<Option<EndedBy>, ServerError> {
+        let peer = door::peer(&stream);
+        self.options.tell(&Notice::Connected { peer });
+        let left = FrontEnd::new(stream, &mut self.served, &self.options).serve(stop, &self.events);
+        // Whatever it was: nothing of it stays.
+        let released = self.served.release();
+        let left = left?;
+        match &left {
+            Left::CutOff(why) => self.options.tell(&Notice::CutOff { why }),
+            _ => self.options.tell(&Notice::Disconnected),
+        }
+        released?;
+        Ok(match left {
+            Left::Stop => Some(EndedBy::Stop),
+            Left::RemoveRequested => Some(EndedBy::RemoveRequested),
+            Left::Disconnected | Left::CutOff(_) if self.options.once => Some(EndedBy::FrontEnd),
+            Left::Disconnected | Left::CutOff(_) => None,
         })
     }
+}
+
+/// What comes next.
+enum Next {
+    FrontEnd(UnixStream),
+    Ended(EndedBy),
 }
 
 /// Why a server ended.

@@ -1,0 +1,105 @@
+//! The stop of a queue, with the place where it stands.
+//!
+//! ```text
+//!   pause    this queue alone, drained
+//!   suspend  all queues at once; each answers where it stood, and the device is reset before one starts again
+//!   reset    all queues at once; a split ring has how far the device came, in its used index
+//! ```
+
+use vdpa_core::{Format, QueueIndex, QueueState};
+use vdpa_mem::{Iova, Window};
+
+use super::{ServeError, Served, base};
+
+impl Served {
+    /// Stops a queue, if it runs, and says where it stands.
+    ///
+    /// # Errors
+    /// When the device cannot stop it so that its place is known, or does not stop in time.
+    pub(crate) fn halt(&mut self, q: QueueIndex) -> Result<u32, ServeError> {
+        let fresh = base::fresh(self.format());
+        let slot = self.slot(q)?;
+        if !slot.is_running() {
+            // Started anew, it needs a kick of its own.
+            slot.kick = None;
+            return Ok(slot.base.unwrap_or(fresh));
+        }
+        let stopped = if self.can.pause {
+            self.pause(q)
+        } else if self.can.suspend {
+            self.suspend_all()
+        } else if self.format() == Format::Split {
+            self.reset_all()
+        } else {
+            Err(ServeError::Unstoppable { queue: q })
+        };
+        match stopped {
+            // Its driver has to begin anew, wherever it stood.
+            Err(_) if self.is_lost()? => self.reset_all()?,
+            stopped => stopped?,
+        }
+        Ok(self.slot(q)?.base.unwrap_or(fresh))
+    }
+
+    fn pause(&mut self, q: QueueIndex) -> Result<(), ServeError> {
+        let state = self.device.stop_queue(q, self.by())?;
+        self.slot(q)?.stopped_at(Some(base::encode(state)));
+        Ok(())
+    }
+
+    fn suspend_all(&mut self) -> Result<(), ServeError> {
+        self.device.suspend(self.by())?;
+        if self.can.class_state {
+            self.class = Some(self.device.save_class_state()?);
+        }
+        for q in self.indices() {
+            if self.slot(q)?.is_running() {
+                let state = self.device.queue_state(q)?;
+                self.slot(q)?.stopped_at(Some(base::encode(state)));
+            }
+        }
+        self.stale = true;
+        Ok(())
+    }
+
+    fn reset_all(&mut self) -> Result<(), ServeError> {
+        let split = self.format() == Format::Split;
+        self.device.reset(self.by())?;
+        self.stale = true;
+        for q in self.indices() {
+            let (running, at) = {
+                let slot = self.slot(q)?;
+                (slot.is_running(), slot.started_at)
+            };
+            if !running {
+                continue;
+            }
+            let at = at.filter(|_| split);
+            let used = at.and_then(|device| self.used_index(device));
+            let base = used.map(|used| {
+                base::encode(QueueState::Split {
+                    avail: used,
+                    used: None,
+                })
+            });
+            self.slot(q)?.stopped_at(base);
+        }
+        Ok(())
+    }
+
+    /// How far the device came in the used ring at `device`.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.7.8: flags, then the index.
+    fn used_index(&self, device: Iova) -> Option<u16> {
+        let at = device.checked_add(2)?;
+        let mappings = self.dma.mappings();
+        let holds = |m: &&vdpa_core::Mapping| m.iova.first() <= at && at < m.iova.last();
+        let mapping = mappings.iter().find(holds)?;
+        let within = at.get().checked_sub(mapping.iova.first().get())?;
+        let offset = mapping.offset.checked_add(within)?;
+        let window = Window::new(mapping.memory.clone(), offset, 2).ok()?;
+        let mut index = [0; 2];
+        (window.bytes().read(0, &mut index) == index.len()).then(|| u16::from_le_bytes(index))
+    }
+}

@@ -1,0 +1,242 @@
+//! Queues: what is said of them, and their start once that is complete.
+
+use std::sync::Arc;
+
+use vdpa_core::{Area, Call, QueueConfig, QueueIndex, Status};
+use vdpa_mem::Iova;
+
+use super::slot::KickFrom;
+use super::{ServeError, Served, Starts, base};
+
+/// Where the front end's addresses are for the device: one that is nowhere is `None`.
+pub(crate) type Places<'a> = &'a dyn Fn(u64) -> Option<u64>;
+
+impl Served {
+    /// Its size, in descriptors.
+    pub(crate) fn set_size(&mut self, q: QueueIndex, size: u32) -> Result<(), ServeError> {
+        let legal = u16::try_from(size)
+            .ok()
+            .filter(|size| (1..=32768).contains(size));
+        let legal = legal.ok_or(ServeError::Size { queue: q, size })?;
+        let slot = self.slot(q)?;
+        if slot.is_running() && slot.size != Some(legal) {
+            let what = "its size";
+            return Err(ServeError::Running { queue: q, what });
+        }
+        slot.size = Some(legal);
+        Ok(())
+    }
+
+    /// Its descriptor, driver and device area, at the front end's addresses; and whether what the device writes to the
+    /// latter is logged, which is all that can change while it runs.
+    pub(crate) fn set_areas(
+        &mut self,
+        q: QueueIndex,
+        areas: [u64; 3],
+        logged: bool,
+    ) -> Result<(), ServeError> {
+        let slot = self.slot(q)?;
+        if slot.is_running() && slot.areas != Some(areas) {
+            let what = "where its areas are";
+            return Err(ServeError::Running { queue: q, what });
+        }
+        slot.areas = Some(areas);
+        slot.logged = logged;
+        Ok(())
+    }
+
+    /// Where it begins, as [`base`] has it.
+    pub(crate) fn set_base(&mut self, q: QueueIndex, base: u32) -> Result<(), ServeError> {
+        let slot = self.slot(q)?;
+        if slot.is_running() && slot.base != Some(base) {
+            let what = "its base";
+            return Err(ServeError::Running { queue: q, what });
+        }
+        slot.base = Some(base);
+        Ok(())
+    }
+
+    /// How it is kicked. It may start by that. One that runs is stopped and goes on where it stood.
+    pub(crate) fn set_kick(&mut self, q: QueueIndex, kick: KickFrom) -> Result<(), ServeError> {
+        if self.slot(q)?.is_running() {
+            if !self.can.pause {
+                let what = "how it is kicked";
+                return Err(ServeError::Running { queue: q, what });
+            }
+            self.halt(q)?;
+        }
+        self.slot(q)?.kick = Some(kick);
+        Ok(())
+    }
+
+    /// How it calls.
+    pub(crate) fn set_call(&mut self, q: QueueIndex, call: Call) -> Result<(), ServeError> {
+        let slot = self.slot(q)?;
+        slot.call = call.clone();
+        if slot.is_running() {
+            self.device.replace_call(q, call)?;
+        }
+        Ok(())
+    }
+
+    /// What is raised when it is lost.
+    pub(crate) fn set_error(&mut self, q: QueueIndex, error: Call) -> Result<(), ServeError> {
+        self.slot(q)?.error = error;
+        Ok(())
+    }
+
+    /// Whether it has effects. One that is off runs on without any: a network device discards what is sent and takes no
+    /// receive buffer.
+    pub(crate) fn enable(&mut self, q: QueueIndex, on: bool) -> Result<(), ServeError> {
+        let can = self.can;
+        let slot = self.slot(q)?;
+        let before = slot.enabled.replace(on);
+        if !slot.is_running() || before == Some(on) {
+            return Ok(());
+        }
+        match (can.enable, on) {
+            (true, _) => self.device.enable_queue(q, on)?,
+            // Kept as it stands, until it is enabled.
+            (false, false) if can.pause => {
+                let kick = self.slot(q)?.kick.clone();
+                self.halt(q)?;
+                self.slot(q)?.kick = kick;
+            }
+            // Nothing can stop it alone. Whoever disables a queue of such a device is about to stop all of them.
+            (false, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether rings are enabled of which nothing is said.
+    pub(crate) fn set_enabled_unless_told(&mut self, enabled: bool) {
+        self.enabled_unless_told = enabled;
+    }
+
+    /// The front end kicks a queue by a message. One that does not run is not kicked.
+    pub(crate) fn kick(&mut self, q: QueueIndex) -> Result<(), ServeError> {
+        if let Some(doorbell) = &self.slot(q)?.doorbell {
+            doorbell.ring(u32::from(q.get()));
+        }
+        Ok(())
+    }
+
+    /// Kicks the queues that nobody kicks. `false` if there are none.
+    pub(crate) fn kick_polled(&self) -> bool {
+        let mut any = false;
+        for (slot, number) in self.slots.iter().zip(0u32..) {
+            if let (Some(KickFrom::Polled), Some(doorbell)) = (&slot.kick, &slot.doorbell) {
+                doorbell.ring(number);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Tells the front end that a queue is lost, or all of them.
+    pub(crate) fn raise_error(&self, q: Option<QueueIndex>) {
+        for (slot, queue) in self.slots.iter().zip(self.indices()) {
+            if slot.is_running() && q.is_none_or(|q| q == queue) {
+                slot.error.raise();
+            }
+        }
+    }
+
+    /// Starts what is complete, if its time has come. `true` when the device went live by that, or a queue started.
+    ///
+    /// # Errors
+    /// When the features do not go together, a queue's areas are nowhere, or the device refuses.
+    pub(crate) fn advance(&mut self, places: Places<'_>) -> Result<bool, ServeError> {
+        if self.starts == Starts::OnDriverOk && !self.written.contains(Status::DRIVER_OK) {
+            return Ok(false);
+        }
+        let mut started = false;
+        for q in self.indices() {
+            let (can, unless_told) = (self.can, self.enabled_unless_told);
+            let slot = self.slot(q)?;
+            let enabled = slot.enabled.unwrap_or(unless_told);
+            if !slot.is_running() && slot.is_complete() && (enabled || can.enable) {
+                self.start(q, enabled, places)?;
+                started = true;
+            }
+        }
+        // One that was stopped as a whole stands still until a queue starts again.
+        if !started && (self.starts == Starts::AsReady || self.stale) {
+            return Ok(false);
+        }
+        self.agree()?;
+        let status = self.device.status()?;
+        if !status.contains(Status::DRIVER_OK) {
+            self.device
+                .write_status((status | Status::DRIVER_OK).bits())?;
+            started = true;
+        }
+        Ok(started)
+    }
+
+    fn start(
+        &mut self,
+        q: QueueIndex,
+        enabled: bool,
+        places: Places<'_>,
+    ) -> Result<(), ServeError> {
+        self.renew()?;
+        self.agree()?;
+        let format = self.format();
+        let slot = self.slot(q)?;
+        let (Some(size), Some(areas), Some(kick)) = (slot.size, slot.areas, slot.kick.clone())
+        else {
+            return Ok(());
+        };
+        let call = slot.call.clone();
+        let begin = slot.base.unwrap_or(base::fresh(format));
+        let [descriptor, driver, device] = areas;
+        let place = |area, at| match places(at) {
+            Some(iova) => Ok(Iova::new(iova)),
+            None => Err(ServeError::Nowhere { queue: q, area, at }),
+        };
+        let mut config = QueueConfig::new(
+            size,
+            place(Area::Descriptor, descriptor)?,
+            place(Area::Driver, driver)?,
+            place(Area::Device, device)?,
+        );
+        config.state = Some(base::decode(q, format, begin)?);
+        config.enabled = enabled;
+        if !self.records.is_empty() {
+            let record = self.records.get(q.place()).cloned();
+            let queues = self.records.len();
+            let record = record.ok_or(ServeError::NoRecord { queue: q, queues })?;
+            self.device.track_in_flight(q, record)?;
+        }
+        let doorbell = self
+            .device
+            .start_queue(q, config, kick.of_contract(), call.clone())?;
+        // What was made available, or used, before it started: by a back end of before, say.
+        doorbell.ring(u32::from(q.get()));
+        call.raise();
+        let slot = self.slot(q)?;
+        slot.doorbell = Some(doorbell);
+        slot.started_at = Some(config.device);
+        Ok(())
+    }
+
+    /// A device that is lost to the driver of before is reset for the next one.
+    fn renew(&mut self) -> Result<(), ServeError> {
+        if self.agreed && self.running() == 0 && self.is_lost()? {
+            self.stale = true;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing but a reset helps.
+    pub(super) fn is_lost(&self) -> Result<bool, ServeError> {
+        let lost = Status::DEVICE_NEEDS_RESET | Status::FAILED;
+        Ok(self.device.status()?.intersects(lost))
+    }
+}
+
+/// An eventfd that is called by, or nobody.
+pub(crate) fn call_of(fd: Option<std::os::fd::OwnedFd>) -> Call {
+    fd.map_or(Call::None, |fd| Call::EventFd(Arc::new(fd)))
+}

@@ -1,0 +1,77 @@
+//! One queue, as far as the front end has said what it is.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vdpa_core::{Call, Doorbell, Kick};
+use vdpa_mem::Iova;
+
+/// How the front end kicks a queue.
+#[derive(Clone, Debug)]
+pub(crate) enum KickFrom {
+    /// By an eventfd.
+    EventFd(Arc<OwnedFd>),
+    /// By nothing: the queue is to be looked at, again and again.
+    Polled,
+    /// By messages: see [`Served::kick`](super::Served::kick).
+    Messages,
+}
+
+impl KickFrom {
+    pub(super) fn of_contract(&self) -> Kick {
+        match self {
+            Self::EventFd(event) => Kick::Given(Arc::clone(event)),
+            Self::Polled | Self::Messages => Kick::Taken,
+        }
+    }
+}
+
+/// What was said of a queue, and whether it runs.
+#[derive(Default)]
+pub(super) struct Slot {
+    /// In descriptors.
+    pub(super) size: Option<u16>,
+    /// Descriptor, driver and device area, at the front end's addresses.
+    pub(super) areas: Option<[u64; 3]>,
+    /// Where it begins, as [`base`](super::base) has it; where it stood when it was stopped.
+    pub(super) base: Option<u32>,
+    pub(super) kick: Option<KickFrom>,
+    pub(super) call: Call,
+    /// Raised when the queue is lost.
+    pub(super) error: Call,
+    /// `None`: nothing was said.
+    pub(super) enabled: Option<bool>,
+    /// Writes to its device area are to be logged.
+    pub(super) logged: bool,
+    /// Where the device area is for the device, of its last start.
+    pub(super) started_at: Option<Iova>,
+    /// Rings it while it runs.
+    pub(super) doorbell: Option<Doorbell>,
+}
+
+impl Slot {
+    pub(super) fn is_running(&self) -> bool {
+        self.doorbell.is_some()
+    }
+
+    /// Whether all is said that a start needs.
+    pub(super) fn is_complete(&self) -> bool {
+        self.size.is_some() && self.areas.is_some() && self.kick.is_some()
+    }
+
+    /// It stopped: where it stands is kept, and a new kick starts it again.
+    pub(super) fn stopped_at(&mut self, base: Option<u32>) {
+        self.base = base;
+        self.kick = None;
+        self.doorbell = None;
+    }
+
+    /// As nothing was said, but for whom to call.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            call: std::mem::take(&mut self.call),
+            error: std::mem::take(&mut self.error),
+            ..Self::default()
+        };
+    }
+}

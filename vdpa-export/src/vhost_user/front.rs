@@ -1,0 +1,242 @@
+//! One front end, from the first message to the last.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+use vdpa_core::{Event, Events};
+use vdpa_mem::Access;
+use vdpa_vhost_user::payload::{self, Iotlb, IotlbKind};
+use vdpa_vhost_user::{Back, BackMessage, Connection, ProtocolFeatures, Reply, ToFront};
+
+use super::memory::Memory;
+use super::transfer::Transfer;
+use super::{CutOff, Notice, Options, ServerError, Stop, wait};
+use crate::serve::Served;
+
+/// How often a queue is looked at that nobody kicks.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// How long a front end may leave a request of ours unread before the channel is full for good.
+const CHANNEL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A front end that is connected.
+pub(super) struct FrontEnd<'s> {
+    pub(super) back: Back,
+    pub(super) served: &'s mut Served,
+    pub(super) options: &'s Options,
+    pub(super) memory: Memory,
+    /// For requests of ours.
+    pub(super) channel: Option<ToFront>,
+    /// A state that is on its way.
+    pub(super) transfer: Transfer,
+    /// How many queues ran after the last message.
+    running: u16,
+}
+
+/// Why it is not served any more.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// It closed the connection.
+    Disconnected,
+    /// It did what is not done.
+    CutOff(CutOff),
+    /// The server is to end.
+    Stop,
+    /// The parent wants the device back.
+    RemoveRequested,
+}
+
+impl<'s> FrontEnd<'s> {
+    pub(super) fn new(stream: UnixStream, served: &'s mut Served, options: &'s Options) -> Self {
+        Self {
+            back: Back::new(Connection::new(stream)),
+            served,
+            options,
+            memory: Memory::default(),
+            channel: None,
+            transfer: Transfer::default(),
+            running: 0,
+        }
+    }
+
+    /// Serves it until it leaves, or has to.
+    ///
+    /// # Errors
+    /// When the device is lost, or the system cannot wait.
+    pub(super) fn serve(&mut self, stop: &Stop, events: &Events) -> Result<Left, ServerError> {
+        let mut stats = self.options.stats.map(|every| (every, Instant::now()));
+        let mut look: Option<Instant> = None;
+        loop {
+            let due = stats.and_then(|(every, last)| last.checked_add(every));
+            let until = wait::earlier(self.back.connection().due(), due);
+            let until = wait::earlier(until, look);
+            let ready = PollFlags::POLLIN;
+            let [stopped, event, message, moved] = wait::any(
+                [
+                    Some((stop.as_fd(), ready)),
+                    Some((events.as_fd(), ready)),
+                    Some((self.back.as_fd(), ready)),
+                    self.transfer.waits_for(),
+                ],
+                until,
+            )?;
+            if stopped {
+                return Ok(Left::Stop);
+            }
+            if event && let Some(left) = self.hear(events)? {
+                return Ok(left);
+            }
+            if moved {
+                self.transfer.go_on();
+            }
+            if (message || self.back.connection().due().is_some())
+                && let Some(left) = self.receive()?
+            {
+                return Ok(left);
+            }
+            let now = Instant::now();
+            if let (Some(due), Some((_, last))) = (due, &mut stats)
+                && now >= due
+            {
+                *last = now;
+                self.count()?;
+            }
+            let polled = self.served.kick_polled();
+            look = now.checked_add(LOOK).filter(|_| polled);
+        }
+    }
+
+    /// Takes messages as long as there are any.
+    fn receive(&mut self) -> Result<Option<Left>, ServerError> {
+        loop {
+            let received = match self.back.poll_receive() {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(None),
+                Err(e) if e.is_end() => return Ok(Some(Left::Disconnected)),
+                Err(e) => return Ok(Some(Left::CutOff(e.into()))),
+            };
+            let name = received.message.request().form().name;
+            tracing::debug!(request = name, "front end");
+            let done = self.take(received.message).and_then(|reply| {
+                self.advance(name)?;
+                Ok(reply)
+            });
+            let (reply, why) = match done {
+                Ok(reply) => (reply, None),
+                Err(why) => (Reply::Failed, Some(why)),
+            };
+            let answered = self.back.answer(received.ticket, &reply);
+            match (why, answered) {
+                (Some(why), _) => return Ok(Some(Left::CutOff(why))),
+                (None, Err(vdpa_vhost_user::Error::Closed { .. })) => {
+                    return Ok(Some(Left::Disconnected));
+                }
+                (None, Err(e)) => return Ok(Some(Left::CutOff(e.into()))),
+                (None, Ok(())) => {}
+            }
+        }
+    }
+
+    /// Starts what is complete by now, and tells if that changes anything.
+    fn advance(&mut self, request: &'static str) -> Result<(), CutOff> {
+        let memory = &self.memory;
+        let started = self
+            .served
+            .advance(&|at| memory.place(at))
+            .map_err(|source| CutOff::Request { request, source })?;
+        let running = self.served.running();
+        if started {
+            self.options.tell(&Notice::Running {
+                features: self.served.chosen(),
+                queues: running,
+            });
+        } else if running == 0 && self.running > 0 {
+            self.options.tell(&Notice::Stopped);
+        }
+        self.running = running;
+        Ok(())
+    }
+
+    /// What the device reported.
+    fn hear(&mut self, events: &Events) -> Result<Option<Left>, ServerError> {
+        while let Some(event) = events.try_next() {
+            let told = match &event {
+                Event::Miss { at, want, .. } => self.ask_for(at.get(), *want),
+                _ => {
+                    self.options.tell(&Notice::Device { event: &event });
+                    match &event {
+                        Event::Config => self.tell_of_config(),
+                        Event::NeedsReset { queue, .. } if events.needs_reset() => {
+                            self.served.raise_error(*queue);
+                            Ok(())
+                        }
+                        Event::RemoveRequested => return Ok(Some(Left::RemoveRequested)),
+                        Event::Broken { .. } => return Err(vdpa_core::Error::Broken.into()),
+                        Event::Gone => return Err(vdpa_core::Error::Gone.into()),
+                        _ => Ok(()),
+                    }
+                }
+            };
+            if let Err(source) = told {
+                return Ok(Some(Left::CutOff(CutOff::Channel { source })));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The device waits for an address: asks the front end for it.
+    fn ask_for(&mut self, iova: u64, want: Access) -> Result<(), vdpa_vhost_user::Error> {
+        let access = match want {
+            Access::DeviceReads => payload::Access::READ,
+            Access::DeviceWrites => payload::Access::WRITE,
+            Access::Both => payload::Access::READ | payload::Access::WRITE,
+        };
+        self.tell(&BackMessage::IotlbMsg(Iotlb {
+            iova,
+            size: 0,
+            user: 0,
+            access,
+            kind: IotlbKind::Miss,
+        }))
+    }
+
+    fn tell_of_config(&mut self) -> Result<(), vdpa_vhost_user::Error> {
+        let negotiated = self.back.protocol_features();
+        match negotiated.contains(ProtocolFeatures::CONFIG) {
+            true => self.tell(&BackMessage::ConfigChange),
+            false => Ok(()),
+        }
+    }
+
+    /// Over the channel, if the front end gave one. Nothing is waited for.
+    fn tell(&mut self, message: &BackMessage) -> Result<(), vdpa_vhost_user::Error> {
+        match &mut self.channel {
+            None => Ok(()),
+            Some(channel) => channel.tell(message),
+        }
+    }
+
+    pub(super) fn set_channel(&mut self, fd: std::os::fd::OwnedFd) {
+        let acknowledged = self
+            .back
+            .protocol_features()
+            .contains(ProtocolFeatures::REPLY_ACK);
+        let mut channel = ToFront::new(fd, acknowledged);
+        channel.connection_mut().set_patience(CHANNEL_PATIENCE);
+        self.channel = Some(channel);
+    }
+
+    fn count(&mut self) -> Result<(), ServerError> {
+        let mut counters = Vec::new();
+        let device = self.served.device();
+        if self.served.can().count {
+            device.stats(&mut |name, value| counters.push((name.to_owned(), value)))?;
+        }
+        self.options.tell(&Notice::Stats {
+            counters: &counters,
+        });
+        Ok(())
+    }
+}
