@@ -7,7 +7,7 @@
 //! ```
 
 use vdpa_core::{Format, QueueIndex, QueueState};
-use vdpa_mem::{Iova, Window};
+use vdpa_mem::Iova;
 
 use super::{ServeError, Served, base};
 
@@ -92,14 +92,9 @@ impl Served {
     /// # Spec
     /// virtio 1.4 §2.7.8: flags, then the index.
     fn used_index(&self, device: Iova) -> Option<u16> {
-        let at = device.checked_add(2)?;
-        let mappings = self.dma.mappings();
-        let holds = |m: &&vdpa_core::Mapping| m.iova.first() <= at && at < m.iova.last();
-        let mapping = mappings.iter().find(holds)?;
-        let within = at.get().checked_sub(mapping.iova.first().get())?;
-        let offset = mapping.offset.checked_add(within)?;
-        let window = Window::new(mapping.memory.clone(), offset, 2).ok()?;
+        let window = self.window(device.checked_add(2)?, 2)?;
         let mut index = [0; 2];
-        (window.bytes().read(0, &mut index) == index.len()).then(|| u16::from_le_bytes(index))
+        let read = window.bytes().read(0, &mut index);
+        (read == index.len()).then(|| u16::from_le_bytes(index))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{DmaHandle, Window};
-use vdpa_mem::{DirtyLog, Gpa, VhostLog};
+use vdpa_core::{DmaHandle, Mapping, Window};
+use vdpa_mem::{DirtyLog, Gpa, Iova, VhostLog};
 
 use super::{ServeError, Served};
 
@@ -27,6 +27,36 @@ impl Served {
     /// What the device reaches.
     pub(crate) fn dma(&self) -> &DmaHandle {
         &self.dma
+    }
+
+    /// Bytes that are mapped for the device, in one piece.
+    pub(super) fn window(&self, at: Iova, len: u64) -> Option<Window> {
+        let mappings = self.dma.mappings();
+        let holds = |m: &&Mapping| m.iova.first() <= at && at <= m.iova.last();
+        let mapping = mappings.iter().find(holds)?;
+        let within = at.get().checked_sub(mapping.iova.first().get())?;
+        if within.checked_add(len)? > mapping.iova.len() {
+            return None;
+        }
+        let offset = mapping.offset.checked_add(within)?;
+        Window::new(mapping.memory.clone(), offset, len).ok()
+    }
+
+    /// Whether a device has given anything back in the packed ring at `descriptor`. Then a base of 0 is a place in its
+    /// second lap; else it comes from a front end that does not say how packed rings begin (virtio-driver's).
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.8.1: the flags are the last 16 bits of a descriptor, and USED is bit 15 of them. It is set in the
+    /// first lap by the device, in the second one by both sides.
+    pub(super) fn was_used(&self, descriptor: Iova, size: u16) -> bool {
+        let Some(ring) = self.window(descriptor, u64::from(size).saturating_mul(16)) else {
+            return true;
+        };
+        let (bytes, mut flags) = (ring.bytes(), [0; 2]);
+        (0..usize::from(size)).any(|slot| {
+            let at = slot.saturating_mul(16).saturating_add(14);
+            bytes.read(at, &mut flags) == 2 && u16::from_le_bytes(flags) & 0x8000 != 0
+        })
     }
 
     /// Where writes are to be logged, if they are: vhost's bitmap. One that is in use is replaced without a gap.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{Area, Call, QueueConfig, QueueIndex, Status};
+use vdpa_core::{Area, Call, Format, QueueConfig, QueueIndex, Status};
 use vdpa_mem::Iova;
 
 use super::slot::KickFrom;
@@ -201,6 +201,11 @@ impl Served {
             place(Area::Driver, driver)?,
             place(Area::Device, device)?,
         );
+        let untold = format == Format::Packed && begin == 0;
+        let begin = match untold && !self.was_used(config.descriptor, size) {
+            true => base::fresh(format),
+            false => begin,
+        };
         config.state = Some(base::decode(q, format, begin)?);
         config.enabled = enabled;
         if !self.records.is_empty() {
