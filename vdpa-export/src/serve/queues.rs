@@ -113,14 +113,6 @@ impl Served {
         self.enabled_unless_told = enabled;
     }
 
-    /// The front end kicks a queue by a message. One that does not run is not kicked.
-    pub(crate) fn kick(&mut self, q: QueueIndex) -> Result<(), ServeError> {
-        if let Some(doorbell) = &self.slot(q)?.doorbell {
-            doorbell.ring(u32::from(q.get()));
-        }
-        Ok(())
-    }
-
     /// Kicks the queues that nobody kicks. `false` if there are none.
     pub(crate) fn kick_polled(&self) -> bool {
         let mut any = false;

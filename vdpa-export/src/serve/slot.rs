@@ -13,15 +13,13 @@ pub(crate) enum KickFrom {
     EventFd(Arc<OwnedFd>),
     /// By nothing: the queue is to be looked at, again and again.
     Polled,
-    /// By messages: see [`Served::kick`](super::Served::kick).
-    Messages,
 }
 
 impl KickFrom {
     pub(super) fn of_contract(&self) -> Kick {
         match self {
             Self::EventFd(event) => Kick::Given(Arc::clone(event)),
-            Self::Polled | Self::Messages => Kick::Taken,
+            Self::Polled => Kick::Taken,
         }
     }
 }

@@ -5,6 +5,8 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod guest;
+
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
