@@ -56,7 +56,7 @@ impl Front {
         &mut self.connection
     }
 
-    /// Whether every request is acknowledged, from `SET_PROTOCOL_FEATURES` with `REPLY_ACK` on.
+    /// Whether every request is acknowledged, from the request behind `SET_PROTOCOL_FEATURES` with `REPLY_ACK` on.
     pub fn is_acknowledged(&self) -> bool {
         self.reply_ack
     }
@@ -81,14 +81,14 @@ impl Front {
     /// As [`Connection::send`].
     pub fn begin(&mut self, message: &FrontMessage) -> Result<Pending, Error> {
         let answer = message.answer();
-        // Set before it is sent: a back end acknowledges the very message that negotiates it, if that is asked for.
-        if let FrontMessage::SetProtocolFeatures(features) = message {
-            self.reply_ack = features.contains(ProtocolFeatures::REPLY_ACK);
-        }
         let acknowledged = self.reply_ack && !answer.always();
         let out = message.encode();
         let header = Header::request(out.request, acknowledged, out.size());
         self.connection.send(header, &out)?;
+        // Set behind it: whether the very message that negotiates acknowledgements has one, back ends do not agree on.
+        if let FrontMessage::SetProtocolFeatures(features) = message {
+            self.reply_ack = features.contains(ProtocolFeatures::REPLY_ACK);
+        }
         Ok(Pending {
             answer: (acknowledged || answer.always()).then_some(answer),
         })

@@ -153,8 +153,8 @@ pub enum IotlbKind {
 ///   0      8      16     24            25     26   (32 with the padding of the C structure, as QEMU sends it)
 ///   ├ iova ┼ size ┼ user ┼ permissions ┼ kind ┤
 /// ```
-/// The ranges of an update are neither empty nor wrap, nor does that of an invalidation, which may be empty: so QEMU says
-/// that all is invalid, in a size of 64 bits that has run over. A miss has no size.
+/// The ranges of an update are neither empty nor wrap, nor does that of an invalidation, which may be empty: that is
+/// what becomes of all 2^64 bytes in a size of 64 bits. A miss has no size.
 ///
 /// # Spec
 /// vhost-user, "An IOTLB message".
