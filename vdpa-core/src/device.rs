@@ -146,7 +146,7 @@ impl Device {
             DmaHandle::new(Asid::new(number), space.clone(), &channel, &parent)
         });
         let dma = dma.collect();
-        let losses = Arc::new(broken_by_losses(&channel, &spaces));
+        let losses = Arc::new(reset_by_losses(&channel, &spaces));
         vdpa_mem::watch_losses(&losses);
         let control = Control {
             machine: StatusMachine::new(),
@@ -293,8 +293,9 @@ impl Device {
     }
 }
 
-/// Reports that the device is broken once memory that is mapped for it is lost, whatever the parent makes of that.
-fn broken_by_losses(
+/// Reports that the device needs a reset once memory that is mapped for it is lost, whatever the parent makes of that. Whose
+/// memory it is may be a peer that means it: the device is as good as before once it is reset and that memory unmapped.
+fn reset_by_losses(
     channel: &Arc<Channel>,
     spaces: &Arc<[AddressSpace]>,
 ) -> impl Fn() + Send + Sync + use<> {
@@ -304,7 +305,8 @@ fn broken_by_losses(
             let mappings = space.mappings();
             if let Some(lost) = mappings.iter().find(|mapping| mapping.memory.is_lost()) {
                 let (asid, at) = (Asid::new(number), lost.iova.first());
-                channel.raise(Event::Broken {
+                channel.raise(Event::NeedsReset {
+                    queue: None,
                     why: format!("the file of the memory at {at} of address space {asid} was cut"),
                 });
                 return;

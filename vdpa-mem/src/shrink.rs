@@ -3,7 +3,7 @@
 //! Touching a page behind the end of a mapped file raises SIGBUS, which ends the process. A file with the seal against
 //! shrinking cannot come to that; one without can be cut by whoever else has it, at any moment. [`survive_shrinking`] has
 //! the process live on: the page is replaced by zeroes of this process's own, the region is [lost], and whoever watches is
-//! told, so that the device is closed in good order.
+//! told, so that the device is reset and that memory let go of.
 //!
 //! ```text
 //!   a load or store ─▶ SIGBUS ─▶ in a region of the table? ── no ─▶ the handler of before

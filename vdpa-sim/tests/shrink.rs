@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rig::{BASE, Lab, Tx, frame, plain, soon, until};
-use vdpa_core::{Error, Event};
+use vdpa_core::{Event, Status};
 use vdpa_mem::{Access, Deadline, DmaMemory, Iova, IovaRange, Mapping, Region};
 
 #[test]
-fn a_device_whose_memory_is_cut_is_broken_and_its_sibling_goes_on() {
+fn a_device_whose_memory_is_cut_needs_a_reset_and_its_sibling_goes_on() {
     vdpa_mem::survive_shrinking().unwrap();
     let lab = Lab::new();
     let open = || {
@@ -49,16 +49,34 @@ fn a_device_whose_memory_is_cut_is_broken_and_its_sibling_goes_on() {
     nix::unistd::ftruncate(file.as_fd(), 0).unwrap();
     send();
     match events.wait(soon()).unwrap() {
-        Some(Event::Broken { why }) => assert!(why.contains("0x90000000"), "{why}"),
+        Some(Event::NeedsReset { queue: None, why }) => {
+            assert!(why.contains("0x90000000"), "{why}")
+        }
         other => panic!("{other:?}"),
     }
     assert!(memory.is_lost());
-    assert!(matches!(rig.device.status(), Err(Error::Broken)));
-    // It can be let go of, and whoever shares its thread is none the wiser.
+    let lost = |rig: &rig::Rig| {
+        let status = rig.device.status().unwrap();
+        status.contains(Status::DEVICE_NEEDS_RESET)
+    };
+    assert!(lost(&rig));
+    // Whoever shares its thread is none the wiser.
     until("the sibling's traffic", || {
         other.send(&[frame(1, 100)]);
         other.reap() > 0
     });
+    // Reset, and without that memory, it is as good as before.
+    rig.device.reset(soon()).unwrap();
+    rig.dma
+        .unmap(IovaRange::new(Iova::new(at), 16384).unwrap(), soon())
+        .unwrap();
+    assert!(!lost(&rig));
+    rig.negotiate(plain(&rig));
+    let mut tx = Tx::new(&rig, rig.queue(1, 16), 2048);
+    rig.run();
+    tx.send(&[frame(2, 100)]);
+    until("traffic after the reset", || tx.reap() > 0);
+    assert!(!lost(&rig));
     let by = Deadline::after(Duration::from_secs(5));
     rig.device.close(by).map_err(|(_, e)| e).unwrap();
 }

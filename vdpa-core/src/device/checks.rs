@@ -135,7 +135,8 @@ fn wanted(area: Area, format: Format) -> Access {
     }
 }
 
-/// Every byte is mapped, by one mapping or several that touch.
+/// Every byte is mapped, by one mapping or several that touch. Memory whose file was cut is none: the driver sees other
+/// bytes there.
 fn mapped(
     q: QueueIndex,
     area: Area,
@@ -150,7 +151,8 @@ fn mapped(
         .ok_or(missing(at))?;
     let mut next = at;
     loop {
-        let holds = |m: &&Mapping| m.iova.first() <= next && next <= m.iova.last();
+        let holds =
+            |m: &&Mapping| m.iova.first() <= next && next <= m.iova.last() && !m.memory.is_lost();
         let mapping = mappings.iter().find(holds).ok_or(missing(next))?;
         if !mapping.access.allows(want) {
             return Err(Error::AreaAccess {

@@ -197,6 +197,10 @@ impl Served {
             self.dma.set_dirty_log(None, by)?;
         }
         self.dma.replace(Vec::new(), by)?;
+        // A loss of memory may have been told of since.
+        if self.is_lost().unwrap_or(false) {
+            self.device.reset(by)?;
+        }
         self.chosen = None;
         self.agreed = false;
         self.stale = false;
