@@ -74,13 +74,15 @@ pub struct Background {
 
 impl Background {
     /// Begins.
-    pub fn start(queue: Exchange, device: Exchange) -> Self {
+    ///
+    /// * `queue`: none where the peer has the whole device
+    pub fn start(queue: impl Into<Option<Exchange>>, device: Exchange) -> Self {
         let shared = Arc::new(Shared::default());
         *shared
             .queue
             .exchange
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(queue);
+            .unwrap_or_else(PoisonError::into_inner) = queue.into();
         *shared
             .device
             .exchange

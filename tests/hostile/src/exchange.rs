@@ -108,6 +108,29 @@ impl Exchange {
         Self::new(Kind::Ctrl { q }, arena, at)
     }
 
+    /// Shows the device a request, and does not look at what comes of it.
+    pub fn post(&mut self) {
+        let to = self.arena.at(self.at + BUFFERS / 2);
+        self.post_to(to, SECTOR as u32 + 1);
+    }
+
+    /// The same, of which the device is to write `len` bytes from `to` on.
+    pub fn post_to(&mut self, to: u64, len: u32) {
+        let (arena, from) = (&self.arena, self.at);
+        match &mut self.kind {
+            Kind::Net { rx, tx } => {
+                rx.send(&[Piece::write(to, len)]);
+                tx.send(&[Piece::read(arena.at(from), (NET_HEADER + FRAME) as u32)]);
+            }
+            Kind::Blk { q, .. } => {
+                q.send(&[Piece::read(arena.at(from), 16), Piece::write(to, len)]);
+            }
+            Kind::Ctrl { q } => {
+                q.send(&[Piece::read(arena.at(from), 3), Piece::write(to, len)]);
+            }
+        }
+    }
+
     /// One, from its beginning to its end.
     ///
     /// # Errors

@@ -4,12 +4,14 @@
 //!   table ─▶ suite ─▶ one case for each row, level, target and ring format
 //!                       │ device level: oracle ─▶ Stage ─▶ the row's function ─▶ Expect
 //!                       │                 background exchanges on a sibling queue and a sibling device meanwhile
+//!                       │ over a socket: the row's function ─▶ a front end that is cut off ─▶ the next one is served
 //!                       └ ring and driver level: the row's function, over memory that is watched
 //! ```
 //! * [`table`]: every row, in one list, with where it runs or why it comes later.
 //! * [`suite`]: the cases, made from the table; a row that is forgotten somewhere fails there with its number.
 //! * [`oracle`]: what every row at device level must show, looked at by the harness.
 //! * [`stage`]: a device with a queue under attack, and [`raw`]: the driver that attacks, with rings by hand.
+//! * [`socket`]: a device that is served to another process, and front ends that attack it.
 //! * [`exchange`] and [`background`]: what is known to be good, and goes on beside the attack.
 //! * [`guard`] and [`watch`]: memory between unmapped pages; panics, descriptors, mappings, threads.
 //! * [`watched`]: cells of a ring that count their loads and change after any of them.
@@ -23,6 +25,7 @@ pub mod exchange;
 pub mod guard;
 pub mod oracle;
 pub mod raw;
+pub mod socket;
 pub mod stage;
 pub mod suite;
 pub mod table;

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 use vdpa_ring::Format;
 
+use crate::socket::{self, Socket};
 use crate::stage::{Expect, Setup, Stage};
 use crate::table::{Place, ROWS, Row, Target};
 use crate::{oracle, watch};
@@ -33,6 +34,7 @@ pub struct Code {
     ring: Option<fn(Format)>,
     driver: Option<fn(Format)>,
     device: Option<Device>,
+    served: Option<fn(&mut Socket)>,
 }
 
 /// The function of a row at device level.
@@ -56,6 +58,7 @@ pub const fn code(number: u16) -> Code {
         ring: None,
         driver: None,
         device: None,
+        served: None,
     }
 }
 
@@ -79,6 +82,14 @@ impl Code {
     /// Against a device with a queue of size 8, and tables.
     pub const fn device(self, attack: fn(&mut Stage) -> Expect) -> Self {
         self.device_with(|_, _| Setup::PLAIN, attack)
+    }
+
+    /// Against a device that is served over a socket.
+    pub const fn served(self, attack: fn(&mut Socket)) -> Self {
+        Self {
+            served: Some(attack),
+            ..self
+        }
     }
 
     /// Against a device that is set up so.
@@ -163,7 +174,8 @@ fn trials(all: &[&[Code]]) -> Vec<Trial> {
 /// The trials of a row.
 fn cases(row: &'static Row, code: Code, trials: &mut Vec<Trial>) {
     let Place::Here(runs) = row.place else {
-        if code.ring.is_some() || code.driver.is_some() || code.device.is_some() {
+        let none = code.ring.is_none() && code.driver.is_none();
+        if !none || code.device.is_some() || code.served.is_some() {
             trials.push(wrong(row.number, "is to come later, and has a function"));
         }
         return;
@@ -196,6 +208,12 @@ fn cases(row: &'static Row, code: Code, trials: &mut Vec<Trial>) {
             "has a function at device level, and the table no place for it",
         ));
     }
+    if code.served.is_some() && runs.served.is_empty() {
+        trials.push(wrong(
+            row.number,
+            "has a function over a socket, and the table no place for it",
+        ));
+    }
     for &target in runs.targets {
         for &format in runs.device {
             let name = name(row, &format!("{}::{format}", target.word()));
@@ -211,6 +229,16 @@ fn cases(row: &'static Row, code: Code, trials: &mut Vec<Trial>) {
                     Ok(())
                 }
                 None => Err(missing(row, "device")),
+            }));
+        }
+        for &format in runs.served {
+            let name = name(row, &format!("socket::{}::{format}", target.word()));
+            trials.push(Trial::test(name, move || match code.served {
+                Some(attack) => {
+                    socket::judge(target, format, attack);
+                    Ok(())
+                }
+                None => Err(missing(row, "socket")),
             }));
         }
     }

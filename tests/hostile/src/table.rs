@@ -124,7 +124,9 @@ pub struct Runs {
     pub driver: Formats,
     /// Against a whole simulated device, under the oracle.
     pub device: Formats,
-    /// Which queues of it.
+    /// Over a socket, against a whole simulated device that is served to another process.
+    pub served: Formats,
+    /// Which queues of it; over a socket, which classes.
     pub targets: &'static [Target],
 }
 
@@ -188,6 +190,15 @@ impl Row {
         Self { place, ..self }
     }
 
+    const fn served(self, served: Formats, targets: &'static [Target]) -> Self {
+        let place = Place::Here(Runs {
+            served,
+            targets,
+            ..self.runs()
+        });
+        Self { place, ..self }
+    }
+
     const fn legal(self) -> Self {
         Self {
             legal: true,
@@ -200,7 +211,8 @@ impl Row {
         match self.place {
             Place::Later { .. } => 0,
             Place::Here(runs) => {
-                runs.ring.len() + runs.driver.len() + runs.device.len() * runs.targets.len()
+                let each = runs.device.len() + runs.served.len();
+                runs.ring.len() + runs.driver.len() + each * runs.targets.len()
             }
         }
     }
@@ -222,6 +234,7 @@ const fn here(number: u16, section: Section, name: &'static str) -> Row {
         ring: &[],
         driver: &[],
         device: &[],
+        served: &[],
         targets: &[],
     };
     Row {

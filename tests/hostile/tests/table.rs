@@ -75,6 +75,5 @@ fn rows_that_come_later_are_these_for_these_reasons() {
         println!("{}", row.line());
     }
     let numbers: Vec<u16> = later.iter().map(|row| row.number).collect();
-    let right = (138..=148).chain([151]);
-    assert_eq!(numbers, right.collect::<Vec<_>>());
+    assert_eq!(numbers, [151]);
 }

@@ -28,10 +28,15 @@ impl Row {
             levels.push("driver side".to_owned());
         }
         let queues: Vec<_> = runs.targets.iter().map(|target| queue(*target)).collect();
-        if !queues.is_empty() {
+        if !runs.device.is_empty() {
             levels.push(queues.join(", "));
         }
-        let all: Vec<Formats> = [runs.ring, runs.driver, runs.device]
+        match (runs.served.is_empty(), runs.device.is_empty()) {
+            (true, _) => {}
+            (false, true) => levels.push(format!("over a socket {}", queues.join(", "))),
+            (false, false) => levels.push("the same over a socket".into()),
+        }
+        let all: Vec<Formats> = [runs.ring, runs.driver, runs.device, runs.served]
             .into_iter()
             .filter(|formats| !formats.is_empty())
             .collect();
@@ -79,9 +84,7 @@ pub fn count() -> String {
     let later = ROWS
         .iter()
         .filter(|row| matches!(row.place, Place::Later { .. }));
-    format!(
-        "{} rows are {cases} cases; {} come later.",
-        ROWS.len(),
-        later.count()
-    )
+    let (rows, later) = (ROWS.len(), later.count());
+    let come = if later == 1 { "comes" } else { "come" };
+    format!("{rows} rows are {cases} cases; {later} {come} later.")
 }

@@ -2,7 +2,7 @@
 
 use super::{ALL, BOTH, CLASSES, PACKED, READ, Row, SPLIT, Section, Target, WRITTEN, here, later};
 
-const SOCKET: &str = "needs an end that speaks to another process";
+const VDUSE: &str = "needs an end that serves a device by VDUSE";
 
 use Section::{A, B, C, D, E, F, G, H, I, J, K, L, M, N};
 use Target::{Blk, Ctrl, Rx, Tx};
@@ -279,20 +279,24 @@ pub const ROWS: &[Row] = &[
         "a request to remove, and a BAR that does not decode",
     )
     .driver(BOTH),
-    later(138, M, "0, 1 and 9 descriptors in a message", SOCKET),
-    later(139, M, "a short header", SOCKET),
-    later(140, M, "an oversized payload", SOCKET),
-    later(141, M, "an unknown opcode", SOCKET),
-    later(142, M, "an index that is cut (0x10001)", SOCKET),
-    later(143, M, "a memory table that overlaps or wraps", SOCKET),
-    later(144, M, "sizes of the region of what is in flight", SOCKET),
-    later(145, M, "disconnected after every byte", SOCKET),
-    later(146, M, "descriptors on messages that take none", SOCKET),
-    later(147, M, "the log's size and offset wrap", SOCKET),
-    later(148, M, "100000 repeats leak nothing", SOCKET),
-    here(149, N, "a region larger than its file").device(BOTH, CLASSES),
-    here(150, N, "a file that shrinks under traffic").device(BOTH, CLASSES),
-    later(151, N, "a bounce page of VDUSE that is not mapped", SOCKET),
+    here(138, M, "0, 1 and 9 descriptors in a message").served(BOTH, CLASSES),
+    here(139, M, "a short header").served(BOTH, CLASSES),
+    here(140, M, "an oversized payload").served(BOTH, CLASSES),
+    here(141, M, "an unknown opcode").served(BOTH, CLASSES),
+    here(142, M, "an index that is cut (0x10001)").served(BOTH, CLASSES),
+    here(143, M, "a memory table that overlaps or wraps").served(BOTH, CLASSES),
+    here(144, M, "sizes of the region of what is in flight").served(BOTH, CLASSES),
+    here(145, M, "disconnected after every byte").served(BOTH, CLASSES),
+    here(146, M, "descriptors on messages that take none").served(BOTH, CLASSES),
+    here(147, M, "the log's size and offset wrap").served(BOTH, CLASSES),
+    here(148, M, "100000 repeats leak nothing").served(BOTH, CLASSES),
+    here(149, N, "a region larger than its file")
+        .device(BOTH, CLASSES)
+        .served(BOTH, CLASSES),
+    here(150, N, "a file that shrinks under traffic")
+        .device(BOTH, CLASSES)
+        .served(BOTH, CLASSES),
+    later(151, N, "a bounce page of VDUSE that is not mapped", VDUSE),
     here(152, N, "a BAR that does not decode, through a doorbell").driver(BOTH),
     here(153, N, "a control call from within a call").device(BOTH, CLASSES),
     here(

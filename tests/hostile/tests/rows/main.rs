@@ -9,14 +9,17 @@ mod fetches;
 mod function;
 mod indirect;
 mod memory;
+mod messages;
 mod network;
 mod packed;
 mod parent;
+mod partings;
 mod peer;
 mod rates;
 mod registers;
 mod removal;
 mod setup;
+mod shared;
 mod split;
 mod state;
 
@@ -40,6 +43,9 @@ fn main() -> ExitCode {
         parent::ROWS,
         dma::ROWS,
         memory::ROWS,
+        messages::ROWS,
+        shared::ROWS,
+        partings::ROWS,
         registers::ROWS,
         removal::ROWS,
     ])

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use vdpa_core::{Asid, Call, Device, Error, Event, Kick};
+use vdpa_core::{Asid, Call, Device, Error, Event, Kick, Status};
 use vdpa_hostile::exchange::{IN, SECTOR, block_header, frame};
 use vdpa_hostile::guard::Arena;
 use vdpa_hostile::raw::{Piece, RawQueue};
@@ -14,12 +14,17 @@ use vdpa_hostile::suite::{Code, code};
 use vdpa_hostile::{soon, until};
 use vdpa_mem::{Access, DmaMemory, Iova, IovaRange, Mapping, MemError, Region};
 
+use super::shared;
 use super::state::{all_back, fill};
 
 /// The functions of the rows.
 pub(crate) const ROWS: &[Code] = &[
-    code(149).device(shorter_than_its_region),
-    code(150).device(cut_under_traffic),
+    code(149)
+        .device(shorter_than_its_region)
+        .served(shared::shorter_than_its_region),
+    code(150)
+        .device(cut_under_traffic)
+        .served(shared::cut_under_traffic),
     code(153).device(control_inside_a_call),
     code(154).device(unmapped_while_read),
     code(155).device(call_replaced),
@@ -192,17 +197,30 @@ fn cut_under_traffic(s: &mut Stage) -> Expect {
         }
         loop {
             match events.wait(soon()) {
-                Ok(Some(Event::Broken { why })) => break assert!(why.contains("cut"), "{why}"),
+                Ok(Some(Event::NeedsReset { queue: None, why })) => {
+                    break assert!(why.contains("cut"), "{why}");
+                }
                 // A ring of zeroes makes no sense, whoever is told of it first.
                 Ok(Some(Event::NeedsReset { .. })) if rings => {}
                 other => panic!("{other:?}"),
             }
         }
         assert!(memory.is_lost());
-        assert!(matches!(own.device.status(), Err(Error::Broken)));
-        assert!(matches!(own.device.reset(soon()), Err(Error::Broken)));
-        // Whoever shares its thread is none the wiser, and a new one does what it could not.
+        let status = own.device.status().expect("a status");
+        assert!(status.contains(Status::DEVICE_NEEDS_RESET), "{status}");
+        // Whoever shares its thread is none the wiser.
         s.still_works();
+        // Reset, it needs none, but has no queue in memory that is lost.
+        own.device.reset(soon()).expect("a reset");
+        assert_eq!(own.device.status().expect("a status"), Status::empty());
+        if rings {
+            negotiate(&own.device, features(&own.device, s.format, &Setup::PLAIN));
+            let config = own.q.config(None);
+            let started = own
+                .device
+                .start_queue(own.q.index, config, Kick::Taken, Call::None);
+            assert!(matches!(started, Err(Error::AreaNotMapped { .. })));
+        }
         own.close();
         let mut new = Own::plain(s);
         new.still_works(s);
