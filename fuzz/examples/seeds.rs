@@ -19,6 +19,7 @@ fn main() -> std::io::Result<()> {
         ("net_header", net()),
         ("restore", restore()),
         ("device_string", string()),
+        ("vhost_user", socket()),
     ] {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;
@@ -32,6 +33,78 @@ fn main() -> std::io::Result<()> {
 /// Parts one behind the other.
 fn cat(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
+}
+
+/// What a front end says: which device, then steps.
+fn socket() -> Vec<Seed> {
+    const UP: &[u8] = &[0, 255];
+    const POST: &[u8] = &[8, 0, 0, 1, 2];
+    let of = |which: u8, rest: &[&[u8]]| cat(&[&[which], &rest.concat()]);
+    vec![
+        ("net", of(0, &[UP, POST])),
+        ("block_packed", of(3, &[UP, POST])),
+        ("half", of(2, &[&[0, 12], &[4, 5, 1, 0, 0, 0, 1]])),
+        (
+            "a_region",
+            of(2, &[UP, &[5, 2, 0, 1, 1, 0], POST, &[5, 1, 0, 1, 1, 0]]),
+        ),
+        (
+            "a_table",
+            of(
+                3,
+                &[
+                    UP,
+                    &[5, 0, 2, 0, 0, 1, 0, 1, 2, 1, 4, 1],
+                    POST,
+                    &[5, 0, 0, 1],
+                ],
+            ),
+        ),
+        (
+            "any",
+            of(
+                0,
+                &[
+                    &[2, 4, 0, 0, 0, 250],
+                    UP,
+                    &[2, 16, 0, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0],
+                ],
+            ),
+        ),
+        ("unknown", of(1, &[UP, &[2, 0, 255, 45, 0, 0, 0, 0, 0, 0]])),
+        ("cut", of(2, &[UP, &[5, 2, 0, 0, 5, 0], &[9, 0, 0], POST])),
+        (
+            "translated",
+            of(
+                2,
+                &[
+                    &[0, 5],
+                    &[10, 1, 0, 0, 0, 64, 3, 0, 0, 0],
+                    &[5, 2, 0, 0, 5, 0],
+                    &[7, 0, 16, 0, 1, 0, 3, 0],
+                    &[7, 0, 16, 0, 1, 0, 3, 1],
+                ],
+            ),
+        ),
+        (
+            "logged",
+            of(2, &[UP, &[10, 2, 0, 64, 0], &[10, 0, 1], POST, &[10, 0, 0]]),
+        ),
+        (
+            "stopped",
+            of(
+                0,
+                &[
+                    UP,
+                    &[11, 0, 0, 0],
+                    &[11, 1, 3, 1],
+                    &[11, 0, 1, 3],
+                    &[11, 0, 0, 5],
+                    UP,
+                ],
+            ),
+        ),
+    ]
 }
 
 /// Rings of 8 slots, with features in the first byte.

@@ -14,6 +14,7 @@ pub mod net;
 pub mod packet;
 pub mod restore;
 pub mod setup;
+pub mod socket;
 pub mod string;
 
 pub use input::Input;
@@ -33,4 +34,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("driver_packed", driver::packed),
     ("device_split", device::split),
     ("device_packed", device::packed),
+    ("vhost_user", socket::run),
 ];

@@ -52,6 +52,7 @@ fuzz_pair() { # SECONDS DIR OUT TARGET...
           driver_* | device_split | device_packed) runs=150000 ;;
           block_request | restore) runs=60000 ;;
           device_string) runs=30000 ;;
+          vhost_user) runs=3000 ;;
           *) runs=15000 ;;
         esac
         [ "$seconds" = 10 ] || runs=-1
