@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use vdpa_hostile::exchange::Exchange;
 use vdpa_hostile::socket::{Caller, Come, GUEST, Socket, USER};
@@ -26,6 +27,8 @@ const PAGE: u64 = 4096;
 const PAGES: u64 = 6;
 /// Where the guest has what it gives of them: behind the memory that its rings are in.
 const AT: u64 = GUEST + (1 << 24);
+/// How long an answer is waited for that may not come.
+const MOMENT: Duration = Duration::from_millis(20);
 /// What they are filled with.
 const FILL: u8 = 0xa7;
 
@@ -161,10 +164,13 @@ impl Talk<'_> {
                 // A request whose answer is to be written somewhere.
                 let at = AT + u64::from(input.u16()) % (16 * PAGE);
                 let len = u32::from(input.u16()) % 8192;
+                // The server has done what it was asked by then, or the answer would be to go into nothing.
+                self.heard();
                 if let Some(exchange) = &mut self.exchange {
                     exchange.post_to(at, len);
                 }
                 self.caller.kick();
+                self.heard();
             }
             9 => {
                 let given = &mut self.files[input.below(2)];
@@ -173,6 +179,18 @@ impl Talk<'_> {
             }
             10 => self.log(input),
             _ => self.state(input),
+        }
+    }
+
+    /// Waits for the answer to a question, or a moment if there is none: the server may wait for the rest of a message.
+    fn heard(&mut self) {
+        self.caller.send(&FrontMessage::GetStatus);
+        let moment = Instant::now() + MOMENT;
+        let connection = self.caller.front.connection_mut();
+        while let Ok(frame) = connection.receive(Some(moment)) {
+            if frame.header.request == FrontRequest::GetStatus.form().number {
+                return;
+            }
         }
     }
 
