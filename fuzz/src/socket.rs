@@ -182,13 +182,13 @@ impl Talk<'_> {
         }
     }
 
-    /// Waits for the answer to a question, or a moment if there is none: the server may wait for the rest of a message.
+    /// Waits for the answer to a question that nothing else asks, or a moment if there is none: the server may wait for the rest of a message.
     fn heard(&mut self) {
-        self.caller.send(&FrontMessage::GetStatus);
+        self.caller.send(&FrontMessage::CheckDeviceState);
         let moment = Instant::now() + MOMENT;
         let connection = self.caller.front.connection_mut();
         while let Ok(frame) = connection.receive(Some(moment)) {
-            if frame.header.request == FrontRequest::GetStatus.form().number {
+            if frame.header.request == FrontRequest::CheckDeviceState.form().number {
                 return;
             }
         }
