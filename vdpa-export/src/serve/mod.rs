@@ -143,6 +143,11 @@ impl Served {
         self.can
     }
 
+    /// Whether nothing but another device helps.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.device.status(), Err(Error::Broken))
+    }
+
     /// By when what begins now has to be done.
     pub(crate) fn by(&self) -> Deadline {
         Deadline::after(self.patience)

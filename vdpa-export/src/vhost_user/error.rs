@@ -131,6 +131,12 @@ pub enum CutOff {
         /// What was not.
         why: &'static str,
     },
+    /// It broke the device: by cutting the file of memory that it gave, say.
+    #[error("the device is broken: {why}")]
+    Broken {
+        /// What the device says.
+        why: String,
+    },
     /// It does not take requests on the channel that it gave for them.
     #[error("the back-end channel")]
     Channel {
@@ -147,6 +153,7 @@ impl CutOff {
                 ErrorKind::PeerMisbehaved
             }
             Self::NotOffered { .. } => ErrorKind::PeerMisbehaved,
+            Self::Broken { .. } => ErrorKind::Gone,
             Self::Memory { source, .. } => source.kind(),
             Self::Request { source, .. } => source.kind(),
         }

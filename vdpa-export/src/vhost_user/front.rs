@@ -173,7 +173,10 @@ impl<'s> FrontEnd<'s> {
                             Ok(())
                         }
                         Event::RemoveRequested => return Ok(Some(Left::RemoveRequested)),
-                        Event::Broken { .. } => return Err(vdpa_core::Error::Broken.into()),
+                        Event::Broken { why } => {
+                            let why = why.clone();
+                            return Ok(Some(Left::CutOff(CutOff::Broken { why })));
+                        }
                         Event::Gone => return Err(vdpa_core::Error::Gone.into()),
                         _ => Ok(()),
                     }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vdpa_core::Features;
+use vdpa_core::{Device, Features};
 
 use super::Notice;
 
+type Reopen = dyn Fn() -> Result<Device, vdpa_core::Error> + Send + Sync;
 type Observer = dyn Fn(&Notice<'_>) + Send + Sync;
 
 /// How a device is served to its front ends.
@@ -18,6 +19,7 @@ pub struct Options {
     pub(super) stats: Option<Duration>,
     pub(super) once: bool,
     pub(super) observer: Option<Arc<Observer>>,
+    pub(super) reopen: Option<Arc<Reopen>>,
 }
 
 impl Default for Options {
@@ -30,6 +32,7 @@ impl Default for Options {
             stats: None,
             once: false,
             observer: None,
+            reopen: None,
         }
     }
 }
@@ -60,6 +63,18 @@ impl Options {
     #[must_use]
     pub fn once(mut self) -> Self {
         self.once = true;
+        self
+    }
+
+    /// Makes another device with `open` when a front end has broken the one that there is, so that the next one is served: by
+    /// cutting the file of memory that it gave, or by keeping the device from coming to rest. The broken one is dropped
+    /// before that. Without this the server ends then.
+    #[must_use]
+    pub fn reopen(
+        mut self,
+        open: impl Fn() -> Result<Device, vdpa_core::Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.reopen = Some(Arc::new(open));
         self
     }
 

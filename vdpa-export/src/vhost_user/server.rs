@@ -52,26 +52,41 @@ impl Server {
         let door = Door::open(listen)?;
         // Front ends can cut the files that they give.
         vdpa_mem::survive_shrinking().map_err(vdpa_core::Error::from)?;
-        let events = device.events()?;
-        let served = Served::new(device, options.hidden, options.patience)?;
+        let shown = Shown::new(device, &options)?;
         Ok(Serving {
-            served,
-            events,
+            shown: Some(shown),
             options,
             door,
             at,
+            not_before: None,
         })
+    }
+}
+
+/// A device, and what it reports.
+struct Shown {
+    served: Served,
+    events: Events,
+}
+
+impl Shown {
+    fn new(device: Device, options: &Options) -> Result<Self, vdpa_core::Error> {
+        let events = device.events()?;
+        let served = Served::new(device, options.hidden, options.patience)?;
+        Ok(Self { served, events })
     }
 }
 
 /// A device that front ends can come to.
 pub struct Serving {
-    served: Served,
-    events: Events,
+    /// `None` only while another device takes its place.
+    shown: Option<Shown>,
     options: Options,
     door: Door,
     /// Where, for people.
     at: String,
+    /// When to look for a front end again, where none comes by himself: nor too soon after one that left at once.
+    not_before: Option<Instant>,
 }
 
 impl Serving {
@@ -84,25 +99,47 @@ impl Serving {
     pub fn run(mut self, stop: &Stop) -> Result<Ended, ServerError> {
         self.options.tell(&Notice::Listening { at: &self.at });
         loop {
-            let by = match self.next(stop)? {
+            let mut shown = match self.shown.take() {
+                Some(shown) => shown,
+                None => self.reopen()?,
+            };
+            let by = match self.next(&shown.events, stop)? {
                 Next::Ended(by) => Some(by),
-                Next::FrontEnd(stream) => self.serve(stream, stop)?,
+                Next::FrontEnd(stream) => self.serve(&mut shown, stream, stop)?,
             };
             if let Some(by) = by {
-                let device = self.served.into_device();
+                let device = shown.served.into_device();
                 return Ok(Ended { by, device });
+            }
+            if !shown.served.is_broken() {
+                self.shown = Some(shown);
             }
         }
     }
 
+    /// Another device, in the place of one that is broken.
+    fn reopen(&self) -> Result<Shown, ServerError> {
+        match &self.options.reopen {
+            None => Err(vdpa_core::Error::Broken.into()),
+            Some(open) => Ok(Shown::new(open()?, &self.options)?),
+        }
+    }
+
     /// Waits for a front end.
-    fn next(&mut self, stop: &Stop) -> Result<Next, ServerError> {
+    fn next(&mut self, events: &Events, stop: &Stop) -> Result<Next, ServerError> {
         let mut told = false;
         loop {
             if self.door.is_closed() {
                 return Ok(Next::Ended(EndedBy::FrontEnd));
             }
-            match self.door.look() {
+            let early = self.not_before.filter(|then| Instant::now() < *then);
+            let there = match early {
+                Some(_) => Ok(None),
+                None => self.door.look(),
+            };
+            let again = self.door.again();
+            self.not_before = early.or(again.and_then(|again| Instant::now().checked_add(again)));
+            match there {
                 Ok(Some(stream)) => return Ok(Next::FrontEnd(stream)),
                 Ok(None) => {}
                 Err(why) if self.door.again().is_some() => {
@@ -117,25 +154,23 @@ impl Serving {
                     return Err(ServerError::System { what, source });
                 }
             }
-            let until = self.door.again();
-            let until = until.and_then(|again| Instant::now().checked_add(again));
             let ready = PollFlags::POLLIN;
             let bell = self.door.bell().map(|bell| (bell, ready));
             let fixed = |fd| Some((fd, ready));
-            let fds = [fixed(stop.as_fd()), fixed(self.events.as_fd()), bell];
-            let [stopped, event, _] = wait::any(fds, until)?;
+            let fds = [fixed(stop.as_fd()), fixed(events.as_fd()), bell];
+            let [stopped, event, _] = wait::any(fds, self.not_before)?;
             if stopped {
                 return Ok(Next::Ended(EndedBy::Stop));
             }
-            if event && let Some(by) = self.hear()? {
+            if event && let Some(by) = self.hear(events)? {
                 return Ok(Next::Ended(by));
             }
         }
     }
 
     /// What the device reports while nobody drives it.
-    fn hear(&self) -> Result<Option<EndedBy>, ServerError> {
-        while let Some(event) = self.events.try_next() {
+    fn hear(&self, events: &Events) -> Result<Option<EndedBy>, ServerError> {
+        while let Some(event) = events.try_next() {
             self.options.tell(&Notice::Device { event: &event });
             match event {
                 Event::RemoveRequested => return Ok(Some(EndedBy::RemoveRequested)),
@@ -148,18 +183,26 @@ impl Serving {
     }
 
     /// Serves a front end, and lets go of all that it gave.
-    fn serve(&mut self, stream: UnixStream, stop: &Stop) -> Result<Option<EndedBy>, ServerError> {
+    fn serve(
+        &self,
+        shown: &mut Shown,
+        stream: UnixStream,
+        stop: &Stop,
+    ) -> Result<Option<EndedBy>, ServerError> {
         let peer = door::peer(&stream);
         self.options.tell(&Notice::Connected { peer });
-        let left = FrontEnd::new(stream, &mut self.served, &self.options).serve(stop, &self.events);
-        // Whatever it was: nothing of it stays.
-        let released = self.served.release();
+        let Shown { served, events } = shown;
+        let left = FrontEnd::new(stream, served, &self.options).serve(stop, events);
+        // Whatever it was: nothing of it stays. What a broken device still holds stays with it.
+        let released = served.release();
         let left = left?;
         match &left {
             Left::CutOff(why) => self.options.tell(&Notice::CutOff { why }),
             _ => self.options.tell(&Notice::Disconnected),
         }
-        released?;
+        if !served.is_broken() {
+            released?;
+        }
         Ok(match left {
             Left::Stop => Some(EndedBy::Stop),
             Left::RemoveRequested => Some(EndedBy::RemoveRequested),
