@@ -52,3 +52,49 @@ pub(super) fn fresh(format: Format) -> u32 {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const Q: QueueIndex = QueueIndex::new(0);
+
+    fn packed(avail: (u16, bool), used: (u16, bool)) -> QueueState {
+        let pos = |(index, wrap)| Pos { index, wrap };
+        QueueState::Packed {
+            avail: pos(avail),
+            used: pos(used),
+        }
+    }
+
+    #[test]
+    fn a_packed_base_of_32_bits_comes_back_as_it_went() {
+        for avail in [(0, true), (5, false), (32767, true)] {
+            for used in [(0, true), (1, false), (32767, false)] {
+                let state = packed(avail, used);
+                let base = encode(state);
+                assert_eq!(decode(Q, Format::Packed, base).unwrap(), state, "{base:#x}");
+            }
+        }
+        assert_eq!(fresh(Format::Packed), 0x8000_8000);
+    }
+
+    #[test]
+    fn sixteen_bits_of_a_packed_base_have_nothing_in_flight() {
+        let state = decode(Q, Format::Packed, 0x8000).unwrap();
+        assert_eq!(state, packed((0, true), (0, true)));
+        let state = decode(Q, Format::Packed, 7).unwrap();
+        assert_eq!(state, packed((7, false), (7, false)));
+    }
+
+    #[test]
+    fn a_split_base_is_not_cut_to_16_bits() {
+        let state = decode(Q, Format::Split, 0xffff).unwrap();
+        assert_eq!(encode(state), 0xffff);
+        let refused = decode(Q, Format::Split, 0x1_0001);
+        assert!(matches!(
+            refused,
+            Err(ServeError::Base { base: 0x1_0001, .. })
+        ));
+    }
+}

@@ -19,7 +19,13 @@ impl Served {
         if written.is_empty() {
             return self.reset();
         }
-        self.written |= written;
+        // DEVICE_NEEDS_RESET is the device's own.
+        let drivers = Status::ACKNOWLEDGE
+            | Status::DRIVER
+            | Status::FEATURES_OK
+            | Status::DRIVER_OK
+            | Status::FAILED;
+        self.written |= written & drivers;
         if written.contains(Status::FEATURES_OK) {
             self.agree()?;
         }

@@ -163,7 +163,10 @@ impl<'s> FrontEnd<'s> {
     fn hear(&mut self, events: &Events) -> Result<Option<Left>, ServerError> {
         while let Some(event) = events.try_next() {
             let told = match &event {
-                Event::Miss { at, want, .. } => self.ask_for(at.get(), *want),
+                // Without translation nobody will map it: the driver is at fault.
+                Event::Miss { at, want, .. } if self.memory.is_translated() => {
+                    self.ask_for(at.get(), *want)
+                }
                 _ => {
                     self.options.tell(&Notice::Device { event: &event });
                     match &event {

@@ -74,3 +74,55 @@ fn check(asked: &Inflight, queues: u16) -> Result<(), MemoryError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(num_queues: u16, queue_size: u16) -> Inflight {
+        Inflight {
+            mmap_size: 0,
+            mmap_offset: 0,
+            num_queues,
+            queue_size,
+        }
+    }
+
+    #[test]
+    fn each_queue_has_a_record_of_its_own_behind_the_one_before() {
+        for format in [Format::Split, Format::Packed] {
+            let (made, fd) = make(format, &asked(3, 128), 4).unwrap();
+            let records = records(format, &made, fd, 4).unwrap();
+            let each = usize::try_from(record_bytes(format, 128)).unwrap();
+            assert_eq!(records.len(), 3);
+            for pair in records.windows(2) {
+                assert_eq!(pair[0].bytes().len(), each);
+                let apart = pair[1].bytes().hva().get() - pair[0].bytes().hva().get();
+                assert_eq!(apart, each as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_region_that_is_too_small_or_for_too_much_is_refused() {
+        for (queues, size) in [(0, 128), (5, 128), (1, 0), (1, 32769)] {
+            let refused = make(Format::Split, &asked(queues, size), 4);
+            assert!(matches!(refused, Err(MemoryError::Records { .. })));
+        }
+        let (made, fd) = make(Format::Split, &asked(1, 128), 4).unwrap();
+        let more = Inflight {
+            num_queues: 2,
+            ..made
+        };
+        let refused = records(Format::Split, &more, fd, 4).err().unwrap();
+        assert!(matches!(refused, MemoryError::ShortRecords { .. }));
+        // A file that is shorter than it is said to be.
+        let (made, fd) = make(Format::Split, &asked(1, 128), 4).unwrap();
+        let longer = Inflight {
+            mmap_size: 1 << 20,
+            ..made
+        };
+        let refused = records(Format::Split, &longer, fd, 4).err().unwrap();
+        assert!(matches!(refused, MemoryError::Memory(_)), "{refused}");
+    }
+}

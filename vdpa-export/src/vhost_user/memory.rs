@@ -32,8 +32,16 @@ const MAX_TRANSLATIONS: usize = 1 << 16;
 #[derive(Default)]
 pub(super) struct Memory {
     regions: Vec<Held>,
-    /// Set while addresses of the device are translated by the front end: what is mapped, start to length.
-    translated: Option<BTreeMap<u64, u64>>,
+    /// Set while addresses of the device are translated by the front end: what is mapped, by its start.
+    translated: Option<BTreeMap<u64, Translation>>,
+}
+
+/// A translation, within one region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Translation {
+    len: u64,
+    guest: u64,
+    access: Access,
 }
 
 /// A region, mapped into this process.
@@ -128,6 +136,11 @@ impl Memory {
             Some(_) => Some(at),
             None => self.regions.iter().find_map(|held| held.guest_of(at)),
         }
+    }
+
+    /// Whether the device's addresses are translated by the front end.
+    pub(super) fn is_translated(&self) -> bool {
+        self.translated.is_some()
     }
 
     /// Where the guest's memory ends.
@@ -254,17 +267,11 @@ impl Memory {
             (false, true) => Access::DeviceWrites,
             (false, false) => return self.invalidate(entry.iova, entry.size, served),
         };
-        // Whatever was there is replaced.
-        self.invalidate(entry.iova, entry.size, served)?;
-        let Some(map) = &mut self.translated else {
+        let Some(map) = &self.translated else {
             return Err(MemoryError::NotTranslated);
         };
-        if map.len() >= MAX_TRANSLATIONS {
-            map.clear();
-            served.dma().replace(Vec::new(), served.by())?;
-        }
         // It may lie in several regions that touch at the front end's addresses.
-        let mut batch = Vec::new();
+        let (mut batch, mut pieces) = (Vec::new(), Vec::new());
         let mut done = 0u64;
         while done < entry.size {
             let user = entry.user.saturating_add(done);
@@ -277,10 +284,24 @@ impl Memory {
             let len = rest.min(entry.size.saturating_sub(done));
             let iova = IovaRange::new(Iova::new(entry.iova.saturating_add(done)), len)?;
             batch.push(held.mapping(iova, guest, access));
+            pieces.push((iova.first().get(), Translation { len, guest, access }));
             done = done.saturating_add(len);
         }
-        for mapping in &batch {
-            map.insert(mapping.iova.first().get(), mapping.iova.len());
+        // Said again, it is not taken away for a moment: the device would ask for it again.
+        if pieces
+            .iter()
+            .all(|(start, piece)| map.get(start) == Some(piece))
+        {
+            return Ok(());
+        }
+        // Whatever else was there is replaced.
+        self.invalidate(entry.iova, entry.size, served)?;
+        if let Some(map) = &mut self.translated {
+            if map.len() >= MAX_TRANSLATIONS {
+                map.clear();
+                served.dma().replace(Vec::new(), served.by())?;
+            }
+            map.extend(pieces);
         }
         served.dma().map(batch)?;
         Ok(())
@@ -297,9 +318,9 @@ impl Memory {
             return Err(MemoryError::NotTranslated);
         };
         let last = iova.saturating_add(size.saturating_sub(1));
-        let touched = |(start, len): (&u64, &u64)| {
-            let end = start.saturating_add(len.saturating_sub(1));
-            (end >= iova).then_some((*start, *len))
+        let touched = |(start, there): (&u64, &Translation)| {
+            let end = start.saturating_add(there.len.saturating_sub(1));
+            (end >= iova).then_some((*start, there.len))
         };
         // Those before it are apart and in order: the first that does not reach it ends the walk.
         let found: Vec<_> = map.range(..=last).rev().map_while(touched).collect();
@@ -311,3 +332,6 @@ impl Memory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ impl FrontEnd<'_> {
         let unusable = |source: MemoryError| CutOff::Memory { request, source };
         let not_offered = |why| CutOff::NotOffered { request, why };
         let served = &mut *self.served;
+        let queues = served.device().info().queues;
+        let queue = |index| queue(queues, request, index);
         let done = match message {
             M::GetFeatures => return Ok(Reply::Value(offer::features(served))),
             M::GetProtocolFeatures => {
@@ -40,12 +42,11 @@ impl FrontEnd<'_> {
             }
             M::GetConfig(span) => return Ok(config::read(served.device(), &span)),
             M::GetVringBase(VringState { index, .. }) => {
-                let q = queue(served.device().info().queues, request, index)?;
+                let q = queue(index)?;
                 let num = self.served.halt(q).map_err(refused)?;
                 return Ok(Reply::Vring(VringState { index, num }));
             }
             M::GetInflightFd(asked) => {
-                let queues = served.device().info().queues;
                 let made = inflight::make(served.format(), &asked, queues).map_err(unusable)?;
                 return Ok(Reply::Inflight(made.0, Some(made.1)));
             }
@@ -95,18 +96,14 @@ impl FrontEnd<'_> {
             // Whoever reads the log looks at it when it likes.
             M::SetLogFd(_) => Ok(()),
 
-            M::SetVringNum(VringState { index, num }) => {
-                served.set_size(queue(served.device().info().queues, request, index)?, num)
-            }
-            M::SetVringBase(VringState { index, num }) => {
-                served.set_base(queue(served.device().info().queues, request, index)?, num)
-            }
+            M::SetVringNum(VringState { index, num }) => served.set_size(queue(index)?, num),
+            M::SetVringBase(VringState { index, num }) => served.set_base(queue(index)?, num),
             M::SetVringEnable(VringState { index, num }) => {
-                let q = queue(served.device().info().queues, request, index)?;
+                let q = queue(index)?;
                 served.enable(q, num != 0)
             }
             M::SetVringAddr(addr) => {
-                let q = queue(served.device().info().queues, request, addr.index)?;
+                let q = queue(addr.index)?;
                 let areas = [addr.descriptor, addr.available, addr.used];
                 let logged = addr
                     .flags
@@ -116,7 +113,7 @@ impl FrontEnd<'_> {
                     .and_then(|()| served.match_log())
             }
             M::SetVringKick(VringFd { index, fd }) => {
-                let q = queue(served.device().info().queues, request, index.into())?;
+                let q = queue(index.into())?;
                 let kick = match fd {
                     Some(fd) => KickFrom::EventFd(fd.into()),
                     None => KickFrom::Polled,
@@ -124,24 +121,20 @@ impl FrontEnd<'_> {
                 served.set_kick(q, kick)
             }
             // DPDK's virtio-user names all that it has room for, before it knows how many there are.
-            M::SetVringCall(VringFd { index, .. })
-                if u16::from(index) >= served.device().info().queues =>
-            {
-                Ok(())
-            }
+            M::SetVringCall(VringFd { index, .. }) if u16::from(index) >= queues => Ok(()),
             M::SetVringCall(VringFd { index, fd }) => {
                 served.set_call(QueueIndex::new(index.into()), call_of(fd))
             }
             M::SetVringErr(VringFd { index, fd }) => {
-                let q = queue(served.device().info().queues, request, index.into())?;
+                let q = queue(index.into())?;
                 served.set_error(q, call_of(fd))
             }
             M::SetVringEndian(VringState { num: 0, .. }) => Ok(()),
             M::SetVringEndian(_) => return Err(not_offered("rings are little-endian")),
 
             M::SetInflightFd(given, fd) => {
-                let (format, queues) = (served.format(), served.device().info().queues);
-                let records = inflight::records(format, &given, fd, queues).map_err(unusable)?;
+                let records =
+                    inflight::records(served.format(), &given, fd, queues).map_err(unusable)?;
                 served.set_records(records);
                 Ok(())
             }

@@ -168,9 +168,12 @@ impl Serving {
         }
     }
 
-    /// What the device reports while nobody drives it.
+    /// What the device reports while nobody drives it, and what it wanted of the front end of before.
     fn hear(&self, events: &Events) -> Result<Option<EndedBy>, ServerError> {
         while let Some(event) = events.try_next() {
+            if matches!(event, Event::Miss { .. }) {
+                continue;
+            }
             self.options.tell(&Notice::Device { event: &event });
             match event {
                 Event::RemoveRequested => return Ok(Some(EndedBy::RemoveRequested)),
@@ -200,8 +203,13 @@ impl Serving {
             Left::CutOff(why) => self.options.tell(&Notice::CutOff { why }),
             _ => self.options.tell(&Notice::Disconnected),
         }
-        if !served.is_broken() {
-            released?;
+        if served.is_broken() {
+            return Ok(self.options.once.then_some(EndedBy::FrontEnd));
+        }
+        released?;
+        let by = self.hear(events)?;
+        if by.is_some() {
+            return Ok(by);
         }
         Ok(match left {
             Left::Stop => Some(EndedBy::Stop),

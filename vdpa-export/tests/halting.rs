@@ -1,0 +1,230 @@
+//! A queue is stopped as well as the device can, and says where it stands.
+
+mod rig;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rig::guest::{GPA, Guest, LEN, SIZE, USER};
+use rig::open;
+use vdpa_core::{
+    Call, Caps, Device, DeviceInfo, DeviceSpec, Doorbell, Features, Host, Kick, MgmtDevice as _,
+    QueueConfig, QueueIndex, QueueLimits, Relay, Result, Status, VdpaDevice, bits,
+};
+use vdpa_export::vhost_user::{Listen, Options, Server, Stop};
+use vdpa_vhost_user::payload::{MemoryRegion, VringAddr, VringFd, VringFlags, VringState};
+use vdpa_vhost_user::{Connection, Error, Front, FrontMessage};
+
+/// A device that can do less than it can.
+struct Less {
+    inner: Arc<dyn VdpaDevice>,
+    without: fn(Caps<'_>) -> Caps<'_>,
+}
+
+impl VdpaDevice for Less {
+    fn info(&self) -> &DeviceInfo {
+        self.inner.info()
+    }
+    fn attach(&self, host: Host) -> Result<()> {
+        self.inner.attach(host)
+    }
+    fn caps(&self) -> Caps<'_> {
+        (self.without)(self.inner.caps())
+    }
+    fn offered(&self) -> Features {
+        self.inner.offered() - bits::RING_RESET - bits::SUSPEND
+    }
+    fn accept(&self, f: Features) -> Result<()> {
+        self.inner.accept(f)
+    }
+    fn status(&self) -> Result<Status> {
+        self.inner.status()
+    }
+    fn add_status(&self, bits: Status) -> Result<()> {
+        self.inner.add_status(bits)
+    }
+    fn begin_reset(&self) -> Result<()> {
+        self.inner.begin_reset()
+    }
+    fn config_generation(&self) -> Result<Option<u32>> {
+        self.inner.config_generation()
+    }
+    fn read_config(&self, at: u32, to: &mut [u8]) -> Result<()> {
+        self.inner.read_config(at, to)
+    }
+    fn write_config(&self, at: u32, from: &[u8]) -> Result<()> {
+        self.inner.write_config(at, from)
+    }
+    fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
+        self.inner.queue_limits(q)
+    }
+    fn start_queue(&self, q: QueueIndex, c: &QueueConfig, k: Kick, call: Call) -> Result<Doorbell> {
+        self.inner.start_queue(q, c, k, call)
+    }
+    fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
+        self.inner.replace_call(q, call)
+    }
+}
+
+/// A front end of such a device, and the server's thread.
+struct Scene {
+    front: Front,
+    guest: Guest,
+    thread: std::thread::JoinHandle<()>,
+    stop: Stop,
+    features: u64,
+}
+
+impl Scene {
+    fn new(without: fn(Caps<'_>) -> Caps<'_>, features: Features) -> Self {
+        let sim = vdpa_sim::SimMgmt::new();
+        let spec = DeviceSpec::parse("sim:blk,size=1M").unwrap();
+        let inner = sim.dev_add(&spec).unwrap();
+        let device = Device::new(Arc::new(Less { inner, without }), Relay::new()).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let listen = Listen::Stream(theirs.into());
+        let serving = Server::new(device, Options::default())
+            .listen(listen)
+            .unwrap();
+        let stop = Stop::new().unwrap();
+        let set = stop.clone();
+        let thread = std::thread::spawn(move || drop(serving.run(&set).unwrap()));
+        let mut scene = Self {
+            front: Front::new(Connection::new(ours)),
+            guest: Guest::new(),
+            thread,
+            stop,
+            features: (bits::VERSION_1 | features).low_u64(),
+        };
+        let region = MemoryRegion {
+            guest: GPA,
+            size: LEN,
+            user: USER,
+            offset: 0,
+        };
+        let table = vec![(region, scene.guest.file())];
+        scene.tell(&FrontMessage::SetFeatures(scene.features));
+        scene.tell(&FrontMessage::SetMemTable(table));
+        scene
+    }
+
+    fn tell(&mut self, message: &FrontMessage) {
+        self.front.ask(message).unwrap();
+    }
+
+    fn start(&mut self, base: u32) {
+        let state = |num| VringState { index: 0, num };
+        let ring = self.guest.ring();
+        self.tell(&FrontMessage::SetVringNum(state(SIZE.into())));
+        self.tell(&FrontMessage::SetVringBase(state(base)));
+        self.tell(&FrontMessage::SetVringAddr(VringAddr {
+            index: 0,
+            flags: VringFlags::empty(),
+            descriptor: ring.desc_table_addr,
+            used: ring.used_ring_addr,
+            available: ring.avail_ring_addr,
+            log: 0,
+        }));
+        self.tell(&FrontMessage::SetVringKick(VringFd { index: 0, fd: None }));
+    }
+
+    fn end(self) {
+        self.stop.set();
+        self.thread.join().unwrap();
+    }
+}
+
+/// Goes on from where it was stopped, twice.
+fn goes_on(mut scene: Scene) {
+    scene.start(0);
+    scene.guest.round(5, 0x41);
+    for (round, fill) in [(1, 0x42), (2, 0x43)] {
+        assert_eq!(scene.front.vring_base(0).unwrap(), round * 2);
+        // Nothing is taken, and the answer is the same.
+        assert_eq!(scene.front.vring_base(0).unwrap(), round * 2);
+        scene.start(round * 2);
+        scene.guest.round(5, fill);
+    }
+    scene.end();
+}
+
+fn no_pause(caps: Caps<'_>) -> Caps<'_> {
+    Caps {
+        queue_pause: None,
+        queue_reset: None,
+        ..caps
+    }
+}
+
+fn no_stop(caps: Caps<'_>) -> Caps<'_> {
+    Caps {
+        suspend: None,
+        ..no_pause(caps)
+    }
+}
+
+#[test]
+fn a_device_that_pauses_queues_goes_on_where_it_stood() {
+    goes_on(Scene::new(|caps| caps, Features::NONE));
+}
+
+#[test]
+fn a_device_that_can_be_suspended_alone_goes_on_where_it_stood() {
+    goes_on(Scene::new(no_pause, Features::NONE));
+}
+
+#[test]
+fn a_device_that_can_only_be_reset_goes_on_from_its_used_index() {
+    goes_on(Scene::new(no_stop, Features::NONE));
+}
+
+#[test]
+fn a_device_that_cannot_switch_queues_goes_on_where_it_stood() {
+    fn without(caps: Caps<'_>) -> Caps<'_> {
+        Caps {
+            queue_enable: None,
+            ..no_stop(caps)
+        }
+    }
+    goes_on(Scene::new(without, Features::NONE));
+}
+
+#[test]
+fn a_packed_ring_of_a_device_that_can_only_be_reset_is_not_stopped() {
+    let mut scene = Scene::new(no_stop, bits::RING_PACKED.mask());
+    scene.start(0x8000_8000);
+    // It is cut off.
+    let refused = scene.front.vring_base(0);
+    assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
+    scene.end();
+}
+
+#[test]
+fn a_packed_ring_that_was_never_used_stands_where_it_began() {
+    let mut scene = Scene::new(|caps| caps, bits::RING_PACKED.mask());
+    for base in [0x8000_8000, 0, 0x8000] {
+        scene.start(base);
+        assert_eq!(scene.front.vring_base(0).unwrap(), 0x8000_8000, "{base:#x}");
+    }
+    // A place of its own, in the second lap.
+    scene.start(0x0003_0003);
+    assert_eq!(scene.front.vring_base(0).unwrap(), 0x0003_0003);
+    scene.end();
+}
+
+#[test]
+fn capabilities_have_the_names_that_the_end_looks_for() {
+    let (device, _sim) = open("sim:blk,size=1M,page_requests=on");
+    for name in [
+        "queue-pause",
+        "suspend",
+        "queue-enable",
+        "in-flight",
+        "class-state",
+        "stats",
+        "dma-software",
+        "page-requests",
+    ] {
+        assert!(device.cap_names().contains(&name), "{name}");
+    }
+}
