@@ -96,8 +96,19 @@ pub enum Dma<'a> {
         /// be there, before it is used. Where it does not wait, such an address is a fault.
         misses: bool,
     },
-    /// It has to be told of each mapping, since something else translates for it: an IOMMU.
+    /// It has to be told of each mapping, since something else translates for it: an IOMMU, or the process that it is in.
     Map(&'a dyn DmaMap),
+}
+
+/// What has a device reach what it is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reach {
+    /// The platform, by an IOMMU: the driver has to accept ACCESS_PLATFORM, or the device takes addresses for physical ones.
+    #[default]
+    Platform,
+    /// Another process, which maps the memory's [file](vdpa_mem::DmaMemory::file): memory without one cannot be mapped. What
+    /// an address means is what that process was told, whatever the driver accepts.
+    Process,
 }
 
 /// What can be mapped for a device that has to be told of mappings.
@@ -109,6 +120,8 @@ pub struct DmaLimits {
     pub granule: u64,
     /// How many mappings there can be; `None`: no limit is known.
     pub max_entries: Option<u32>,
+    /// What has the device reach them.
+    pub reach: Reach,
 }
 
 impl DmaLimits {
@@ -117,6 +130,7 @@ impl DmaLimits {
         ranges: Vec::new(),
         granule: 1,
         max_entries: Some(0),
+        reach: Reach::Platform,
     };
 }
 

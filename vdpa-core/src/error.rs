@@ -249,6 +249,14 @@ pub enum Error {
         /// What it has to be a multiple of.
         granule: u64,
     },
+    /// Memory of this process alone, for a device that is in another one.
+    #[error(
+        "mapping {range}: its memory has no file, by which another process could map it: take it from a memfd (`Region::memfd`, `Backing::Memfd`)"
+    )]
+    DmaNoFile {
+        /// Where it was to be mapped.
+        range: IovaRange,
+    },
     /// More mappings than the system has entries for.
     #[error(
         "address space {asid} has {there} mappings, and {more} more are too many: {max} are possible; map larger pieces, or unmap some"
@@ -467,6 +475,7 @@ impl Error {
             | Error::AsidOutOfRange { .. }
             | Error::DmaRange { .. }
             | Error::DmaGranule { .. }
+            | Error::DmaNoFile { .. }
             | Error::DmaExhausted { .. }
             | Error::GroupOutOfRange { .. }
             | Error::Record { .. }

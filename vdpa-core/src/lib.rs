@@ -128,7 +128,7 @@ pub mod spec;
 pub use call::{Call, CallCell};
 pub use caps::{
     Caps, ClassState, Dma, DmaLimits, DmaMap, GroupSpaces, InFlight, QueueEnable, QueuePause,
-    QueueReset, Stats, Suspend,
+    QueueReset, Reach, Stats, Suspend,
 };
 pub use device::Device;
 pub use device_type::{DeviceType, UnassignedId, UnknownDeviceType};

@@ -401,6 +401,7 @@ fn a_session_takes_addresses_that_the_device_has() {
             ],
             granule: 0x1_0000,
             max_entries: None,
+            reach: vdpa_core::Reach::Platform,
         },
         state: Mutex::default(),
     });
@@ -513,4 +514,33 @@ fn an_unmap_of_many_is_one_change_to_who_watches_the_space() {
     assert_eq!(changes.load(Ordering::SeqCst), 1);
     assert_eq!((iommu.mapped().len(), alive.count()), (0, 0));
     drop(device);
+}
+
+#[test]
+fn a_device_in_another_process_takes_memory_with_a_file_and_needs_no_access_platform() {
+    let iommu = Arc::new(Iommu {
+        limits: DmaLimits {
+            ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
+            granule: 0x1000,
+            max_entries: None,
+            reach: vdpa_core::Reach::Process,
+        },
+        state: Mutex::default(),
+    });
+    let device = Device::new(Arc::new(with(&iommu)), Relay::new()).unwrap();
+    let session = Session::open(device, soon()).map_err(|(_, e)| e).unwrap();
+    let plain = SPLIT.without(bits::ACCESS_PLATFORM);
+    let mut session = session.negotiate(plain).map_err(|(_, e)| e).unwrap();
+    let alone = QueueSetup {
+        backing: session::Backing::Anonymous,
+        ..QueueSetup::default()
+    };
+    let error = session.queue(q(0), alone).unwrap_err();
+    assert!(matches!(error, Error::DmaNoFile { .. }), "{error}");
+    assert!(error.to_string().contains("memfd"), "{error}");
+    assert!(iommu.mapped().is_empty());
+    session.queue(q(0), QueueSetup::default()).unwrap();
+    assert_eq!(iommu.mapped().len(), 1);
+    let session = session.run().map_err(|(_, e)| e).unwrap();
+    session.close(soon()).map_err(|(_, e)| e).unwrap();
 }

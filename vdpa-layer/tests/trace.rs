@@ -236,6 +236,7 @@ impl DmaMap for One {
             ranges: vec![(vdpa_mem::Iova::new(0), vdpa_mem::Iova::new(u64::MAX))],
             granule: 4096,
             max_entries: None,
+            reach: vdpa_core::Reach::Platform,
         }
     }
     fn map(&self, _: Asid, m: &Mapping) -> Result<()> {

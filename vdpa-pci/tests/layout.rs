@@ -157,6 +157,7 @@ impl PciAccess for Space {
             ranges: Vec::new(),
             granule: 1,
             max_entries: None,
+            reach: vdpa_core::Reach::Platform,
         }
     }
     fn dma_map(&self, _: &Mapping) -> Result<()> {

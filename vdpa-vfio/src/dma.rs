@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vdpa_core::DmaLimits;
+use vdpa_core::{DmaLimits, Reach};
 use vdpa_mem::{Access, DmaMemory, Iova, IovaRange, Mapping};
 use vfio_bindings::bindings::vfio;
 
@@ -300,6 +300,7 @@ fn everything() -> DmaLimits {
         ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
         granule: 1,
         max_entries: None,
+        reach: Reach::Platform,
     }
 }
 
@@ -389,6 +390,7 @@ fn limits(
         ranges: ranges.collect(),
         granule,
         max_entries,
+        reach: Reach::Platform,
     })
 }
 

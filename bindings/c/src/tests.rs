@@ -168,6 +168,7 @@ impl DmaMap for Odd {
             ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
             granule: 1,
             max_entries: None,
+            reach: vdpa::core::Reach::Platform,
         }
     }
     fn map(&self, _: Asid, mapping: &Mapping) -> Result<()> {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vdpa_core::session::{
-    Backing, Completions, Configured, Negotiating, Part, QueueSetup, Running,
-};
+use vdpa_core::session::{Completions, Configured, Negotiating, Part, QueueSetup, Running};
 use vdpa_core::{Device, Error, Features, QueueIndex, Relay, Session, VdpaDevice};
 
 use crate::checked::ensure;
@@ -65,7 +63,6 @@ fn configured_with(
         let setup = QueueSetup {
             size: 1 << most.min(16).ilog2(),
             buffers: 8,
-            backing: Backing::Anonymous,
             ..QueueSetup::default()
         };
         session.queue(index, setup)?;

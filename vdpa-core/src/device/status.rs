@@ -4,7 +4,7 @@ use vdpa_mem::Deadline;
 
 use super::suspend::{Suspension, Who};
 use super::{Control, Device, Held, Reset, wait};
-use crate::{Asid, Dma, Error, Features, Result, Status, Step, SuspendBit, bits, graph};
+use crate::{Asid, Dma, Error, Features, Reach, Result, Status, Step, SuspendBit, bits, graph};
 
 impl Device {
     /// Takes the features that a driver chose. Comes before FEATURES_OK, perhaps several times; the last one counts,
@@ -38,7 +38,9 @@ impl Device {
         }
         graph::check_accepted(device_type, offered.union(handled), f.union(handled))?;
         // virtio 1.4 §6.1: without it a device is given physical addresses, and would take ours for such.
-        if matches!(parent.caps().dma, Dma::Map(_)) && !f.contains(bits::ACCESS_PLATFORM) {
+        let translated =
+            matches!(parent.caps().dma, Dma::Map(dma) if dma.limits().reach == Reach::Platform);
+        if translated && !f.contains(bits::ACCESS_PLATFORM) {
             let device = self.inner.info.name.clone();
             return Err(Error::Untranslated { device });
         }

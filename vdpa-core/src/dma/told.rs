@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vdpa_mem::{AddressSpace, Deadline, Iova, IovaRange, Mapping, MemError};
 
 use crate::event::Channel;
-use crate::{Asid, Dma, DmaLimits, DmaMap, Error, Event, EventSink, Result, VdpaDevice};
+use crate::{Asid, Dma, DmaLimits, DmaMap, Error, Event, EventSink, Reach, Result, VdpaDevice};
 
 /// The parent's side of one address space.
 pub(super) struct Told {
@@ -307,6 +307,9 @@ fn check_one(limits: &DmaLimits, mapping: &Mapping) -> Result<()> {
                 granule,
             });
         }
+    }
+    if limits.reach == Reach::Process && mapping.memory.file().is_none() {
+        return Err(Error::DmaNoFile { range });
     }
     let legal = |(first, last): &(Iova, Iova)| *first <= range.first() && range.last() <= *last;
     match limits.ranges.iter().any(legal) {

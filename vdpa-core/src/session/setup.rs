@@ -15,7 +15,9 @@ use vdpa_ring::{
 use super::cells::Cells;
 use super::pool::{MOST, Pool};
 use super::queue::{Notice, Queue};
-use crate::{DmaLimits, Error, Features, QueueConfig, QueueIndex, QueueLimits, Result, bits};
+use crate::{
+    DmaLimits, Error, Features, QueueConfig, QueueIndex, QueueLimits, Reach, Result, bits,
+};
 
 /// Which memory a queue's ring and buffers are in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,8 +67,8 @@ pub(super) struct Iovas {
     /// What addresses and lengths are multiples of.
     granule: u64,
     legal: Vec<(Iova, Iova)>,
-    /// Whether something else translates for the device.
-    told: bool,
+    /// Whether the platform translates for the device.
+    translated: bool,
 }
 
 /// The first address handed out, where there is a choice. Not 0, so that an address that was forgotten is not a legal one.
@@ -94,16 +96,16 @@ impl Iovas {
             left: left.collect(),
             granule: granule.max(PAGE),
             legal,
-            told: limits.is_some(),
+            translated: limits.is_some_and(|limits| limits.reach == Reach::Platform),
         }
     }
 
-    /// The fences of a ring. What something translates for is a device on a bus, whether it says so or not.
+    /// The fences of a ring. What an IOMMU translates for is a device on a bus, whether it says so or not.
     ///
     /// # Spec
     /// virtio 1.4 §6, ORDER_PLATFORM.
     fn barriers(&self, features: Features) -> Barriers {
-        match self.told || features.contains(bits::ORDER_PLATFORM) {
+        match self.translated || features.contains(bits::ORDER_PLATFORM) {
             true => Barriers::Devices,
             false => Barriers::Processors,
         }
@@ -302,6 +304,7 @@ mod tests {
             ranges: ranges.iter().map(range).collect(),
             granule,
             max_entries: None,
+            reach: Reach::Platform,
         }
     }
 
@@ -313,6 +316,10 @@ mod tests {
         assert_eq!(software.barriers(order), Barriers::Devices);
         let told = Iovas::new(Some(&limits(&[(0, u64::MAX)], 4096)));
         assert_eq!(told.barriers(Features::NONE), Barriers::Devices);
+        let mut process = limits(&[(0, u64::MAX)], 4096);
+        process.reach = Reach::Process;
+        let process = Iovas::new(Some(&process));
+        assert_eq!(process.barriers(Features::NONE), Barriers::Processors);
         for barriers in [Barriers::Processors, Barriers::Devices] {
             barriers.acquire();
             barriers.release();

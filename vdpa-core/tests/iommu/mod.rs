@@ -48,6 +48,7 @@ impl Default for Iommu {
             ],
             granule: PAGE,
             max_entries: Some(8),
+            reach: vdpa_core::Reach::Platform,
         };
         Self {
             limits,

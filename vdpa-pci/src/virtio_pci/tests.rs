@@ -97,6 +97,7 @@ fn mock(fails: Fails) -> MockPciAccess {
         ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
         granule: 4096,
         max_entries: None,
+        reach: vdpa_core::Reach::Platform,
     });
     access.expect_reset().returning(|| Err(io_error()));
     access

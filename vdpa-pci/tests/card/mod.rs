@@ -414,6 +414,7 @@ impl PciAccess for Card {
             ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
             granule: 4096,
             max_entries: None,
+            reach: vdpa_core::Reach::Platform,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use vdpa_core::{DmaHandle, DmaLimits, Result};
+use vdpa_core::{DmaHandle, DmaLimits, Reach, Result};
 use vdpa_mem::{Access, Deadline, Iova, IovaRange, Mapping};
 
 use crate::pci::error::PciError;
@@ -87,6 +87,7 @@ impl Iommu {
             ranges: vec![below, above],
             granule: 4096,
             max_entries: Some(65535),
+            reach: Reach::Platform,
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{Call, CallKind, DmaLimits, Doorbell, ErrorKind, EventSink, ParentError, Result};
+use vdpa_core::{
+    Call, CallKind, DmaLimits, Doorbell, ErrorKind, EventSink, ParentError, Reach, Result,
+};
 use vdpa_mem::{Iova, Mapping};
 use vdpa_pci::{Interrupts, PciAccess, Width};
 
@@ -192,6 +194,7 @@ impl PciAccess for Shown {
             ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
             granule: 4096,
             max_entries: Some(0),
+            reach: Reach::Platform,
         }
     }
 
