@@ -31,7 +31,19 @@ impl Parents {
         #[cfg(feature = "vfio")]
         let empty = empty.with_functions(Arc::new(vdpa_vfio::VfioMgmt::new()));
         // Layers before: what is shared may have some around it.
-        empty.with_layers().with_mediated()
+        empty.with_served().with_layers().with_mediated()
+    }
+
+    #[cfg(not(feature = "vhost-user"))]
+    fn with_served(self) -> Self {
+        self
+    }
+
+    #[cfg(feature = "vhost-user")]
+    fn with_served(mut self) -> Self {
+        let parent = vdpa_vhost::VhostUserMgmt::new();
+        self.registry.add(std::sync::Arc::new(parent));
+        self
     }
 
     #[cfg(not(feature = "mdev"))]

@@ -18,7 +18,9 @@ use vdpa_ring::{Format, Pos};
 pub(crate) fn encode(format: Format, state: Option<QueueState>) -> u32 {
     match (state, format) {
         (Some(QueueState::Split { avail, .. }), _) => u32::from(avail),
-        (Some(QueueState::Packed { avail, used }), _) => u32::from(used.bits()) << 16 | u32::from(avail.bits()),
+        (Some(QueueState::Packed { avail, used }), _) => {
+            u32::from(used.bits()) << 16 | u32::from(avail.bits())
+        }
         (None, Format::Split) => 0,
         (None, Format::Packed) => u32::from(Pos::START.bits()) << 16 | u32::from(Pos::START.bits()),
     }

@@ -109,6 +109,20 @@ pub enum VhostError {
         /// What is wrong with it.
         why: String,
     },
+    /// A place where no queue can be.
+    #[error(
+        "{}: the back end says that queue {queue} stands at {base:#x}, which is no place in a packed queue of {size}", path.display()
+    )]
+    Position {
+        /// Its socket.
+        path: PathBuf,
+        /// The queue.
+        queue: u16,
+        /// What it said.
+        base: u32,
+        /// The size of the queue, in descriptors.
+        size: u16,
+    },
     /// The connection ended.
     #[error("{}: the back end is gone", path.display())]
     Gone {
@@ -134,7 +148,9 @@ impl ParentError for VhostError {
                 ErrorKind::Misuse
             }
             Self::Lacks { .. } => ErrorKind::Unsupported,
-            Self::Config { .. } | Self::Refused { .. } => ErrorKind::PeerMisbehaved,
+            Self::Config { .. } | Self::Refused { .. } | Self::Position { .. } => {
+                ErrorKind::PeerMisbehaved
+            }
             Self::NobodyCame { .. } => ErrorKind::Busy,
             Self::Socket { .. } | Self::System { .. } => ErrorKind::Io,
             // After these nobody knows where the two sides stand.

@@ -60,7 +60,10 @@ impl VhostUserMgmt {
             .ok_or_else(|| Error::DeviceUnknown {
                 parent: self.name().to_owned(),
                 name: name.to_owned(),
-                known: open.iter().map(|opened| opened.entry.name.clone()).collect(),
+                known: open
+                    .iter()
+                    .map(|opened| opened.entry.name.clone())
+                    .collect(),
             })
     }
 }
@@ -118,6 +121,9 @@ impl MgmtDevice for VhostUserMgmt {
     }
 
     fn devices(&self) -> Vec<MgmtEntry> {
-        self.open().iter().map(|opened| opened.entry.clone()).collect()
+        self.open()
+            .iter()
+            .map(|opened| opened.entry.clone())
+            .collect()
     }
 }

@@ -19,7 +19,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "queues",
         values: "1 to 256",
-        about: "how many queues to use at most; default: as many as the back end says",
+        about: "how many queues, of a type whose configuration does not say (not net, blk); default: as many as the back end says",
     },
     Key {
         name: "queue_size",
@@ -44,7 +44,7 @@ pub(crate) const KEYS: &[Key] = &[
 ];
 
 /// The most queues that there can be: messages that bring an eventfd have 8 bits for the number of its queue.
-const MOST_QUEUES: u16 = 256;
+pub(crate) const MOST_QUEUES: u16 = 256;
 
 /// How to reach a back end, and what to take it for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub struct Options {
     pub path: PathBuf,
     /// What it is.
     pub device_type: DeviceType,
-    /// How many queues are used at most, 1 to 256; `None`: as many as it says.
+    /// How many queues it has, 1 to 256, where its configuration does not say; `None`: as many as it says otherwise, or 1.
     pub queues: Option<u16>,
     /// The largest queue that it takes, in descriptors.
     pub queue_size: u16,
@@ -87,14 +87,17 @@ impl Options {
         let path = PathBuf::from(spec.what());
         let mut keys = spec.keys();
         let device_type = keys.take_with("type", |value| named(value))?;
-        let queues = keys.take_in("queues", 1..=MOST_QUEUES)?;
         let queue_size = keys.take_in("queue_size", 1..=32768)?;
         let server = keys.take("server")?;
         let timeout = keys.take_in("timeout", 1..=3600u64)?;
-        // Of no use to other types, for which it is one key too many.
+        // What is of no use to a type is one key too many there.
         let mac = match device_type {
             Some(DeviceType::Net) | None => keys.take("mac")?,
             Some(_) => None,
+        };
+        let queues = match device_type {
+            Some(DeviceType::Net | DeviceType::Block) => None,
+            _ => keys.take_in("queues", 1..=MOST_QUEUES)?,
         };
         let legal: Vec<_> = KEYS.iter().map(|key| key.name).collect();
         keys.finish(&legal)?;
@@ -133,9 +136,13 @@ mod tests {
     fn a_device_string_says_how_to_reach_a_back_end() {
         let short = read("vhost-user:/run/a.sock,type=blk").unwrap();
         assert_eq!(short, Options::new("/run/a.sock", DeviceType::Block));
-        let long = "vhost-user:a,type=net,queues=4,queue_size=256,mac=52:54:00:00:00:01,server=on,timeout=7";
+        let long = "vhost-user:a,type=net,queue_size=256,mac=52:54:00:00:00:01,server=on,timeout=7";
         let long = read(long).unwrap();
-        assert_eq!((long.queues, long.queue_size, long.server), (Some(4), 256, true));
+        assert_eq!((long.queue_size, long.server), (256, true));
+        assert_eq!(
+            read("vhost-user:a,type=vsock,queues=3").unwrap().queues,
+            Some(3)
+        );
         assert_eq!(long.timeout, Duration::from_secs(7));
         assert!(long.mac.is_some());
     }
@@ -147,7 +154,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(part("vhost-user:a,type=nic"), "nic");
-        assert_eq!(part("vhost-user:a,type=net,queues=0"), "0");
+        assert_eq!(part("vhost-user:a,type=fs,queues=257"), "257");
+        assert_eq!(part("vhost-user:a,type=net,queues=2"), "queues");
         assert_eq!(part("vhost-user:a,type=net,queue_size=65536"), "65536");
         assert_eq!(part("vhost-user:a,type=net,timeout=0"), "0");
         assert_eq!(part("vhost-user:a,type=blk,mac=52:54:00:00:00:01"), "mac");
@@ -159,6 +167,9 @@ mod tests {
         let error = read("vhost-user:/run/a.sock").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misuse);
         let text = error.to_string();
-        assert!(text.contains("type=net") && text.contains("/run/a.sock"), "{text}");
+        assert!(
+            text.contains("type=net") && text.contains("/run/a.sock"),
+            "{text}"
+        );
     }
 }

@@ -1,0 +1,264 @@
+//! One queue: how it is told to the back end, and where it stands.
+//!
+//! ```text
+//!   Stopped ── start ─▶ Set ── go ─▶ Live ── stop ─▶ Stopping ── answer ─▶ Stopped
+//!                        └────────────── stop ────────▶
+//!   start   SET_VRING_NUM, BASE, ADDR, ERR, CALL      nothing is processed: there is no kick yet
+//!   go      SET_VRING_KICK, ENABLE, and one kick      with DRIVER_OK, or at once where that is set
+//!   stop    GET_VRING_BASE                            the back end has let go of the queue when it answers
+//! ```
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Poll;
+
+use vdpa_core::{Call, QueueConfig, QueueIndex, QueueState};
+use vdpa_ring::Format;
+use vdpa_vhost_user::payload::{VringAddr, VringFd, VringFlags, VringState};
+use vdpa_vhost_user::{FrontMessage, Reply};
+
+use crate::line::{Line, Ticket};
+use crate::watch::{Heard, eventfd, signal};
+use crate::{VhostError, base};
+
+type Result<T, E = VhostError> = std::result::Result<T, E>;
+
+/// A queue of the device.
+#[derive(Default)]
+pub(crate) struct Queue {
+    run: Run,
+    /// What says that it is broken: made once, since the back end may keep the old one.
+    err: Option<OwnedFd>,
+}
+
+#[derive(Default)]
+enum Run {
+    #[default]
+    Stopped,
+    Set(Setup),
+    Live(Setup),
+    Stopping(Setup, Ticket),
+}
+
+/// How a queue was started.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) config: QueueConfig,
+    pub(crate) format: Format,
+    pub(crate) kick: Arc<OwnedFd>,
+    pub(crate) call: Call,
+}
+
+/// Whether a ring can be switched on and off: with protocol features, and then it is off at first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Switch {
+    /// It can.
+    There,
+    /// It cannot: it is on.
+    Missing,
+}
+
+impl Queue {
+    /// Tells the back end all of a queue but its kick.
+    pub(crate) fn start(
+        &mut self,
+        line: &Line,
+        heard: &Heard,
+        q: QueueIndex,
+        setup: Setup,
+    ) -> Result<()> {
+        let index = u32::from(q.get());
+        let number = |num: u32| VringState { index, num };
+        let QueueConfig {
+            size,
+            descriptor,
+            driver,
+            device,
+            state,
+            enabled: _,
+        } = setup.config;
+        let err = self.err(line, heard, q)?;
+        let messages = [
+            FrontMessage::SetVringNum(number(u32::from(size))),
+            FrontMessage::SetVringBase(number(base::encode(setup.format, state))),
+            FrontMessage::SetVringAddr(VringAddr {
+                index,
+                flags: VringFlags::empty(),
+                descriptor: descriptor.get(),
+                used: device.get(),
+                available: driver.get(),
+                log: 0,
+            }),
+            FrontMessage::SetVringErr(vring(q, Some(err))),
+            call(line, q, &setup.call)?,
+        ];
+        line.all(&messages)?;
+        self.run = Run::Set(setup);
+        Ok(())
+    }
+
+    /// What says that the queue is broken, watched.
+    fn err(&mut self, line: &Line, heard: &Heard, q: QueueIndex) -> Result<OwnedFd> {
+        let failed = || line.system("make an eventfd");
+        let err = match self.err.take() {
+            Some(err) => err,
+            None => {
+                let made = eventfd().map_err(failed())?;
+                heard
+                    .watch_queue(q, made.as_fd())
+                    .map_err(line.system("watch an eventfd"))?;
+                made
+            }
+        };
+        let twin = err.try_clone().map_err(failed());
+        self.err = Some(err);
+        twin
+    }
+
+    /// The device is live: the back end may look at the queue, which is done at once, since kicks may have come before.
+    pub(crate) fn go(&mut self, line: &Line, q: QueueIndex, switch: Switch) -> Result<()> {
+        let setup = match std::mem::take(&mut self.run) {
+            Run::Set(setup) => setup,
+            other => {
+                self.run = other;
+                return Ok(());
+            }
+        };
+        let begun = begin(line, q, switch, &setup);
+        self.run = match begun {
+            Ok(()) => Run::Live(setup),
+            Err(_) => Run::Set(setup),
+        };
+        begun
+    }
+
+    /// Switches it on or off.
+    pub(crate) fn enable(&mut self, line: &Line, q: QueueIndex, on: bool) -> Result<()> {
+        if let Run::Live(setup) | Run::Set(setup) = &mut self.run {
+            line.ask(&enable(q, on))?;
+            setup.config.enabled = on;
+        }
+        Ok(())
+    }
+
+    /// Sends the request that stops it. One that is being stopped, or is, is left as it is.
+    pub(crate) fn stop(&mut self, line: &Line, q: QueueIndex) -> Result<()> {
+        let index = u32::from(q.get());
+        self.run = match std::mem::take(&mut self.run) {
+            Run::Set(setup) | Run::Live(setup) => {
+                let get = FrontMessage::GetVringBase(VringState { index, num: 0 });
+                match line.send(&get) {
+                    Ok(ticket) => Run::Stopping(setup, ticket),
+                    Err(e) => {
+                        self.run = Run::Live(setup);
+                        return Err(e);
+                    }
+                }
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Whether the queue has stopped, and where. `None`: it was never started, or has stopped before.
+    pub(crate) fn poll(&mut self, line: &Line, q: QueueIndex) -> Result<Poll<Option<Stopped>>> {
+        let Run::Stopping(_, ticket) = &self.run else {
+            return Ok(Poll::Ready(None));
+        };
+        let Poll::Ready(reply) = line.poll(ticket)? else {
+            return Ok(Poll::Pending);
+        };
+        let request = "VHOST_USER_GET_VRING_BASE";
+        let state = match reply {
+            Reply::Vring(state) if state.index == u32::from(q.get()) => state.num,
+            _ => return Err(line.no_such_answer(request)),
+        };
+        let Run::Stopping(setup, _) = std::mem::take(&mut self.run) else {
+            return Ok(Poll::Ready(None));
+        };
+        let size = setup.config.size;
+        let at = base::decode(setup.format, size, state).ok_or_else(|| VhostError::Position {
+            path: line.path().to_owned(),
+            queue: q.get(),
+            base: state,
+            size,
+        })?;
+        Ok(Poll::Ready(Some(Stopped { setup, at })))
+    }
+
+    /// Replaces its call.
+    pub(crate) fn set_call(&mut self, new: &Call) {
+        if let Run::Set(setup) | Run::Live(setup) | Run::Stopping(setup, _) = &mut self.run {
+            setup.call = new.clone();
+        }
+    }
+
+    /// Whether the back end may be at it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.run, Run::Stopped)
+    }
+
+    /// Whether it is processed.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.run, Run::Live(_))
+    }
+}
+
+/// A queue that the back end has let go of.
+pub(crate) struct Stopped {
+    /// How it ran.
+    pub(crate) setup: Setup,
+    /// Where it stands.
+    pub(crate) at: QueueState,
+}
+
+impl Stopped {
+    /// What starts it again where it stood.
+    pub(crate) fn again(&self) -> Setup {
+        let mut setup = self.setup.clone();
+        setup.config.state = Some(self.at);
+        setup
+    }
+}
+
+fn begin(line: &Line, q: QueueIndex, switch: Switch, setup: &Setup) -> Result<()> {
+    let kick = twin(line, &setup.kick)?;
+    let kick = FrontMessage::SetVringKick(vring(q, Some(kick)));
+    match (switch, setup.config.enabled) {
+        (Switch::Missing, _) => line.all(&[kick])?,
+        (Switch::There, true) => line.all(&[kick, enable(q, true)])?,
+        // Before it can be looked at: it may have been on when it ran before.
+        (Switch::There, false) => line.all(&[enable(q, false), kick])?,
+    }
+    signal(&setup.kick);
+    Ok(())
+}
+
+fn enable(q: QueueIndex, on: bool) -> FrontMessage {
+    FrontMessage::SetVringEnable(VringState {
+        index: u32::from(q.get()),
+        num: u32::from(on),
+    })
+}
+
+/// The request that sets the call of a queue.
+pub(crate) fn call(line: &Line, q: QueueIndex, call: &Call) -> Result<FrontMessage> {
+    let fd = match call {
+        Call::EventFd(fd) => Some(twin(line, fd)?),
+        // Closures are relayed by whoever calls a parent like this one.
+        Call::None | Call::Fn(_) => None,
+    };
+    Ok(FrontMessage::SetVringCall(vring(q, fd)))
+}
+
+/// A message of this kind has 8 bits for the queue, and no device here has more queues than that.
+fn vring(q: QueueIndex, fd: Option<OwnedFd>) -> VringFd {
+    VringFd {
+        index: u8::try_from(q.get()).unwrap_or(u8::MAX),
+        fd,
+    }
+}
+
+fn twin(line: &Line, fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(line.system("duplicate an eventfd"))
+}

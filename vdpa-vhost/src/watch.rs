@@ -1,0 +1,237 @@
+//! What a back end says unasked: that it leaves, that a queue is broken, that its configuration changed.
+//!
+//! One thread a device sleeps on all of it. It holds nothing of the device but what it reports to.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use vdpa_core::{Event, EventSink, QueueIndex};
+use vdpa_vhost_user::{BackMessage, FromBack, Reply};
+
+use crate::line::{Line, Loss};
+
+/// Tokens above those of queues.
+const STOP: u64 = 1 << 32;
+const SOCKET: u64 = STOP + 1;
+const CHANNEL: u64 = STOP + 2;
+
+/// What the thread and the device have in common.
+pub(crate) struct Heard {
+    line: Arc<Line>,
+    sink: OnceLock<Arc<dyn EventSink>>,
+    epoll: Epoll,
+    stop: EventFd,
+    /// How often the configuration changed.
+    generation: AtomicU32,
+    /// Whether the status byte may have changed since it was asked for.
+    stale: AtomicBool,
+    /// Whether a queue broke since the last reset.
+    needs_reset: AtomicBool,
+}
+
+/// The thread, until dropped.
+pub(crate) struct Watch {
+    heard: Arc<Heard>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heard {
+    pub(crate) fn new(line: Arc<Line>) -> io::Result<Arc<Self>> {
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        // What comes over it are answers, and for who asked: only its end is looked for.
+        epoll.add(
+            line.socket(),
+            EpollEvent::new(EpollFlags::EPOLLRDHUP, SOCKET),
+        )?;
+        Ok(Arc::new(Self {
+            line,
+            sink: OnceLock::new(),
+            epoll,
+            stop,
+            generation: AtomicU32::new(0),
+            stale: AtomicBool::new(false),
+            needs_reset: AtomicBool::new(false),
+        }))
+    }
+
+    /// A number that changes with the configuration, as far as the back end says so.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether the status has to be asked for again; not twice for one change.
+    pub(crate) fn take_stale(&self) -> bool {
+        self.stale.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn forget_needs_reset(&self) {
+        self.needs_reset.store(false, Ordering::Release);
+    }
+
+    /// The device says that it needs a reset.
+    pub(crate) fn lost(&self, queue: Option<QueueIndex>, why: String) {
+        self.needs_reset.store(true, Ordering::Release);
+        self.raise(Event::NeedsReset { queue, why });
+    }
+
+    /// Watches what says that queue `q` is broken.
+    ///
+    /// # Errors
+    /// When the system cannot.
+    pub(crate) fn watch_queue(&self, q: QueueIndex, err: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let event = EpollEvent::new(flags, u64::from(q.get()));
+        Ok(self.epoll.add(err, event)?)
+    }
+
+    fn raise(&self, event: Event) {
+        if let Some(sink) = self.sink.get() {
+            sink.raise(event);
+        }
+    }
+
+    fn queue_broke(&self, token: u64) {
+        let Ok(number) = u16::try_from(token) else {
+            return;
+        };
+        let queue = QueueIndex::new(number);
+        self.lost(
+            Some(queue),
+            format!("its back end says that queue {queue} is broken"),
+        );
+    }
+
+    fn told(&self, message: &BackMessage) -> Reply {
+        match message {
+            BackMessage::ConfigChange => {
+                let before = self.generation.fetch_add(1, Ordering::AcqRel);
+                tracing::debug!(generation = before.wrapping_add(1), "configuration changed");
+                self.stale.store(true, Ordering::Release);
+                self.raise(Event::Config);
+                Reply::Done
+            }
+            // Nothing else was agreed on.
+            other => {
+                tracing::debug!("refused to the back end: {}", other.request().name());
+                Reply::Failed
+            }
+        }
+    }
+
+    /// Takes what is there. `false`: there will be nothing more.
+    fn listen(&self, channel: &mut FromBack) -> bool {
+        loop {
+            let told = match channel.poll_receive() {
+                Ok(None) => return true,
+                Ok(Some(told)) => told,
+                Err(e) if e.in_step() => {
+                    tracing::debug!("a message of the back end is passed over: {e}");
+                    continue;
+                }
+                Err(e) => {
+                    tracing::debug!("the back end's channel has ended: {e}");
+                    return false;
+                }
+            };
+            let reply = self.told(&told.message);
+            if let Err(e) = channel.answer(told.ticket, &reply) {
+                tracing::debug!("the back end's channel has ended: {e}");
+                return false;
+            }
+        }
+    }
+
+    fn run(&self, mut channel: Option<FromBack>) {
+        let mut events = [EpollEvent::empty(); 16];
+        loop {
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => continue,
+                Err(e) => {
+                    tracing::warn!("cannot watch the back end: {e}");
+                    return;
+                }
+            };
+            for event in events.iter().take(count) {
+                match event.data() {
+                    STOP => return,
+                    SOCKET => {
+                        self.line.lose(Loss::Closed);
+                        // It stays as it is, and would be told of for ever.
+                        let _gone = self.epoll.delete(self.line.socket());
+                    }
+                    CHANNEL => {
+                        if !channel.as_mut().is_some_and(|channel| self.listen(channel)) {
+                            // Dropped, it is watched no more.
+                            channel = None;
+                        }
+                    }
+                    queue => self.queue_broke(queue),
+                }
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// Starts the thread.
+    ///
+    /// * `channel`: what the back end says things over, if there is one
+    ///
+    /// # Errors
+    /// When the system has no thread, or cannot watch.
+    pub(crate) fn start(
+        heard: Arc<Heard>,
+        sink: Arc<dyn EventSink>,
+        channel: Option<FromBack>,
+    ) -> io::Result<Self> {
+        let _twice = heard.sink.set(sink);
+        if let Some(channel) = &channel {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, CHANNEL);
+            heard.epoll.add(channel, event)?;
+        }
+        let thread = std::thread::Builder::new()
+            .name("vdpa-vhost-user".to_owned())
+            .spawn({
+                let heard = Arc::clone(&heard);
+                move || heard.run(channel)
+            })?;
+        Ok(Self {
+            heard,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // A counter that is full says it as well.
+        let _full = self.heard.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// An eventfd, at 0, that never blocks.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    Ok(EventFd::from_flags(flags)?.into())
+}
+
+/// Adds 1 to an eventfd. One that is full says what it has to say.
+pub(crate) fn signal(event: &OwnedFd) {
+    let _full = nix::unistd::write(event.as_fd(), &1u64.to_ne_bytes());
+}
