@@ -24,7 +24,7 @@ use crate::VhostError;
 use crate::config::Config;
 use crate::line::{Line, Loss, Ticket};
 use crate::memory::Memory;
-use crate::queue::{Queue, Setup, Stopped, Switch, call};
+use crate::queue::{Queue, Setup, Stopped, Switch, USED_BYTES, call};
 use crate::roles::Roles;
 use crate::watch::{Heard, Watch, eventfd};
 
@@ -94,14 +94,25 @@ impl Control {
     }
 
     /// Whether every queue has stopped. What it was is forgotten.
-    fn all_stopped(&mut self, line: &Line) -> Result<bool, VhostError> {
+    ///
+    /// * `broken`: a queue is, of which not everything comes back
+    fn all_stopped(&mut self, line: &Line, broken: bool) -> Result<bool, VhostError> {
         let mut all = true;
         for (q, queue) in self.indexed() {
-            match queue.poll(line, q) {
+            let mut polled = queue.poll(line, q);
+            if broken && matches!(polled, Ok(Poll::Pending)) {
+                queue.give_up();
+                polled = queue.poll(line, q);
+            }
+            match polled {
                 Ok(Poll::Ready(_)) => {}
                 Ok(Poll::Pending) => all = false,
                 // It has stopped, wherever it says that it stands.
-                Err(VhostError::Position { .. } | VhostError::Refused { .. }) => {}
+                Err(
+                    e @ (VhostError::Position { .. }
+                    | VhostError::Refused { .. }
+                    | VhostError::Dropped { .. }),
+                ) => tracing::debug!("{e}"),
                 Err(e) => return Err(e),
             }
         }
@@ -189,7 +200,8 @@ impl VhostUser {
 
     /// Notices that a reset is complete.
     fn settle_reset(&self, control: &mut Control) -> Result<(), VhostError> {
-        if !matches!(control.reset, Reset::Begun(_)) || !control.all_stopped(&self.line)? {
+        let broken = self.heard.needs_reset();
+        if !matches!(control.reset, Reset::Begun(_)) || !control.all_stopped(&self.line, broken)? {
             return Ok(());
         }
         let Reset::Begun(tickets) = &mut control.reset else {
@@ -230,6 +242,10 @@ impl VhostUser {
             format,
             kick: Arc::clone(&kick),
             call,
+            used: match format {
+                Format::Split => self.memory.window(c.device, USED_BYTES),
+                Format::Packed => None,
+            },
         };
         queue.start(&self.line, &self.heard, q, setup)?;
         if live {
@@ -260,13 +276,17 @@ impl VdpaDevice for VhostUser {
     }
 
     fn attach(&self, host: Host) -> Result<()> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.is_some() {
+            let path = self.line.path().to_owned();
+            return Err(VhostError::Open { path }.into());
+        }
         self.line.report_to(Arc::clone(&host.events));
         let channel = self.channel.lock();
         let channel = channel.unwrap_or_else(PoisonError::into_inner).take();
         let heard = Arc::clone(&self.heard);
-        let watch = Watch::start(heard, host.events, channel)
-            .map_err(self.line.system("watch it from a thread"))?;
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        let started = Watch::start(heard, host.events, channel);
+        *watch = Some(started.map_err(self.line.system("watch it from a thread"))?);
         Ok(())
     }
 
@@ -380,11 +400,17 @@ impl VdpaDevice for VhostUser {
     }
 
     fn replace_call(&self, q: QueueIndex, new: Call) -> Result<()> {
-        let message = call(&self.line, q, &new)?;
-        self.line.ask(&message)?;
-        self.line.settle()?;
         let mut control = self.control();
-        self.queue(&mut control, q)?.set_call(&new);
+        // One that is not live yet is told with the rest.
+        let live = self.queue(&mut control, q)?.is_live();
+        drop(control);
+        if live {
+            self.line.ask(&call(&self.line, q, &new)?)?;
+            self.line.settle()?;
+        }
+        let mut control = self.control();
+        let queue = self.queue(&mut control, q)?;
+        queue.set_call(&new);
         if let Suspended::Stopping(parked) = &mut control.suspended
             && let Some(Some(stopped)) = parked.get_mut(q.place())
         {

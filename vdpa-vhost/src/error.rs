@@ -123,6 +123,20 @@ pub enum VhostError {
         /// The size of the queue, in descriptors.
         size: u16,
     },
+    /// A queue that was stopped with chains that do not come back.
+    #[error(
+        "{}: the back end stopped queue {queue} with chains in flight, and has dropped them: it took entries up to {taken}, and gave back up to {back}", path.display()
+    )]
+    Dropped {
+        /// Its socket.
+        path: PathBuf,
+        /// The queue.
+        queue: u16,
+        /// Where it stopped in the available ring.
+        taken: u16,
+        /// Where it stopped in the used ring.
+        back: u16,
+    },
     /// The connection ended.
     #[error("{}: the back end is gone", path.display())]
     Gone {
@@ -148,9 +162,10 @@ impl ParentError for VhostError {
                 ErrorKind::Misuse
             }
             Self::Lacks { .. } => ErrorKind::Unsupported,
-            Self::Config { .. } | Self::Refused { .. } | Self::Position { .. } => {
-                ErrorKind::PeerMisbehaved
-            }
+            Self::Config { .. }
+            | Self::Refused { .. }
+            | Self::Position { .. }
+            | Self::Dropped { .. } => ErrorKind::PeerMisbehaved,
             Self::NobodyCame { .. } => ErrorKind::Busy,
             Self::Socket { .. } | Self::System { .. } => ErrorKind::Io,
             // After these nobody knows where the two sides stand.

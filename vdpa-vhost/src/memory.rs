@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vdpa_core::{DmaLimits, Mapping, Reach};
-use vdpa_mem::{Iova, Region};
+use vdpa_mem::{Iova, Region, Window};
 use vdpa_vhost_user::FrontMessage;
 use vdpa_vhost_user::payload::{MAX_TABLE, MemoryRegion};
 
@@ -52,6 +52,19 @@ impl Memory {
             max_entries: Some(self.slots.unwrap_or(most)),
             reach: Reach::Process,
         }
+    }
+
+    /// Bytes that the back end can reach, as they are here.
+    pub(crate) fn window(&self, at: Iova, len: u64) -> Option<Window> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, mapping) = told.range(..=at.get()).next_back()?;
+        let within = at.get().checked_sub(*first)?;
+        let end = within.checked_add(len)?;
+        if end > mapping.iova.len() {
+            return None;
+        }
+        let offset = mapping.offset.checked_add(within)?;
+        Window::new(Arc::clone(&mapping.memory), offset, len).ok()
     }
 
     /// Tells the back end of one more.

@@ -73,6 +73,7 @@ impl VhostUser {
         let mut bytes = vec![0; usize::try_from(config.len()).unwrap_or(0)];
         config.read(&line, 0, &mut bytes)?;
         check(&options, offered, &bytes)?;
+        offered = sensible(device_type, offered, &bytes);
         let told = match protocol.contains(ProtocolFeatures::MQ) {
             true => u16::try_from(line.value(&FrontMessage::GetQueueNum)?).unwrap_or(MOST_QUEUES),
             false => 1,
@@ -164,4 +165,13 @@ fn check(options: &Options, offered: Features, config: &[u8]) -> Result<()> {
         device_type: options.device_type,
         why: e.to_string(),
     })
+}
+
+/// Without limits that limit to nothing: qemu-storage-daemon offers SIZE_MAX with a `size_max` of 0.
+fn sensible(device_type: DeviceType, offered: Features, config: &[u8]) -> Features {
+    let disk = BlockConfig::from_bytes(config);
+    match device_type {
+        DeviceType::Block if disk.size_max() == 0 => offered.without(bits::block::SIZE_MAX),
+        _ => offered,
+    }
 }

@@ -1,19 +1,26 @@
 //! One queue: how it is told to the back end, and where it stands.
 //!
 //! ```text
-//!   Stopped ── start ─▶ Set ── go ─▶ Live ── stop ─▶ Stopping ── answer ─▶ Stopped
-//!                        └────────────── stop ────────▶
-//!   start   SET_VRING_NUM, BASE, ADDR, ERR, CALL      nothing is processed: there is no kick yet
-//!   go      SET_VRING_KICK, ENABLE, and one kick      with DRIVER_OK, or at once where that is set
-//!   stop    GET_VRING_BASE                            the back end has let go of the queue when it answers
+//!   Stopped ─ start ─▶ Set ─ go ─▶ Live ─ stop ─▶ Stopping ─ answer ─▶ Draining ─ all given back ─▶ Stopped
+//!                       └───────────── stop ───────▶
+//!   start   SET_VRING_NUM, BASE, ADDR, ERR          nothing is processed: there is no kick yet
+//!   go      SET_VRING_CALL, KICK, ENABLE, one kick  with DRIVER_OK, or at once where that is set. Some back ends make a
+//!                                                   call as soon as they can, which must not be before
+//!   stop    GET_VRING_BASE                          the back end takes nothing more when it answers
 //! ```
+//!
+//! What it has taken it should have given back by then, and some do not: qemu-storage-daemon 10.0 answers while a disk is at
+//! work, and writes to memory and to the ring when that is done. So a split queue has stopped only once its used ring has
+//! come to where the available ring was taken to, which is seen in memory; a packed ring's answer has both.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use vdpa_core::{Call, QueueConfig, QueueIndex, QueueState};
-use vdpa_ring::Format;
+use vdpa_mem::Window;
+use vdpa_ring::{Format, RingMem};
 use vdpa_vhost_user::payload::{VringAddr, VringFd, VringFlags, VringState};
 use vdpa_vhost_user::{FrontMessage, Reply};
 
@@ -38,7 +45,20 @@ enum Run {
     Set(Setup),
     Live(Setup),
     Stopping(Setup, Ticket),
+    /// It takes nothing more, and has not given everything back: see [`Draining`].
+    Draining(Setup, Draining),
 }
+
+/// Chains that are to come back yet.
+struct Draining {
+    at: QueueState,
+    /// Entries of the available ring that were taken.
+    taken: u16,
+    by: Instant,
+}
+
+/// How long a back end has to give back what it took. What does not come back by then it has dropped.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// How a queue was started.
 #[derive(Clone)]
@@ -47,6 +67,21 @@ pub(crate) struct Setup {
     pub(crate) format: Format,
     pub(crate) kick: Arc<OwnedFd>,
     pub(crate) call: Call,
+    /// The first words of a split queue's used ring: its flags and its index.
+    pub(crate) used: Option<Window>,
+}
+
+/// Where `used.idx` is in those words.
+const USED_IDX: u32 = 2;
+/// How many bytes those are.
+pub(crate) const USED_BYTES: u64 = 4;
+
+impl Setup {
+    /// How many entries of the used ring were written so far, where that can be seen.
+    fn given_back(&self) -> Option<u16> {
+        let used = self.used.as_ref()?;
+        Some(RingMem::load_u16(&used.bytes(), USED_IDX))
+    }
 }
 
 /// Whether a ring can be switched on and off: with protocol features, and then it is off at first.
@@ -90,7 +125,6 @@ impl Queue {
                 log: 0,
             }),
             FrontMessage::SetVringErr(vring(q, Some(err))),
-            call(line, q, &setup.call)?,
         ];
         line.all(&messages)?;
         self.run = Run::Set(setup);
@@ -161,34 +195,76 @@ impl Queue {
     }
 
     /// Whether the queue has stopped, and where. `None`: it was never started, or has stopped before.
+    ///
+    /// # Errors
+    /// When it stands where no queue can, or the back end has dropped chains: it has stopped then all the same.
     pub(crate) fn poll(&mut self, line: &Line, q: QueueIndex) -> Result<Poll<Option<Stopped>>> {
-        let Run::Stopping(_, ticket) = &self.run else {
+        if let Run::Stopping(setup, ticket) = &self.run {
+            let Poll::Ready(reply) = line.poll(ticket)? else {
+                return Ok(Poll::Pending);
+            };
+            let base = match reply {
+                Reply::Vring(state) if state.index == u32::from(q.get()) => state.num,
+                _ => return Err(line.no_such_answer("VHOST_USER_GET_VRING_BASE")),
+            };
+            let size = setup.config.size;
+            let at = base::decode(setup.format, size, base);
+            let Run::Stopping(setup, _) = std::mem::take(&mut self.run) else {
+                return Ok(Poll::Ready(None));
+            };
+            let at = at.ok_or_else(|| VhostError::Position {
+                path: line.path().to_owned(),
+                queue: q.get(),
+                base,
+                size,
+            })?;
+            let taken = match at {
+                QueueState::Split { avail, .. } => avail,
+                QueueState::Packed { .. } => return Ok(Poll::Ready(Some(Stopped { setup, at }))),
+            };
+            let now = Instant::now();
+            let by = now.checked_add(DRAIN).unwrap_or(now);
+            self.run = Run::Draining(setup, Draining { at, taken, by });
+        }
+        let (back, taken) = match &self.run {
+            Run::Draining(setup, draining) => {
+                let taken = draining.taken;
+                let back = setup.given_back().unwrap_or(taken);
+                if back != taken && Instant::now() < draining.by {
+                    return Ok(Poll::Pending);
+                }
+                (back, taken)
+            }
+            _ => return Ok(Poll::Ready(None)),
+        };
+        let Run::Draining(setup, Draining { at, .. }) = std::mem::take(&mut self.run) else {
             return Ok(Poll::Ready(None));
         };
-        let Poll::Ready(reply) = line.poll(ticket)? else {
-            return Ok(Poll::Pending);
-        };
-        let request = "VHOST_USER_GET_VRING_BASE";
-        let state = match reply {
-            Reply::Vring(state) if state.index == u32::from(q.get()) => state.num,
-            _ => return Err(line.no_such_answer(request)),
-        };
-        let Run::Stopping(setup, _) = std::mem::take(&mut self.run) else {
-            return Ok(Poll::Ready(None));
-        };
-        let size = setup.config.size;
-        let at = base::decode(setup.format, size, state).ok_or_else(|| VhostError::Position {
-            path: line.path().to_owned(),
-            queue: q.get(),
-            base: state,
-            size,
-        })?;
-        Ok(Poll::Ready(Some(Stopped { setup, at })))
+        match back == taken {
+            true => Ok(Poll::Ready(Some(Stopped { setup, at }))),
+            false => Err(VhostError::Dropped {
+                path: line.path().to_owned(),
+                queue: q.get(),
+                taken,
+                back,
+            }),
+        }
     }
 
-    /// Replaces its call.
+    /// Nobody asks any more for what the back end has not given back.
+    pub(crate) fn give_up(&mut self) {
+        if let Run::Draining(..) = self.run {
+            self.run = Run::Stopped;
+        }
+    }
+
+    /// Takes note of another call.
     pub(crate) fn set_call(&mut self, new: &Call) {
-        if let Run::Set(setup) | Run::Live(setup) | Run::Stopping(setup, _) = &mut self.run {
+        if let Run::Set(setup)
+        | Run::Live(setup)
+        | Run::Stopping(setup, _)
+        | Run::Draining(setup, _) = &mut self.run
+        {
             setup.call = new.clone();
         }
     }
@@ -224,11 +300,12 @@ impl Stopped {
 fn begin(line: &Line, q: QueueIndex, switch: Switch, setup: &Setup) -> Result<()> {
     let kick = twin(line, &setup.kick)?;
     let kick = FrontMessage::SetVringKick(vring(q, Some(kick)));
+    let call = call(line, q, &setup.call)?;
     match (switch, setup.config.enabled) {
-        (Switch::Missing, _) => line.all(&[kick])?,
-        (Switch::There, true) => line.all(&[kick, enable(q, true)])?,
+        (Switch::Missing, _) => line.all(&[call, kick])?,
+        (Switch::There, true) => line.all(&[call, kick, enable(q, true)])?,
         // Before it can be looked at: it may have been on when it ran before.
-        (Switch::There, false) => line.all(&[enable(q, false), kick])?,
+        (Switch::There, false) => line.all(&[enable(q, false), call, kick])?,
     }
     signal(&setup.kick);
     Ok(())

@@ -51,7 +51,8 @@ impl Roles {
     /// Whether queue `q` exists with these features.
     ///
     /// # Spec
-    /// virtio 1.4 §5.1.2: the control queue is behind the pairs, of which there is one without MQ and RSS.
+    /// virtio 1.4 §5.1.2: the control queue is behind the pairs, of which there is one without MQ and RSS. §5.2.2: a disk has
+    /// one queue without MQ.
     pub(crate) fn exists(&self, q: u16, accepted: Features) -> bool {
         match self.device_type {
             DeviceType::Net => {
@@ -60,6 +61,7 @@ impl Roles {
                 let control = u16::from(accepted.contains(net::CTRL_VQ));
                 q < pairs.saturating_mul(2).saturating_add(control)
             }
+            DeviceType::Block if !accepted.contains(bits::block::MQ) => q < 1,
             _ => q < self.units,
         }
     }
@@ -89,6 +91,8 @@ mod tests {
         let several = bits::block::MQ.mask();
         let count = |offered| Roles::new(DeviceType::Block, offered, &config, 9).count(offered);
         assert_eq!((count(several), count(Features::NONE)), (3, 1));
+        let roles = Roles::new(DeviceType::Block, several, &config, 9);
+        assert!(roles.exists(2, several) && !roles.exists(1, Features::NONE));
         assert_eq!(
             Roles::new(DeviceType::Socket, several, &[], 3).count(several),
             3
