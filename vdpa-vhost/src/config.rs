@@ -3,10 +3,11 @@
 //! The back end is always asked for all of it, from 0 on: some do not look at the offset, and one message shows it as it
 //! stood at one moment.
 
-use vdpa_core::DeviceType;
-use vdpa_core::Features;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use vdpa_core::bits::net;
 use vdpa_core::config::{self, Mac, NetConfig};
+use vdpa_core::{DeviceType, Features};
 use vdpa_vhost_user::payload::{Config as Piece, ConfigSpan, MAX_CONFIG};
 use vdpa_vhost_user::{FrontMessage, Reply};
 
@@ -15,8 +16,21 @@ use crate::line::Line;
 
 type Result<T, E = VhostError> = std::result::Result<T, E>;
 
+/// The configuration space, and how often it changed.
+pub(crate) struct Config {
+    place: Place,
+    seen: Mutex<Seen>,
+}
+
+/// What it was when it was last read. Nobody says when it changes but those who care to: it is seen.
+#[derive(Default)]
+struct Seen {
+    bytes: Vec<u8>,
+    changes: u32,
+}
+
 /// Where the configuration is.
-pub(crate) enum Config {
+enum Place {
     /// With the back end: so many bytes.
     Theirs(u32),
     /// Here, since the back end has none.
@@ -28,12 +42,12 @@ impl Config {
     pub(crate) fn theirs(line: &Line, device_type: DeviceType, offered: Features) -> Result<Self> {
         let known = config::length(device_type, offered);
         if !config::fields(device_type).is_empty() {
-            return Ok(Self::Theirs(known));
+            return Ok(Self::at(Place::Theirs(known)));
         }
         // The longest that it answers to: some answer to whatever is asked, some to what they have.
         let most = u32::try_from(MAX_CONFIG).unwrap_or(0);
         if let Ok(Some(_)) = ask(line, most).map(Some).or_else(refused) {
-            return Ok(Self::Theirs(most));
+            return Ok(Self::at(Place::Theirs(most)));
         }
         let (mut has, mut lacks) = (0, most);
         while lacks.saturating_sub(has) > 1 {
@@ -43,26 +57,26 @@ impl Config {
                 None => lacks = middle,
             }
         }
-        Ok(Self::Theirs(has))
+        Ok(Self::at(Place::Theirs(has)))
     }
 
     /// That of a network device whose back end has none: its address, if it is to have one.
     pub(crate) fn ours(mac: Option<Mac>) -> (Self, Features) {
         match mac {
-            None => (Self::Ours(Vec::new()), Features::NONE),
+            None => (Self::at(Place::Ours(Vec::new())), Features::NONE),
             Some(mac) => {
                 let bytes = NetConfig::new().with_mac(mac).to_bytes();
                 let len = usize::try_from(config::length(DeviceType::Net, net::MAC.mask()));
                 let bytes = bytes.iter().copied().take(len.unwrap_or(0));
-                (Self::Ours(bytes.collect()), net::MAC.mask())
+                (Self::at(Place::Ours(bytes.collect())), net::MAC.mask())
             }
         }
     }
 
     pub(crate) fn len(&self) -> u32 {
-        match self {
-            Self::Theirs(len) => *len,
-            Self::Ours(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        match &self.place {
+            Place::Theirs(len) => *len,
+            Place::Ours(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
         }
     }
 
@@ -72,20 +86,45 @@ impl Config {
         if to.is_empty() {
             return Ok(());
         }
-        let theirs;
-        let whole = match self {
-            Self::Theirs(len) => {
-                theirs = ask(line, *len)?;
-                &theirs
-            }
-            Self::Ours(bytes) => bytes,
-        };
+        let whole = self.whole(line)?;
         let begin = usize::try_from(at).unwrap_or(usize::MAX);
         let from = whole.get(begin..).and_then(|from| from.get(..to.len()));
         if let Some(from) = from {
             to.copy_from_slice(from);
         }
         Ok(())
+    }
+
+    /// A number that changes once a changed value can have been read.
+    pub(crate) fn generation(&self, line: &Line) -> Result<u32> {
+        line.check()?;
+        self.whole(line)?;
+        Ok(self.seen().changes)
+    }
+
+    fn whole(&self, line: &Line) -> Result<Vec<u8>> {
+        let bytes = match &self.place {
+            Place::Theirs(0) => Vec::new(),
+            Place::Theirs(len) => ask(line, *len)?,
+            Place::Ours(bytes) => bytes.clone(),
+        };
+        let mut seen = self.seen();
+        if seen.bytes != bytes {
+            seen.changes = seen.changes.wrapping_add(1);
+            seen.bytes.clone_from(&bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            seen: Mutex::default(),
+        }
     }
 
     /// Writes what may be written; the rest is left as it is.
@@ -97,7 +136,7 @@ impl Config {
         from: &[u8],
     ) -> Result<()> {
         line.check()?;
-        if let Self::Ours(_) = self {
+        if let Place::Ours(_) = self.place {
             return Ok(());
         }
         for field in config::fields(device_type) {

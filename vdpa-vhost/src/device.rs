@@ -357,8 +357,8 @@ impl VdpaDevice for VhostUser {
     }
 
     fn config_generation(&self) -> Result<Option<u32>> {
-        self.line.check()?;
-        Ok(Some(self.heard.generation()))
+        let seen = self.config.generation(&self.line)?;
+        Ok(Some(seen.wrapping_add(self.heard.config_changes())))
     }
 
     fn read_config(&self, at: u32, to: &mut [u8]) -> Result<()> {

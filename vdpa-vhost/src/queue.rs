@@ -4,7 +4,7 @@
 //!   Stopped ─ start ─▶ Set ─ go ─▶ Live ─ stop ─▶ Stopping ─ answer ─▶ Draining ─ all given back ─▶ Stopped
 //!                       └───────────── stop ───────▶
 //!   start   SET_VRING_NUM, BASE, ADDR, ERR          nothing is processed: there is no kick yet
-//!   go      SET_VRING_CALL, KICK, ENABLE, one kick  with DRIVER_OK, or at once where that is set. Some back ends make a
+//!   go      SET_VRING_ENABLE, CALL, KICK, one kick  with DRIVER_OK, or at once where that is set. Some back ends make a
 //!                                                   call as soon as they can, which must not be before
 //!   stop    GET_VRING_BASE                          the back end takes nothing more when it answers
 //! ```
@@ -301,11 +301,14 @@ fn begin(line: &Line, q: QueueIndex, switch: Switch, setup: &Setup) -> Result<()
     let kick = twin(line, &setup.kick)?;
     let kick = FrontMessage::SetVringKick(vring(q, Some(kick)));
     let call = call(line, q, &setup.call)?;
-    match (switch, setup.config.enabled) {
-        (Switch::Missing, _) => line.all(&[call, kick])?,
-        (Switch::There, true) => line.all(&[call, kick, enable(q, true)])?,
-        // Before it can be looked at: it may have been on when it ran before.
-        (Switch::There, false) => line.all(&[enable(q, false), call, kick])?,
+    let last = [call, kick];
+    match switch {
+        Switch::Missing => line.all(&last)?,
+        // Before it can be looked at: a queue that is off drops what it would have to take.
+        Switch::There => {
+            let [call, kick] = last;
+            line.all(&[enable(q, setup.config.enabled), call, kick])?;
+        }
     }
     signal(&setup.kick);
     Ok(())

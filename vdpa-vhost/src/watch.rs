@@ -27,8 +27,8 @@ pub(crate) struct Heard {
     sink: OnceLock<Arc<dyn EventSink>>,
     epoll: Epoll,
     stop: EventFd,
-    /// How often the configuration changed.
-    generation: AtomicU32,
+    /// How often the back end said that the configuration changed.
+    config_changes: AtomicU32,
     /// Whether the status byte may have changed since it was asked for.
     stale: AtomicBool,
     /// Whether a queue broke since the last reset.
@@ -56,15 +56,15 @@ impl Heard {
             sink: OnceLock::new(),
             epoll,
             stop,
-            generation: AtomicU32::new(0),
+            config_changes: AtomicU32::new(0),
             stale: AtomicBool::new(false),
             needs_reset: AtomicBool::new(false),
         }))
     }
 
-    /// A number that changes with the configuration, as far as the back end says so.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
+    /// How often the back end said that the configuration changed.
+    pub(crate) fn config_changes(&self) -> u32 {
+        self.config_changes.load(Ordering::Acquire)
     }
 
     /// Whether the status has to be asked for again; not twice for one change.
@@ -116,8 +116,7 @@ impl Heard {
     fn told(&self, message: &BackMessage) -> Reply {
         match message {
             BackMessage::ConfigChange => {
-                let before = self.generation.fetch_add(1, Ordering::AcqRel);
-                tracing::debug!(generation = before.wrapping_add(1), "configuration changed");
+                let _before = self.config_changes.fetch_add(1, Ordering::AcqRel);
                 self.stale.store(true, Ordering::Release);
                 self.raise(Event::Config);
                 Reply::Done
