@@ -27,7 +27,8 @@
 //! * **To use a device**: [`open`] takes a string that names it, [`NetDriver`](net::NetDriver) drives a network card,
 //!   [`BlkDriver`](blk::BlkDriver) a disk, [`Session`] any kind of device.
 //! * **To put a device in front of a guest**: `vmm::GuestDevice` has what VMMs in Rust ask of one; `examples/vmm` is
-//!   one that does.
+//!   one that does. For VMMs and applications in other processes `export::vhost_user` serves one over a socket, as
+//!   `examples/serve.rs` does.
 //! * **To write a parent**: [`VdpaDevice`] is what a device implements; `examples/own_device.rs` does.
 //! * **To see the rooms**: [`mem`] is guest memory, [`ring`] the virtqueues, [`core`] the contract, `sim` a parent in
 //!   software, `vfio` one that drives PCI functions, by `pci`, `mdev` one that opens mediated devices, and `layer` what
@@ -41,6 +42,7 @@
 //! | `iommufd` | for it: functions by device files of their own, where the kernel has them |
 //! | `mdev` (default) | the parent `mdev`: mediated devices of this machine |
 //! | `slices` (default) | for it: network devices that share one of any parent, `mdev:slice,of=...` |
+//! | `vhost-user` (default) | `export`: devices served to other processes |
 //! | `layers` (default) | `trace=` and `fault=` in any device string |
 //! | `smoltcp` (default) | [`net::smoltcp`]: TCP and UDP over any network device |
 //! | `cli` (default) | the program `vdpactl` |
@@ -56,6 +58,9 @@ mod parents;
 
 #[doc(inline)]
 pub use vdpa_core as core;
+#[cfg(feature = "vhost-user")]
+#[doc(inline)]
+pub use vdpa_export as export;
 #[cfg(feature = "layers")]
 #[doc(inline)]
 pub use vdpa_layer as layer;

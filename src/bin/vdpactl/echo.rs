@@ -2,7 +2,6 @@
 
 mod report;
 mod service;
-mod signals;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -16,10 +15,10 @@ use vdpa::net::{NetDriver, Setup};
 
 use self::report::{Ready, Totals};
 use self::service::Service;
-use self::signals::Signals;
 use crate::failure::{Failure, Verdict};
 use crate::options::Echo;
 use crate::output::Output;
+use crate::signals::Signals;
 
 /// The longest sleep: whatever was missed is found then.
 const PATIENCE: Duration = Duration::from_millis(500);

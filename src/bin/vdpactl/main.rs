@@ -1,7 +1,7 @@
 //! `vdpactl`: looks at vDPA devices, and drives them.
 //!
 //! Exit codes: 0 all well; 1 it ran, and found a difference or a failure; 2 bad input, and nothing was done.
-//! With `--json` one object goes to standard output (an object a line for `echo` and `soak`), and all other text to standard error.
+//! With `--json` one object goes to standard output (an object a line for `echo`, `serve` and `soak`), and all other text to standard error.
 
 mod bench;
 mod check;
@@ -22,6 +22,8 @@ mod packets;
 mod paint;
 mod protocols;
 mod replay;
+mod serve;
+mod signals;
 mod soak;
 mod told;
 mod vfio;
@@ -72,6 +74,7 @@ fn run(command: Command, output: &mut Output) -> Result<Verdict, Failure> {
         Command::Check(options) => check::run(&options, output),
         Command::Echo(options) => echo::run(&options, output),
         Command::Soak(options) => soak::run(&options, output),
+        Command::Serve(options) => serve::run(&options, output),
         Command::Vfio(options) => vfio::run(options, output),
         Command::Mdev(options) => mdev::run(options, output),
         Command::Completions { shell } => completions::run(shell, output),

@@ -102,6 +102,17 @@ pub(crate) enum Command {
     /// what was on it is lost. With --json each line is an object with an event: plan, progress, result. `packets` counts a
     /// disk's requests.
     Soak(Soak),
+    /// Serve devices to virtual machines and DPDK applications, by vhost-user
+    ///
+    /// The first SPEC is served at the first PATH, the second at the second: `serve sim:net,port=wire:a --vhost-user a.sock
+    /// sim:net,port=wire:a --vhost-user b.sock`. One front end at a time uses a device: an unmodified QEMU, cloud-hypervisor or
+    /// crosvm, a DPDK application's virtio-user, Open vSwitch (docs/vmm.md has the lines). It must share its memory. One that
+    /// misbehaves is cut off with the reason, and the next one is served. SIGTERM and SIGINT end it well: what is under way
+    /// is finished, the sockets are removed; a second one ends it at once. With --json each line is an object with an event
+    /// (docs/vhost-user.md has their keys); `listening` comes first, once a front end can connect.
+    ///
+    /// Sockets that systemd passes are used where their path is given, or fd:NAME.
+    Serve(Serve),
     /// PCI functions: list them, examine them, give them to VFIO and take them back
     ///
     /// docs/lab-machine.md tells the whole way, from the firmware's settings to a device that is driven.
@@ -247,6 +258,28 @@ pub(crate) struct Echo {
     pub(crate) seconds: Option<f64>,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// The device, as in sim:net,port=tap:tap0; several may be given
+    #[arg(value_name = "SPEC", required = true)]
+    pub(crate) specs: Vec<String>,
+    /// The socket at which it is served: once for each device, in their order; or fd:NAME, one that systemd passes
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) vhost_user: Vec<PathBuf>,
+    /// Connect to the sockets, where front ends listen, again and again
+    #[arg(long)]
+    pub(crate) client: bool,
+    /// Who may connect, as of a file: 0660 [default: by the umask]
+    #[arg(long, value_name = "MODE", value_parser = mode, conflicts_with = "client")]
+    pub(crate) mode: Option<u32>,
+    /// To whom the sockets are given: names or numbers
+    #[arg(long, value_name = "USER[:GROUP]", conflicts_with = "client")]
+    pub(crate) owner: Option<String>,
+    /// Seconds between two lines of statistics, 0 for none [default: a live line on a terminal, else none]
+    #[arg(long, value_name = "SECONDS", value_parser = pause)]
+    pub(crate) stats: Option<f64>,
+}
+
 fn ring() -> impl clap::builder::TypedValueParser<Value = Ring> {
     use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -271,6 +304,13 @@ fn exception(text: &str) -> Result<(u16, String), String> {
     let last = catalogue().len();
     known
         .ok_or_else(|| format!("a statement from 1 to {last} and a reason, as in 110=known bug 42"))
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
+        _ => Err("a mode is an octal number from 0 to 0777, as in 0660".to_owned()),
+    }
 }
 
 fn pause(text: &str) -> Result<f64, String> {

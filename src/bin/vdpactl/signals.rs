@@ -7,11 +7,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// SIGTERM and SIGINT, as a file.
-pub(super) struct Signals(SignalFd);
+pub(crate) struct Signals(SignalFd);
 
 impl Signals {
     /// From here on they end nothing: neither this thread nor those that it begins.
-    pub(super) fn block() -> io::Result<Self> {
+    pub(crate) fn block() -> io::Result<Self> {
         let mut set = SigSet::empty();
         set.add(Signal::SIGTERM);
         set.add(Signal::SIGINT);
@@ -21,7 +21,7 @@ impl Signals {
     }
 
     /// Whether one has come.
-    pub(super) fn came(&self) -> io::Result<bool> {
+    pub(crate) fn came(&self) -> io::Result<bool> {
         Ok(self.0.read_signal()?.is_some())
     }
 }

@@ -1,0 +1,181 @@
+//! `vdpactl serve`: devices in front of other processes' drivers, by vhost-user.
+
+mod board;
+mod event;
+mod meeting;
+mod passed;
+mod socket;
+mod traffic;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vdpa::Device;
+use vdpa::export::vhost_user::{EndedBy, Options, Server, ServerError, Serving, Stop};
+
+use self::board::Board;
+use self::event::Told;
+use self::meeting::Meeting;
+use self::passed::Passed;
+use self::socket::{Admission, Bound};
+use crate::failure::{Failure, Verdict};
+use crate::options::Serve;
+use crate::output::Output;
+use crate::signals::Signals;
+
+/// What the main thread is told, which alone prints.
+enum News {
+    /// By the server of this number.
+    Told(usize, Told),
+    /// The server of this number has ended.
+    Ended(usize, Result<EndedBy, ServerError>),
+    /// A signal asks for the end.
+    Signal,
+}
+
+/// A device that front ends can come to.
+struct Post {
+    path: PathBuf,
+    spec: String,
+    serving: Serving,
+    /// The socket, if it was made here.
+    bound: Option<Bound>,
+    /// What is told of it first.
+    first: Told,
+}
+
+/// Serves until a signal, or until no device is left.
+pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
+    // Before any thread begins, which inherits it.
+    let signals = Signals::block()?;
+    let (sender, receiver) = mpsc::channel();
+    let posts = prepare(options, &sender, output).map_err(Failure::Input)?;
+    let stop = Stop::new()?;
+    watch(signals, sender.clone())?;
+
+    let mut board = Board::new(output, options.stats);
+    let mut bound = Vec::new();
+    for (number, post) in posts.into_iter().enumerate() {
+        board.add(post.path, post.spec, post.first)?;
+        bound.extend(post.bound);
+        serve(number, post.serving, stop.clone(), sender.clone())?;
+    }
+    follow(&receiver, &stop, &mut bound, &mut board)
+}
+
+/// Everything that can be wrong is found here, in the order in which the least was done; what was done is undone.
+fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Result<Vec<Post>> {
+    let mut passed = Passed::take()?;
+    let admission = Admission::new(options.mode, options.owner.as_deref())?;
+    let pairs = meeting::pairs(options)?;
+    let meetings: Vec<(&str, Meeting)> = pairs
+        .into_iter()
+        .map(|(spec, path)| Ok((spec, Meeting::find(path, options.client, &mut passed)?)))
+        .collect::<Result<_>>()?;
+    // One registry: devices on the same wire find each other.
+    let registry = vdpa::registry();
+    let devices: Vec<Device> = meetings
+        .iter()
+        .map(|(spec, _)| Ok(registry.open(spec)?))
+        .collect::<Result<_>>()?;
+    for name in passed.left() {
+        output.warn(&format!(
+            "systemd passed the socket `{name}`, which no --vhost-user names"
+        ));
+    }
+    // A front end may cut its memory short while it is in use.
+    vdpa::mem::survive_shrinking()?;
+    let posts = meetings.into_iter().zip(devices).enumerate();
+    posts
+        .map(|(number, ((spec, meeting), device))| {
+            let first = Told::first(&device, options.client);
+            let path = meeting.shown();
+            let (listen, bound) = meeting.listen(&admission)?;
+            let (told, device_type) = (sender.clone(), device.info().device_type);
+            let server = Options::default().observe(move |notice| {
+                if let Some(notice) = Told::of(notice, device_type) {
+                    // There is nobody left to tell at the end.
+                    let _late = told.send(News::Told(number, notice));
+                }
+            });
+            let server = match board::every(options.stats, output) {
+                Some(every) => server.stats_every(every),
+                None => server,
+            };
+            let serving = Server::new(device, server)
+                .listen(listen)
+                .with_context(|| format!("{spec} cannot be served at {}", path.display()))?;
+            Ok(Post {
+                path,
+                spec: spec.to_owned(),
+                serving,
+                bound,
+                first,
+            })
+        })
+        .collect()
+}
+
+/// A thread that serves one device.
+fn serve(number: usize, serving: Serving, stop: Stop, sender: Sender<News>) -> io::Result<()> {
+    let run = move || {
+        let ended = serving.run(&stop).map(|ended| ended.by);
+        let _late = sender.send(News::Ended(number, ended));
+    };
+    let thread = thread::Builder::new().name(format!("serve-{number}"));
+    thread.spawn(run).map(drop)
+}
+
+/// A thread that waits for signals.
+fn watch(signals: Signals, sender: Sender<News>) -> io::Result<()> {
+    let wait = move || {
+        loop {
+            let mut asked = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            // Interrupted or not: it is looked at.
+            let _woken = poll(&mut asked, PollTimeout::NONE);
+            let came = signals.came().unwrap_or(true);
+            if came && sender.send(News::Signal).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(wait).map(drop)
+}
+
+/// Tells what happens until all servers have ended.
+fn follow(
+    news: &Receiver<News>,
+    stop: &Stop,
+    bound: &mut Vec<Bound>,
+    board: &mut Board<'_>,
+) -> Result<Verdict, Failure> {
+    let mut well = true;
+    let mut asked = false;
+    // Who waits for signals holds the other end: there is always one more.
+    while let Some(news) = board.serves().then(|| news.recv().ok()).flatten() {
+        match news {
+            News::Told(number, told) => board.tell(number, told)?,
+            News::Ended(number, ended) => {
+                well &= ended.is_ok();
+                board.ended(number, ended)?;
+            }
+            News::Signal if asked => {
+                board.give_up()?;
+                return Ok(Verdict::Differs);
+            }
+            News::Signal => {
+                asked = true;
+                // Nobody new comes, and then who is there is let go of.
+                bound.clear();
+                stop.set();
+            }
+        }
+    }
+    Ok(Verdict::well_if(well))
+}
