@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,6 +28,9 @@ use crate::failure::{Failure, Verdict};
 use crate::options::Serve;
 use crate::output::Output;
 use crate::signals::Signals;
+
+/// Signals so close together are one: timeout(1) sends its own to the process, and then to the group that it is in.
+const ONE_SIGNAL: Duration = Duration::from_millis(300);
 
 /// What the main thread is told, which alone prints.
 enum News {
@@ -156,7 +160,7 @@ fn follow(
     board: &mut Board<'_>,
 ) -> Result<Verdict, Failure> {
     let mut well = true;
-    let mut asked = false;
+    let mut asked: Option<Instant> = None;
     // Who waits for signals holds the other end: there is always one more.
     while let Some(news) = board.serves().then(|| news.recv().ok()).flatten() {
         match news {
@@ -165,16 +169,19 @@ fn follow(
                 well &= ended.is_ok();
                 board.ended(number, ended)?;
             }
-            News::Signal if asked => {
-                board.give_up()?;
-                return Ok(Verdict::Differs);
-            }
-            News::Signal => {
-                asked = true;
-                // Nobody new comes, and then who is there is let go of.
-                bound.clear();
-                stop.set();
-            }
+            News::Signal => match asked {
+                None => {
+                    asked = Some(Instant::now());
+                    // Nobody new comes, and then who is there is let go of.
+                    bound.clear();
+                    stop.set();
+                }
+                Some(first) if first.elapsed() < ONE_SIGNAL => {}
+                Some(_) => {
+                    board.give_up()?;
+                    return Ok(Verdict::Differs);
+                }
+            },
         }
     }
     Ok(Verdict::well_if(well))

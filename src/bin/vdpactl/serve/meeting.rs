@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use vdpa::export::vhost_user::Listen;
 
 use super::passed::{Passed, Socket};
@@ -108,10 +108,8 @@ impl Meeting {
     /// When the socket cannot be made, or used.
     pub(super) fn listen(self, admission: &Admission) -> Result<(Listen, Option<Bound>)> {
         Ok(match self {
-            Self::Make(path, place) => {
-                let made = place.listen(admission);
-                let (listener, bound) =
-                    made.with_context(|| format!("{}: no socket", path.display()))?;
+            Self::Make(_, place) => {
+                let (listener, bound) = place.listen(admission)?;
                 (Listen::Listener(listener.into()), Some(bound))
             }
             Self::Passed(socket) => (Listen::Listener(socket.into_listener()?.into()), None),

@@ -106,19 +106,25 @@ impl Place {
         }
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let stream = SockType::Stream;
-        let socket = socket(AddressFamily::Unix, stream, flags, None).context("no socket left")?;
+        let socket = socket(AddressFamily::Unix, stream, flags, None)
+            .map_err(io::Error::from)
+            .with_context(|| format!("{shown}: no socket can be had"))?;
         if admission.mode.is_some() || admission.user.is_some() || admission.group.is_some() {
             // The file has the mode that the socket has: nobody else connects before it is said who may.
             fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)
+                .map_err(io::Error::from)
                 .with_context(|| format!("{shown}: the socket's mode cannot be set"))?;
         }
         let address = UnixAddr::new(path).with_context(|| format!("{shown} is no address"))?;
         bind(socket.as_raw_fd(), &address)
+            .map_err(io::Error::from)
             .with_context(|| format!("{shown}: no socket can be made here"))?;
         // From here on it is removed, whatever comes.
         let bound = Bound::new(path);
         admission.apply(path)?;
-        listen(&socket, Backlog::new(8)?).with_context(|| format!("{shown}: nobody listens"))?;
+        listen(&socket, Backlog::new(8)?)
+            .map_err(io::Error::from)
+            .with_context(|| format!("{shown}: the socket cannot be listened at"))?;
         Ok((UnixListener::from(socket), bound))
     }
 }
@@ -169,7 +175,8 @@ pub(super) fn whole(path: &Path) -> PathBuf {
 
 fn may_write(dir: &Path, path: &Path) -> Result<()> {
     let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
-    access(dir, wanted).with_context(|| {
+    let may = access(dir, wanted).map_err(io::Error::from);
+    may.with_context(|| {
         let (path, dir, user) = (path.display(), dir.display(), Uid::effective());
         format!("{path}: user {user} may make no socket in {dir}, give another path or run as another user")
     })
@@ -228,7 +235,8 @@ impl Admission {
     fn apply(&self, path: &Path) -> Result<()> {
         let shown = path.display();
         if self.user.is_some() || self.group.is_some() {
-            chown(path, self.user, self.group).with_context(|| {
+            let given = chown(path, self.user, self.group).map_err(io::Error::from);
+            given.with_context(|| {
                 let to = match (self.user, self.group) {
                     (Some(user), Some(group)) => format!("user {user} and group {group}"),
                     (Some(user), None) => format!("user {user}"),
