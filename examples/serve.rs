@@ -58,5 +58,7 @@ fn front_end(path: &Path) -> std::io::Result<Features> {
     socket.read_exact(&mut answer)?;
     let [.., a, b, c, d, e, f, g, h] = answer;
     let bits = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    Ok(Features::from_u64(bits))
+    // Two are not virtio's but vhost's own: a log of writes, and that there are protocol features.
+    let own = 1 << 26 | 1 << 30;
+    Ok(Features::from_u64(bits & !own))
 }
