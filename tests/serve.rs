@@ -291,6 +291,22 @@ fn who_misbehaves_is_cut_off_and_the_next_one_is_served() {
     let at = format!("{:#x}", memory.address());
     assert!(why.contains(&at), "{at} is not in {why}");
 
+    // A feature that this device has not, a queue that it has not.
+    let front_end = hello(&path);
+    served.expect("connected");
+    let translated = 1 << 33;
+    let _answer = front_end.set_features(1 << 32 | translated);
+    let why = served.expect("cut_off")["why"].as_str().unwrap().to_owned();
+    assert!(
+        why.contains("SET_FEATURES") && why.contains("ACCESS_PLATFORM"),
+        "{why}"
+    );
+    let front_end = greet(Frontend::connect(&path, 64).unwrap());
+    served.expect("connected");
+    let _answer = front_end.set_vring_num(63, 64);
+    let why = served.expect("cut_off")["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("queue 63") && why.contains("has 1"), "{why}");
+
     // No message of vhost-user's.
     let mut stranger = UnixStream::connect(&path).unwrap();
     served.expect("connected");
@@ -310,9 +326,31 @@ fn who_misbehaves_is_cut_off_and_the_next_one_is_served() {
     let stopped = served.expect("stopped");
     assert_eq!(
         (&stopped["front_ends"], &stopped["cut_off"]),
-        (&4.into(), &3.into())
+        (&6.into(), &5.into())
     );
     assert_eq!(served.ended(), Some(0));
+}
+
+#[test]
+fn memory_that_is_cut_short_in_use_is_not_the_end() {
+    let (_home, path) = home();
+    let served = Served::start(["sim:blk", "--vhost-user", text(&path)]);
+    served.expect("listening");
+    let mut disk = Disk::attach(&path, false);
+    served.expect("connected");
+    served.expect("running");
+    disk.read_into_nothing();
+    let told = served.expect("device");
+    assert_eq!(told["what"], "needs_reset", "{told:?}");
+    drop(disk);
+    served.expect("disconnected");
+    let mut disk = Disk::attach(&path, true);
+    served.expect("connected");
+    served.expect("running");
+    assert_eq!(disk.read(0), [0; 512]);
+    drop(disk);
+    served.expect("disconnected");
+    served.stop(1);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Runs `vdpactl serve` and reads its events; and a front end that nobody here wrote, which drives a disk by it.
+#![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(
     unsafe_code,
     reason = "the stranger takes addresses of buffers, and shares them with another process"
@@ -93,7 +94,7 @@ impl Served {
     /// Its exit code, after all lines. `None`: a signal ended it.
     pub(crate) fn ended(mut self) -> Option<i32> {
         // There is nothing more to be told.
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+        if let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             panic!("one event more: {line}");
         }
         self.child.wait().unwrap().code()
@@ -138,10 +139,6 @@ impl Shared {
 
     pub(crate) fn address(&self) -> u64 {
         self.region.as_ptr() as u64
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.region.size() as u64
     }
 }
 
@@ -205,9 +202,22 @@ impl Disk {
         bytes
     }
 
+    /// Asks for a sector into a buffer whose file is cut short meanwhile. Nobody waits for it.
+    pub(crate) fn read_into_nothing(&mut self) {
+        self.buffer.file.set_len(0).unwrap();
+        let at = self.buffer.region.as_ptr();
+        // SAFETY: as above, but that there is nothing at the address any more, which nobody here looks at.
+        unsafe { self.queue.read_raw(0, at, SECTOR, ()) }.unwrap();
+        self.kick();
+    }
+
+    fn kick(&self) {
+        self.transport.get_submission_notifier(0).notify().unwrap();
+    }
+
     /// Kicks, and waits for the call.
     fn complete(&mut self) {
-        self.transport.get_submission_notifier(0).notify().unwrap();
+        self.kick();
         let call = self.transport.get_completion_fd(0);
         loop {
             if let Some(done) = self.queue.completions().next() {
