@@ -340,10 +340,11 @@ fn memory_that_is_cut_short_in_use_is_not_the_end() {
     served.expect("connected");
     served.expect("running");
     disk.read_into_nothing();
-    let told = served.expect("device");
-    assert_eq!(told["what"], "needs_reset", "{told:?}");
+    assert_eq!(served.expect("device")["what"], "broken");
+    let why = served.expect("cut_off")["why"].clone();
+    assert!(why.as_str().unwrap().contains("was cut"), "{why}");
     drop(disk);
-    served.expect("disconnected");
+    // Another device by the same string.
     let mut disk = Disk::attach(&path, true);
     served.expect("connected");
     served.expect("running");

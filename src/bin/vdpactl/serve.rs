@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use vdpa::Device;
 use vdpa::export::vhost_user::{EndedBy, Options, Server, ServerError, Serving, Stop};
+use vdpa::{Device, Registry};
 
 use self::board::Board;
 use self::event::Told;
@@ -92,26 +92,20 @@ fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Resul
             "systemd passed the socket `{name}`, which no --vhost-user names"
         ));
     }
-    // A front end may cut its memory short while it is in use.
-    vdpa::mem::survive_shrinking()?;
+    let every = board::every(options.stats, output);
     let posts = meetings.into_iter().zip(devices).enumerate();
     posts
         .map(|(number, ((spec, meeting), device))| {
             let first = Told::first(&device, options.client);
             let path = meeting.shown();
             let (listen, bound) = meeting.listen(&admission)?;
-            let (told, device_type) = (sender.clone(), device.info().device_type);
-            let server = Options::default().observe(move |notice| {
-                if let Some(notice) = Told::of(notice, device_type) {
-                    // There is nobody left to tell at the end.
-                    let _late = told.send(News::Told(number, notice));
-                }
-            });
-            let server = match board::every(options.stats, output) {
-                Some(every) => server.stats_every(every),
-                None => server,
+            let told = sender.clone();
+            let tell = move |notice| {
+                // There is nobody left to tell at the end.
+                let _late = told.send(News::Told(number, notice));
             };
-            let serving = Server::new(device, server)
+            let how = how(&registry, spec, &device, every, tell);
+            let serving = Server::new(device, how)
                 .listen(listen)
                 .with_context(|| format!("{spec} cannot be served at {}", path.display()))?;
             Ok(Post {
@@ -123,6 +117,32 @@ fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Resul
             })
         })
         .collect()
+}
+
+/// How a device is served.
+///
+/// * `every`: between two counts
+fn how(
+    registry: &Registry,
+    spec: &str,
+    device: &Device,
+    every: Option<Duration>,
+    tell: impl Fn(Told) + Send + Sync + 'static,
+) -> Options {
+    let device_type = device.info().device_type;
+    // What a front end has broken is no reason to refuse the next one.
+    let (registry, spec) = (registry.clone(), spec.to_owned());
+    let how = Options::default()
+        .reopen(move || registry.open(&spec))
+        .observe(move |notice| {
+            if let Some(notice) = Told::of(notice, device_type) {
+                tell(notice);
+            }
+        });
+    match every {
+        Some(every) => how.stats_every(every),
+        None => how,
+    }
 }
 
 /// A thread that serves one device.
