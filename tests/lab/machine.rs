@@ -1,19 +1,22 @@
 //! A guest, from `tests/lab/boot` to what it has printed.
+#![allow(dead_code, reason = "the lab and interop each use a part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::monitor::Monitor;
 use crate::transcript::Transcript;
 
-/// How long a guest may run, in seconds: a check takes a minute or two on a machine at rest, and ten times that on a busy
-/// one.
-const DEADLINE: &str = "900";
+/// How long a guest may run: a check takes a minute or two on a machine at rest, and ten times that on a busy one.
+const DEADLINE: Duration = Duration::from_secs(900);
 
 /// Which kernel runs in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +31,11 @@ pub(crate) enum Kernel {
 pub(crate) struct Machine {
     kernel: Kernel,
     parts: Vec<String>,
-    /// Files for the guest, beside the script.
-    files: Vec<PathBuf>,
+    /// Files for the guest, as `boot` takes them: beside the script, or each at its path.
+    files: Vec<String>,
+    /// More for QEMU.
+    words: Vec<String>,
+    deadline: Duration,
     home: TempDir,
 }
 
@@ -82,12 +88,23 @@ pub(crate) fn cache() -> PathBuf {
 }
 
 impl Machine {
-    /// With these parts of `tests/lab/topology`.
+    /// With these parts of `tests/lab/topology`; its script finds `vdpactl` and `guest` beside it.
+    #[track_caller]
     pub(crate) fn new(kernel: Kernel, parts: &[&str]) -> Self {
+        let plain = Self::plain(kernel, parts);
+        ["vdpactl", "examples/guest"]
+            .iter()
+            .fold(plain, |machine, name| machine.with(program(name)))
+    }
+
+    /// With these parts of `tests/lab/topology`, and no program of ours.
+    pub(crate) fn plain(kernel: Kernel, parts: &[&str]) -> Self {
         Self {
             kernel,
             parts: parts.iter().map(|part| (*part).to_owned()).collect(),
             files: Vec::new(),
+            words: Vec::new(),
+            deadline: DEADLINE,
             home: TempDir::with_prefix("lab.").unwrap(),
         }
     }
@@ -99,8 +116,31 @@ impl Machine {
     }
 
     /// With a file that its script finds beside it.
+    #[track_caller]
     pub(crate) fn with(mut self, file: PathBuf) -> Self {
-        self.files.push(file);
+        assert!(file.exists(), "{}: tests/run --only lab", file.display());
+        self.files
+            .push(file.into_os_string().into_string().unwrap());
+        self
+    }
+
+    /// With a file that stands at `path` in it.
+    pub(crate) fn with_at(mut self, file: &Path, path: &Path) -> Self {
+        self.files
+            .push(format!("{}:{}", file.display(), path.display()));
+        self
+    }
+
+    /// With these words more for QEMU.
+    pub(crate) fn words(mut self, words: &[&str]) -> Self {
+        self.words
+            .extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// With another deadline for all that it does.
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -115,30 +155,29 @@ impl Machine {
         self.start(script).finish()
     }
 
-    /// Starts it with this script, which finds `vdpactl`, `guest` and `steps.sh` beside it.
+    /// Starts it with this script, which has what `steps.sh` has.
     #[track_caller]
     pub(crate) fn start(self, script: &str) -> Running {
         let run = self.file("run");
         std::fs::write(&run, format!("#!/bin/sh\n. ./steps.sh\n{script}\n")).unwrap();
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
         let mut boot = Command::new(lab.join("boot"));
-        boot.args(["-t", DEADLINE, "-k"]).arg(self.kernel.name());
+        boot.arg("-t").arg(self.deadline.as_secs().to_string());
+        boot.arg("-k").arg(self.kernel.name());
         for part in &self.parts {
             boot.args(["-m", part]);
         }
         boot.arg("-q").arg(self.file("monitor"));
-        let programs = [
-            lab.join("guest/steps.sh"),
-            program("vdpactl"),
-            program("examples/guest"),
-        ];
-        for file in programs.iter().chain(&self.files) {
-            assert!(file.exists(), "{}: tests/run --only lab", file.display());
+        boot.arg("-f").arg(lab.join("guest/steps.sh"));
+        for file in &self.files {
             boot.arg("-f").arg(file);
         }
         let mut child = boot
             .arg("-i")
             .arg(run)
+            .args(["--", "-pidfile"])
+            .arg(self.file("pid"))
+            .args(&self.words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -181,8 +220,9 @@ impl Running {
         }
     }
 
+    /// The next line, with its end.
     #[track_caller]
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = Vec::new();
         let len = self.lines.read_until(b'\n', &mut line).unwrap();
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -198,6 +238,15 @@ impl Running {
     #[track_caller]
     pub(crate) fn monitor(&self) -> Monitor {
         Monitor::connect(&self.home.path().join("monitor"))
+    }
+
+    /// Kills QEMU, and waits until it is gone.
+    #[track_caller]
+    pub(crate) fn kill(mut self) {
+        let text = std::fs::read_to_string(self.home.path().join("pid")).unwrap();
+        let qemu = Pid::from_raw(text.trim().parse().unwrap());
+        kill(qemu, Signal::SIGKILL).unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Waits until the guest has ended, by itself, and its script with 0.
@@ -218,8 +267,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         // After a failure. `boot` takes QEMU with it, and its files, when it is asked to end.
         if let Ok(None) = self.child.try_wait() {
-            let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let pid = Pid::from_raw(self.child.id().cast_signed());
+            let _gone = kill(pid, Signal::SIGTERM);
         }
         let _gone = self.child.wait();
     }

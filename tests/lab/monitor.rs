@@ -1,4 +1,5 @@
 //! QEMU's monitor: QMP over a socket, one command and its answer at a time.
+#![allow(dead_code, reason = "the lab and interop each use a part of it")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -68,9 +69,16 @@ impl Monitor {
     /// Waits until a device is gone.
     #[track_caller]
     pub(crate) fn is_out(&mut self, id: &str) {
-        let gone =
-            |event: &Value| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id;
-        while !self.events.iter().any(gone) {
+        self.event(|event| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id);
+    }
+
+    /// Waits for an event that is so; it is taken out, and what came before it is kept.
+    #[track_caller]
+    pub(crate) fn event(&mut self, is: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            if let Some(at) = self.events.iter().position(&is) {
+                return self.events.remove(at);
+            }
             let line = self.line();
             self.events.push(line);
         }

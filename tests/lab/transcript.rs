@@ -1,4 +1,5 @@
 //! What a guest's script has printed, step by step: `guest/steps.sh` is the other side.
+#![allow(dead_code, reason = "the lab and interop each use a part of it")]
 
 use serde_json::Value;
 
@@ -52,7 +53,8 @@ impl Transcript {
 }
 
 impl Step {
-    fn parse(from: &str) -> Option<(Self, &str)> {
+    /// The first step of what stands after a `@step `, and what comes after it; `None` while it has not ended.
+    pub(crate) fn parse(from: &str) -> Option<(Self, &str)> {
         let (name, from) = from.split_once('\n')?;
         let (out, from) = from.split_once("\n@errors\n")?;
         let (errors, from) = from.split_once("\n@end ")?;
