@@ -8,7 +8,11 @@
 //! Guests are those of `tests/lab`: Debian's kernel as it comes, and busybox. Tests in `full` are for `tests/run --full`.
 #![cfg(feature = "cli")]
 
+#[path = "../kernel/datagrams.rs"]
+mod datagrams;
 mod harness;
+#[path = "../kernel/host.rs"]
+mod host;
 #[path = "../lab/machine.rs"]
 mod machine;
 #[path = "../lab/monitor.rs"]
@@ -16,5 +20,11 @@ mod monitor;
 mod net;
 #[path = "../../vdpa-sim/tests/netns/mod.rs"]
 mod netns;
+#[path = "guest/numbered.rs"]
+mod numbered;
+#[path = "../kernel/ping.rs"]
+mod ping;
+#[path = "../kernel/streams.rs"]
+mod streams;
 #[path = "../lab/transcript.rs"]
 mod transcript;

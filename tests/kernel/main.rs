@@ -47,7 +47,8 @@ fn answered_in_full(name: &'static str, setup: Setup) {
             words.push("--no-offloads");
         }
         let responder = Responder::start(&spec, &words);
-        responder.attach("tap0");
+        host::address("tap0");
+        host::has_carrier("tap0");
 
         for size in [56, 1400] {
             ping::answers(ADDRESS_V4, size, 20);
@@ -111,7 +112,8 @@ fn the_interface_that_goes_ends_nothing_badly() {
     within("the_interface_that_goes_ends_nothing_badly", || {
         ip("tuntap add dev tap0 mode tap");
         let responder = Responder::start("sim:net,port=tap:tap0,mac=52:54:00:00:00:07", &[]);
-        responder.attach("tap0");
+        host::address("tap0");
+        host::has_carrier("tap0");
         ip("link set tap0 down");
         std::thread::sleep(std::time::Duration::from_millis(100));
         ip("link set tap0 up");

@@ -2,16 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use vdpa::Deadline;
-
-use crate::host::PATIENCE;
-use crate::netns::ip;
 
 /// It runs until this is dropped.
 pub(crate) struct Responder {
@@ -40,18 +34,6 @@ impl Responder {
         assert_eq!(ready["event"], "ready", "{ready}");
         assert_eq!(ready["schema"], 1, "{ready}");
         responder
-    }
-
-    /// Gives the kernel's side of the interface its addresses, and waits until it has the carrier.
-    pub(crate) fn attach(&self, interface: &str) {
-        ip(&format!("addr add 10.78.0.1/24 dev {interface}"));
-        ip(&format!("addr add fd78::1/64 dev {interface} nodad"));
-        ip(&format!("link set {interface} up"));
-        let by = Deadline::after(PATIENCE);
-        while !ip(&format!("-o link show {interface}")).contains("state UP") {
-            assert!(!by.expired(), "{interface} has no carrier");
-            thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// Ends it as a service manager would. It ends well, and tells what it has counted.

@@ -1,13 +1,7 @@
 //! The host's own stack against `vdpactl echo` in a guest, through a tap with four queue pairs.
 
-use std::thread;
-use std::time::Duration;
-
-use vdpa::Deadline;
-
-use crate::host::{self, ADDRESS_V4, ADDRESS_V6, PATIENCE};
+use crate::host::{self, ADDRESS_V4, ADDRESS_V6};
 use crate::machine::Running;
-use crate::netns::ip;
 use crate::{datagrams, ping, streams};
 
 /// Source ports of the flows: with these every one of four pairs has some.
@@ -15,18 +9,6 @@ const FLOWS: u16 = 8;
 
 /// The addresses of the guest's side, as `vdpactl echo` takes them.
 pub(crate) const ADDRESSES: &str = "--ip 10.78.0.2/24 --ip fd78::2/64";
-
-/// Gives the host's side of the tap its addresses, and waits until it has the carrier.
-pub(crate) fn attach(interface: &str) {
-    ip(&format!("addr add 10.78.0.1/24 dev {interface}"));
-    ip(&format!("addr add fd78::1/64 dev {interface} nodad"));
-    ip(&format!("link set {interface} up"));
-    let by = Deadline::after(PATIENCE);
-    while !ip(&format!("-o link show {interface}")).contains("LOWER_UP") {
-        assert!(!by.expired(), "{interface} has no carrier");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Everything that is sent comes back as it was, over every one of `pairs` pairs.
 #[track_caller]

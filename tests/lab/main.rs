@@ -258,7 +258,8 @@ fn a_card_with_four_pairs_answers_the_hosts_stack() {
         let script = script.replace("{known}", &known::options(&["net", "packed"]));
         let mut guest = Machine::new(Kernel::Stock, &["intel-iommu", "net-tap"]).start(&script);
         guest.wait_for("echo");
-        echo::attach("tap0");
+        host::address("tap0");
+        host::has_carrier("tap0");
         echo::comes_back(&mut guest, 4);
         let transcript = guest.finish();
         verdict::is_well(transcript.step("check"), 80);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(crate) use back_end::BackEnd;
 pub(crate) use guest::{Guest, machine};
-pub(crate) use program::{are_installed, packed};
+pub(crate) use program::{are_installed, packed, talker};
 
 /// How long one that is waited for may say nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

@@ -16,12 +16,28 @@ pub(crate) fn are_installed(test: &str, programs: &[(&str, &str)]) -> bool {
     Kernel::Stock.is_there(test)
 }
 
-/// With a program of this system's, and the libraries that it needs; it is found by its name.
+/// With a program of this system's, which is found by its name.
 #[track_caller]
 pub(crate) fn packed(machine: Machine, name: &str) -> Machine {
     let program = found(name).unwrap_or_else(|| panic!("{name} is not installed"));
-    let machine = machine.with_at(&program, &Path::new("/bin").join(name));
-    let said = Command::new("ldd").arg(&program).output().unwrap().stdout;
+    with_libraries(machine, &program)
+}
+
+/// With `talker`, of `tests/interop/guest`.
+#[track_caller]
+pub(crate) fn talker(machine: Machine) -> Machine {
+    let built = Path::new(env!("CARGO_BIN_EXE_vdpactl")).with_file_name("examples");
+    let program = built.join("talker");
+    assert!(program.exists(), "cargo build -p vdpa --example talker");
+    with_libraries(machine, &program)
+}
+
+/// With a program, and the libraries that it needs.
+#[track_caller]
+fn with_libraries(machine: Machine, program: &Path) -> Machine {
+    let name = program.file_name().unwrap();
+    let machine = machine.with_at(program, &Path::new("/bin").join(name));
+    let said = Command::new("ldd").arg(program).output().unwrap().stdout;
     let said = String::from_utf8(said).unwrap();
     // `libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x0000)`, or the loader, by its path alone.
     let libraries = said.split_whitespace().filter(|word| word.starts_with('/'));
