@@ -85,6 +85,13 @@ pub trait Class: Send + Sync {
         let _ = (q, change);
     }
 
+    /// A queue is told to have effects or none, as it starts or later: see [`QueueEnable`](vdpa_core::QueueEnable). For a
+    /// class whose other queues do its work instead; that it has none is seen to by its unit. When it is to have none,
+    /// this comes before the unit is told, else after.
+    fn queue_enabled(&self, q: QueueIndex, on: bool) {
+        let _ = (q, on);
+    }
+
     /// A number that changes with the configuration.
     fn generation(&self) -> u32;
 

@@ -483,6 +483,7 @@ impl VdpaDevice for SimDevice {
                 let queue = Box::new(queue);
                 hand.mailbox.post(Command::Start { at, queue, kick });
             }
+            self.shared.class.queue_enabled(q, c.enabled);
             let bell = service.bells.get(role.unit).cloned();
             Ok(bell.map_or(Doorbell::NONE, Doorbell::from))
         })

@@ -67,10 +67,16 @@ impl QueueEnable for SimDevice {
         let (role, seat) = self.seat(q)?;
         self.with_service(|service| {
             let worker = self.worker(service.berth, role.unit);
+            if !on {
+                self.shared.class.queue_enabled(q, false);
+            }
             if let Some(hand) = service.hands.get(worker) {
                 let command = Command::Enable { at: seat, on };
                 hand.mailbox
                     .post_instead(command, |waiting| waiting.enables(seat));
+            }
+            if on {
+                self.shared.class.queue_enabled(q, true);
             }
             Ok(())
         })

@@ -25,6 +25,7 @@ mod receive;
 mod saved;
 mod settled;
 mod sorter;
+mod switched;
 mod toeplitz;
 mod transmit;
 mod waiting;
@@ -54,6 +55,7 @@ use hashing::Hashing;
 use receive::{Receiver, Seat};
 use saved::Saved;
 use settled::Settled;
+use switched::Switched;
 use transmit::Transmitter;
 
 /// The place of the receive queue in its unit; the other one is the transmit queue's.
@@ -75,6 +77,7 @@ pub(crate) struct NetShared {
     pub(crate) presence: Arc<Presence>,
     pub(crate) counters: Box<[PairCounters]>,
     coalescing: Coalescing,
+    switched: Switched,
     /// How pairs hand frames to each other; made when a driver first chooses steering.
     exchange: OnceLock<Exchange>,
     pub(crate) control: crate::stats::Counters,
@@ -92,6 +95,7 @@ impl Net {
         let shared = NetShared {
             settled: Settled::new(settings.mac),
             coalescing: Coalescing::new(settings.pairs),
+            switched: Switched::new(settings.pairs),
             exchange: OnceLock::new(),
             counters: (0..settings.pairs).map(|_| PairCounters::new()).collect(),
             control: crate::stats::Counters::new(control::COUNTERS),
@@ -148,6 +152,12 @@ impl NetShared {
         } else {
             1
         }
+    }
+
+    /// Whether pairs are switched on and off queue by queue: the driver has several, and no control queue.
+    fn is_switched(&self) -> bool {
+        let features = self.settled.features();
+        features.contains(net::MQ) && !features.contains(net::CTRL_VQ)
     }
 
     /// Has frames hashed and steered in another way, from the next batch of each worker on.
@@ -260,12 +270,11 @@ impl Class for Net {
 
     fn accept(&self, features: Features) {
         self.shared.settled.set_features(features);
-        // Whoever keeps the control queue to itself, as QEMU does over vhost-user, switches pairs on and off by
-        // `QueueEnable` instead.
-        let all = features.contains(net::MQ) && !features.contains(net::CTRL_VQ);
-        self.shared
-            .presence
-            .set_active(if all { self.shared.settings.pairs } else { 1 });
+        let switched = self
+            .shared
+            .is_switched()
+            .then(|| self.shared.switched.reach());
+        self.shared.presence.set_active(switched.unwrap_or(1));
     }
 
     fn set_live(&self, live: bool) {
@@ -276,6 +285,7 @@ impl Class for Net {
     fn reset(&self) {
         self.shared.settled.reset();
         self.shared.coalescing.reset();
+        self.shared.switched.reset();
         self.shared.presence.set_active(1);
     }
 
@@ -290,6 +300,18 @@ impl Class for Net {
             QueueChange::Started => coalescing.started(q.get()),
             QueueChange::Paused => coalescing.stopped(q.get(), false),
             QueueChange::Reset => coalescing.stopped(q.get(), true),
+        }
+    }
+
+    fn queue_enabled(&self, q: QueueIndex, on: bool) {
+        if q.place() & 1 != RECEIVE {
+            return;
+        }
+        self.shared.switched.set(q.get() >> 1, on);
+        let reach = self.shared.switched.reach();
+        if self.shared.is_switched() && self.shared.presence.active() != reach {
+            self.shared.presence.set_active(reach);
+            self.port.changed();
         }
     }
 

@@ -127,6 +127,12 @@ impl Class for Owner {
         }
     }
 
+    fn queue_enabled(&self, q: QueueIndex, on: bool) {
+        if q != self.queue() {
+            self.class.queue_enabled(q, on);
+        }
+    }
+
     fn generation(&self) -> u32 {
         self.class.generation()
     }
