@@ -10,6 +10,7 @@
 
 #[path = "../kernel/datagrams.rs"]
 mod datagrams;
+mod dpdk;
 mod harness;
 #[path = "../kernel/host.rs"]
 mod host;

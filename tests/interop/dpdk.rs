@@ -1,0 +1,226 @@
+//! DPDK's virtio-user driver, in every ring mode, in front of devices that are served to it.
+
+mod backend;
+mod course;
+mod frames;
+mod modes;
+mod testpmd;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use backend::{Makes, Served, net_vhost};
+use course::{Course, DRIVERS};
+use modes::{
+    Mode, PACKED, PACKED_IN_ORDER, PACKED_IN_ORDER_MERGEABLE, PACKED_MERGEABLE, PACKED_VECTORISED,
+    PACKED_VECTORISED_MERGEABLE, SPLIT, SPLIT_IN_ORDER, SPLIT_IN_ORDER_MERGEABLE, SPLIT_MERGEABLE,
+    SPLIT_VECTORISED,
+};
+use tempfile::TempDir;
+use testpmd::{Setup, Testpmd, number};
+
+/// Runs one test of these at a time, since each keeps all processors busy, if its program is there.
+fn alone(name: &str, test: impl FnOnce(&Path)) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one: MutexGuard<'_, ()> = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if testpmd::is_installed(name) {
+        let home = TempDir::with_prefix("dpdk.").unwrap();
+        test(home.path());
+    }
+}
+
+/// Not of ours at all: what fails here is a fault of these tests, or of the machine.
+#[test]
+fn its_own_back_end_carries_frames() {
+    alone("dpdk::its_own_back_end_carries_frames", |home| {
+        let back_end = net_vhost(home, 2);
+        let mut course = Course::begin(PACKED_MERGEABLE, 2, home, Makes::BackEnd);
+        course.go();
+        course.arrives();
+        course.testpmd.quit();
+        back_end.quit();
+    });
+}
+
+/// Frames go through two cards of ours on a wire.
+fn carries(name: &str, mode: Mode, pairs: u16) {
+    if mode.packed && mode.vectorised && !testpmd::has_avx512() {
+        println!("SKIP {name}: no AVX-512: this processor has no packed vectorised path in DPDK");
+        return;
+    }
+    alone(name, |home| {
+        let served = Served::wired(home, pairs, Makes::BackEnd);
+        let mut course = Course::begin(mode, pairs, home, Makes::BackEnd);
+        course.go();
+        course.arrives();
+        course.testpmd.quit();
+        served.stop();
+    });
+}
+
+macro_rules! carries {
+    ($($name:ident: $mode:ident, $pairs:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            carries(concat!("dpdk::", stringify!($name)), $mode, $pairs);
+        }
+    )*};
+}
+
+carries! {
+    split_one_pair: SPLIT, 1;
+    split_two_pairs: SPLIT, 2;
+    split_mergeable: SPLIT_MERGEABLE, 2;
+    split_in_order: SPLIT_IN_ORDER, 2;
+    split_in_order_mergeable: SPLIT_IN_ORDER_MERGEABLE, 1;
+    split_vectorised: SPLIT_VECTORISED, 2;
+    packed: PACKED, 2;
+    packed_mergeable_one_pair: PACKED_MERGEABLE, 1;
+    packed_mergeable_two_pairs: PACKED_MERGEABLE, 2;
+    packed_in_order: PACKED_IN_ORDER, 1;
+    packed_in_order_mergeable: PACKED_IN_ORDER_MERGEABLE, 2;
+    packed_vectorised_one_pair: PACKED_VECTORISED, 1;
+    packed_vectorised_two_pairs: PACKED_VECTORISED, 2;
+    packed_vectorised_mergeable: PACKED_VECTORISED_MERGEABLE, 2;
+}
+
+/// The address of the driver's port.
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0x0d, 7];
+/// Frames that go round.
+const ROUND: usize = 4000;
+
+/// A card receives what is in a capture, and its driver, which is DPDK's, sends that back, readdressed as it says.
+fn goes_round(name: &str, mode: Mode, forwarding: &str, becomes: impl Fn(&[u8]) -> Vec<u8>) {
+    alone(name, |home| {
+        let sent = frames::frames(1, ROUND);
+        let [from, to, socket] = ["in", "out", "socket"].map(|name| home.join(name));
+        frames::write(&from, &sent);
+        let spec = format!("sim:net,port=pcap:{}:{}", from.display(), to.display());
+        let served = Served::start(&[(spec, socket.clone())], Makes::BackEnd);
+        let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
+        let mut testpmd = Testpmd::start(&Setup {
+            cores: 1,
+            devices: vec![format!(
+                "net_virtio_user0,path={},mac={mac},queue_size=1024,{}",
+                socket.display(),
+                mode.options()
+            )],
+            pairs: 1,
+            words: vec!["--port-topology=loop".to_owned()],
+        });
+        mode.is_taken(0, &testpmd.log());
+        testpmd.forward(forwarding);
+        testpmd.ask_until("show port stats 0", |stats| {
+            number(stats, "TX-packets:") >= ROUND as u64
+        });
+        testpmd.quit();
+        // Its capture is whole when it has ended.
+        served.stop();
+        let became: Vec<_> = sent.iter().map(|frame| becomes(frame)).collect();
+        frames::same(
+            &format!("{mode:?}, {forwarding}"),
+            &frames::read(&to),
+            &became,
+        );
+    });
+}
+
+#[test]
+fn what_is_received_is_sent_back_as_it_is() {
+    let name = "dpdk::what_is_received_is_sent_back_as_it_is";
+    goes_round(name, SPLIT_MERGEABLE, "io", <[u8]>::to_vec);
+}
+
+#[test]
+fn what_is_received_is_sent_back_with_its_addresses_swapped() {
+    let name = "dpdk::what_is_received_is_sent_back_with_its_addresses_swapped";
+    for mode in [SPLIT_IN_ORDER, PACKED] {
+        goes_round(name, mode, "macswap", frames::swapped);
+    }
+}
+
+#[test]
+fn what_is_received_is_sent_on_from_the_port_to_its_peer() {
+    let name = "dpdk::what_is_received_is_sent_on_from_the_port_to_its_peer";
+    goes_round(name, PACKED_IN_ORDER_MERGEABLE, "mac", |frame| {
+        frames::readdressed(frame, MAC, 0)
+    });
+}
+
+/// What another mode would be is agreed on anew each time.
+#[test]
+fn ports_are_stopped_and_started() {
+    let name = "dpdk::ports_are_stopped_and_started";
+    for mode in [SPLIT_MERGEABLE, PACKED_MERGEABLE] {
+        alone(name, |home| {
+            let served = Served::wired(home, 2, Makes::BackEnd);
+            let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+            for _ in 0..3 {
+                course.go();
+                course.arrives();
+                course.again();
+            }
+            // And in the middle of it.
+            course.go();
+            course.comes(100);
+            course.again();
+            course.go();
+            course.arrives();
+            course.testpmd.quit();
+            served.stop();
+        });
+    }
+}
+
+#[test]
+fn the_driver_is_killed_and_another_takes_its_place() {
+    alone(
+        "dpdk::the_driver_is_killed_and_another_takes_its_place",
+        |home| {
+            let served = Served::wired(home, 2, Makes::BackEnd);
+            // Each finds the devices as if nobody had been there.
+            for mode in [SPLIT, PACKED_MERGEABLE, SPLIT_IN_ORDER] {
+                let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+                course.go();
+                course.comes(100);
+                course.testpmd.kill();
+                let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+                course.go();
+                course.arrives();
+                course.testpmd.quit();
+            }
+            served.stop();
+        },
+    );
+}
+
+/// Here the driver makes the sockets, and waits for the devices to come back.
+#[test]
+fn the_devices_are_killed_and_come_back_to_their_drivers() {
+    alone(
+        "dpdk::the_devices_are_killed_and_come_back_to_their_drivers",
+        |home| {
+            for mode in [SPLIT_MERGEABLE, PACKED_MERGEABLE] {
+                let mut served = Served::wired(home, 2, Makes::FrontEnd);
+                let mut course = Course::begin(mode, 2, home, Makes::FrontEnd);
+                course.go();
+                for _ in 0..3 {
+                    course.comes(100);
+                    served.kill();
+                    for port in DRIVERS {
+                        course.testpmd.link_is(port, "down");
+                    }
+                    served = Served::wired(home, 2, Makes::FrontEnd);
+                    for port in DRIVERS {
+                        course.testpmd.link_is(port, "up");
+                    }
+                    course.again();
+                    course.go();
+                }
+                course.arrives();
+                course.testpmd.quit();
+                served.stop();
+            }
+        },
+    );
+}
