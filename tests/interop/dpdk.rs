@@ -1,21 +1,21 @@
 //! DPDK's virtio-user driver, in every ring mode, in front of devices that are served to it.
 
-mod backend;
 mod course;
 mod frames;
 mod modes;
+pub(crate) mod served;
 mod testpmd;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use backend::{Makes, Served, net_vhost};
 use course::{Course, DRIVERS};
 use modes::{
     Mode, PACKED, PACKED_IN_ORDER, PACKED_IN_ORDER_MERGEABLE, PACKED_MERGEABLE, PACKED_VECTORISED,
     PACKED_VECTORISED_MERGEABLE, SPLIT, SPLIT_IN_ORDER, SPLIT_IN_ORDER_MERGEABLE, SPLIT_MERGEABLE,
     SPLIT_VECTORISED,
 };
+use served::{Makes, Served, net_vhost};
 use tempfile::TempDir;
 use testpmd::{Setup, Testpmd, number};
 

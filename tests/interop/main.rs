@@ -27,5 +27,6 @@ mod numbered;
 mod ping;
 #[path = "../kernel/streams.rs"]
 mod streams;
+mod ovs;
 #[path = "../lab/transcript.rs"]
 mod transcript;

@@ -1,7 +1,7 @@
 //! Where a ring stands, and what was negotiated for it.
 
 bitflags::bitflags! {
-    /// The negotiated features a ring works by.
+    /// What a ring works by: negotiated features, and what is known of the queue.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct RingFeatures: u8 {
         /// VIRTIO_F_INDIRECT_DESC: a descriptor may point to a table of descriptors.
@@ -10,6 +10,10 @@ bitflags::bitflags! {
         const EVENT_IDX = 2;
         /// VIRTIO_F_IN_ORDER: buffers are used in the order they were made available.
         const IN_ORDER = 4;
+        /// No feature: nothing in this queue is for the device to write, and so WRITE means nothing
+        /// in the tables of a packed ring. DPDK's driver leaves it there, on what a network device
+        /// is to send, against `virtio 1.4 §2.8.7`.
+        const DEVICE_READS_ALL = 8;
     }
 }
 

@@ -376,6 +376,24 @@ fn write_on_the_descriptor_of_a_table_means_nothing() {
     }
 }
 
+/// As DPDK's driver has it: on the header at least, and where else chance left it.
+#[test]
+fn write_in_a_packed_table_means_nothing_where_the_device_reads_all() {
+    for stale in [&[0][..], &[0, 1], &[0, 1, 2]] {
+        let fill = |rig: &Rig| {
+            table(rig, 48, 0);
+            for (at, len) in [12, 3, 4].into_iter().enumerate() {
+                let flags = if stale.contains(&at) { WRITE } else { 0 };
+                entry(rig, at as u32, len, flags, 0);
+            }
+        };
+        let (_, _, batch, found) = packed_take(TABLES | RingFeatures::DEVICE_READS_ALL, fill);
+        assert_eq!(found, Ok(1), "{stale:?}");
+        let chain = batch.chain(0).unwrap();
+        assert_eq!((chain.readable_len(), chain.writable_len()), (19, 0));
+    }
+}
+
 #[test]
 fn table_length_is_whole_entries_within_the_queue_size() {
     for len in [

@@ -30,6 +30,8 @@ pub struct Role {
     pub place: usize,
     /// How many chains are taken at once at most.
     pub chains: usize,
+    /// Whether the device writes nothing in this queue.
+    pub reads_all: bool,
 }
 
 /// A kind of device.

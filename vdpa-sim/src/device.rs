@@ -443,7 +443,7 @@ impl VdpaDevice for SimDevice {
         let (role, at) = self.seat(q)?;
         let call = Arc::new(CallCell::new(call));
         let features = self.shared.accepted().unwrap_or(Features::NONE);
-        let mut queue = Queue::new(q, c, features, Arc::clone(&call), role.chains)
+        let mut queue = Queue::new(q, c, features, Arc::clone(&call), role)
             .map_err(|why| SimError::Ring { queue: q, why })?
             .with_faults(self.faults.as_ref());
         if self.options.page_requests {

@@ -23,6 +23,7 @@ use vdpa_ring::{
     area_sizes,
 };
 
+use crate::class::Role;
 use crate::faults::QueueFaults;
 pub use calls::{BATCH_SIZES, Hold, Tally};
 pub use halt::{Halt, TrackError};
@@ -84,7 +85,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue that `c` describes, with room for `chains` chains in a batch.
+    /// The queue that `c` describes, in this role.
     ///
     /// # Errors
     /// When no ring can have this size or state.
@@ -93,7 +94,7 @@ impl Queue {
         c: &QueueConfig,
         features: Features,
         call: Arc<CallCell>,
-        chains: usize,
+        role: Role,
     ) -> Result<Self, SetupError> {
         let mut ring = RingFeatures::empty();
         ring.set(
@@ -102,6 +103,7 @@ impl Queue {
         );
         ring.set(RingFeatures::EVENT_IDX, features.contains(bits::EVENT_IDX));
         ring.set(RingFeatures::IN_ORDER, features.contains(bits::IN_ORDER));
+        ring.set(RingFeatures::DEVICE_READS_ALL, role.reads_all);
         let packed = features.contains(bits::RING_PACKED);
         let format = if packed {
             Format::Packed
@@ -124,7 +126,7 @@ impl Queue {
         };
         let segments = usize::from(c.size).saturating_mul(2);
         // There are no more than that.
-        let chains = chains.clamp(1, usize::from(c.size).max(1));
+        let chains = role.chains.clamp(1, usize::from(c.size).max(1));
         let descriptor = place(Area::Descriptor, sizes.descriptor.bytes, descriptors);
         let driver = place(Area::Driver, sizes.driver.bytes, Access::DeviceReads);
         let device = place(Area::Device, sizes.device.bytes, Access::DeviceWrites);

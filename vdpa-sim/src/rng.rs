@@ -120,6 +120,7 @@ impl Class for Rng {
             unit: 0,
             place: 0,
             chains: BATCH,
+            reads_all: false,
         })
     }
 

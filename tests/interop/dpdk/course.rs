@@ -8,9 +8,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::backend::{Makes, sockets};
 use super::frames;
 use super::modes::Mode;
+use super::served::{Makes, sockets};
 use super::testpmd::{Setup, Testpmd, number};
 
 /// Frames of a queue: some times its size.

@@ -302,12 +302,14 @@ impl PackedDevice {
         len: u32,
     ) -> Result<(), Stop> {
         let table = copy_table(mem, &mut self.table, head, self.size, addr, len)?;
+        let reads_all = self.features.contains(RingFeatures::DEVICE_READS_ALL);
         for (&[addr, meta], entry) in table.iter().zip(0u16..) {
             let flags = packed::flags(meta);
             if flags & INDIRECT != 0 {
                 return Err(RingError::IndirectNested { head, entry }.into());
             }
-            batch.append(open, segment(addr, meta), flags & WRITE != 0, entry)?;
+            let writable = flags & WRITE != 0 && !reads_all;
+            batch.append(open, segment(addr, meta), writable, entry)?;
         }
         Ok(())
     }

@@ -237,6 +237,7 @@ impl Class for Blk {
             unit: q.place(),
             place: 0,
             chains: BATCH,
+            reads_all: false,
         })
     }
 

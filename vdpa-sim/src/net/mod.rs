@@ -249,6 +249,7 @@ impl Class for Net {
                 unit: pairs,
                 place: 0,
                 chains: control::BATCH,
+                reads_all: false,
             });
         }
         let unit = q.place() >> 1;
@@ -265,6 +266,7 @@ impl Class for Net {
             unit,
             place,
             chains,
+            reads_all: place != RECEIVE,
         })
     }
 

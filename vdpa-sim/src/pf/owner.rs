@@ -100,6 +100,7 @@ impl Class for Owner {
                 unit: self.class.units(),
                 place: 0,
                 chains: 1,
+                reads_all: false,
             })
     }
 
