@@ -28,5 +28,6 @@ mod ping;
 #[path = "../kernel/streams.rs"]
 mod streams;
 mod ovs;
+mod stranger;
 #[path = "../lab/transcript.rs"]
 mod transcript;

@@ -89,7 +89,7 @@ impl Course {
     #[track_caller]
     pub(crate) fn arrives(&mut self) {
         self.comes(FRAMES as u64 * u64::from(self.pairs));
-        self.testpmd.ask("stop");
+        self.testpmd.stop_forwarding();
         for end in 0..2 {
             for queue in 0..self.pairs {
                 let path = file(&self.home, "out", end, queue);
@@ -102,7 +102,7 @@ impl Course {
     /// Stops all ports and starts them: the captures are read and written from their beginning.
     #[track_caller]
     pub(crate) fn again(&mut self) {
-        self.testpmd.ask("stop");
+        self.testpmd.stop_forwarding();
         self.testpmd.ask("port stop all");
         self.testpmd.ask("clear port stats all");
         self.testpmd.ask("port start all");

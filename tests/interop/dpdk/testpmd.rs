@@ -171,6 +171,13 @@ impl Testpmd {
         self.ask("start");
     }
 
+    /// Ends that. What waits for room is let go of: who would make room may have ended before.
+    #[track_caller]
+    pub(crate) fn stop_forwarding(&mut self) {
+        self.ask("set burst tx delay 1 retry 1");
+        self.ask("stop");
+    }
+
     /// Waits until this port's link is up or down.
     #[track_caller]
     pub(crate) fn link_is(&mut self, port: u16, state: &str) {
