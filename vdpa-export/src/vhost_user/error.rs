@@ -188,6 +188,12 @@ pub enum MemoryError {
         /// What the system said.
         source: io::Error,
     },
+    /// A region whose file was cut while it was in use.
+    #[error("the file of the memory region at {at:#x} was cut")]
+    Cut {
+        /// Its guest address.
+        at: u64,
+    },
     /// A region over another one.
     #[error("the memory region at {at:#x} overlaps the one at {other:#x}")]
     Overlap {

@@ -10,6 +10,7 @@ use vdpa_mem::Access;
 use vdpa_vhost_user::payload::{self, Iotlb, IotlbKind};
 use vdpa_vhost_user::{Back, BackMessage, Connection, ProtocolFeatures, Reply, ToFront};
 
+use super::error::MemoryError;
 use super::memory::Memory;
 use super::transfer::Transfer;
 use super::{CutOff, Notice, Options, ServerError, Stop, wait};
@@ -17,6 +18,9 @@ use crate::serve::Served;
 
 /// How often a queue is looked at that nobody kicks.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// How many messages are taken before anything else is looked at.
+const AT_ONCE: usize = 64;
 
 /// How long a front end may leave a request of ours unread before the channel is full for good.
 const CHANNEL_PATIENCE: Duration = Duration::from_millis(200);
@@ -108,9 +112,9 @@ impl<'s> FrontEnd<'s> {
         }
     }
 
-    /// Takes messages as long as there are any.
+    /// Takes messages as long as there are any, but for a flood: others want to be heard too.
     fn receive(&mut self) -> Result<Option<Left>, ServerError> {
-        loop {
+        for _ in 0..AT_ONCE {
             let received = match self.back.poll_receive() {
                 Ok(Some(received)) => received,
                 Ok(None) => return Ok(None),
@@ -137,6 +141,7 @@ impl<'s> FrontEnd<'s> {
                 (None, Ok(())) => {}
             }
         }
+        Ok(None)
     }
 
     /// Starts what is complete by now, and tells if that changes anything.
@@ -169,6 +174,10 @@ impl<'s> FrontEnd<'s> {
                 }
                 _ => {
                     self.options.tell(&Notice::Device { event: &event });
+                    if let Some(at) = self.memory.lost() {
+                        let (request, source) = ("memory", MemoryError::Cut { at });
+                        return Ok(Some(Left::CutOff(CutOff::Memory { request, source })));
+                    }
                     match &event {
                         Event::Config => self.tell_of_config(),
                         Event::NeedsReset { queue, .. } if events.needs_reset() => {

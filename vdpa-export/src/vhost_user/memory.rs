@@ -138,6 +138,12 @@ impl Memory {
         }
     }
 
+    /// Where a region begins for the guest that is not what it was, since its file was cut.
+    pub(super) fn lost(&self) -> Option<u64> {
+        let lost = self.regions.iter().find(|held| held.memory.is_lost());
+        lost.map(|held| held.region.guest)
+    }
+
     /// Whether the device's addresses are translated by the front end.
     pub(super) fn is_translated(&self) -> bool {
         self.translated.is_some()
