@@ -5,7 +5,7 @@ mod card;
 mod flows;
 mod traffic;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::TempDir;
 
@@ -54,6 +54,67 @@ fn guest_with(card: Card, socket: &Path) -> Guest {
     guest
 }
 
+/// Fewer pairs and more, on a card with four, and what passes with each.
+#[track_caller]
+fn changes_channels(guest: &mut Guest) {
+    for pairs in [1, 4, 2] {
+        guest.does(&format!("ethtool -L eth0 combined {pairs}"));
+        assert_eq!(channels(guest), (4, pairs));
+        traffic::passes(guest);
+    }
+}
+
+#[test]
+fn a_guest_behind_an_iommu_reaches_and_is_reached() {
+    with_a_tap(
+        "net::a_guest_behind_an_iommu_reaches_and_is_reached",
+        |home| {
+            let socket = home.join("net");
+            let back_end = BackEnd::start(&format!("{DEVICE},page_requests=on"), &socket, &[]);
+            let card = Card {
+                packed: true,
+                events: false,
+                iommu: true,
+                ..CARD
+            };
+            let mut guest = guest_with(card, &socket);
+            traffic::passes(&mut guest);
+            guest.ends();
+            back_end.stop();
+        },
+    );
+}
+
+#[test]
+fn a_back_end_dies_under_load_and_traffic_goes_on_with_the_next() {
+    with_a_tap(
+        "net::a_back_end_dies_under_load_and_traffic_goes_on_with_the_next",
+        |home| {
+            let socket = home.join("net");
+            let back_end = BackEnd::start(DEVICE, &socket, &[]);
+            let card = Card {
+                mergeable: false,
+                events: false,
+                offloads: false,
+                ..CARD
+            };
+            let mut guest = guest_with(card, &socket);
+            let flows = Flows::begin(&mut guest);
+            back_end.kill();
+            let mut back_end = BackEnd::start(DEVICE, &socket, &[]);
+            back_end.event("running");
+            flows.go_on();
+            ping::answers(host::ADDRESS_V4, 56, 5);
+            for way in flows.end(&mut guest) {
+                let lost: u64 = way.gaps.iter().map(|(_, count)| count).sum();
+                assert!(way.heard + lost <= way.sent && way.last < way.sent);
+            }
+            guest.ends();
+            back_end.stop();
+        },
+    );
+}
+
 #[test]
 fn a_driver_is_bound_again_a_guest_reboots_and_a_vmm_dies() {
     with_a_tap(
@@ -90,6 +151,7 @@ fn a_driver_is_bound_again_a_guest_reboots_and_a_vmm_dies() {
             };
             let mut guest = guest_with(card, &socket);
             traffic::passes(&mut guest);
+            changes_channels(&mut guest);
             guest.ends();
             back_end.stop();
         },

@@ -36,6 +36,13 @@ stage() {
   command -v mdevctl >/dev/null || packages+=(mdevctl)
   command -v pkg-config >/dev/null || packages+=(pkg-config)
   command -v valgrind >/dev/null || packages+=(valgrind)
+  # Strangers on both sides of vhost-user, and what guests take along.
+  command -v ethtool >/dev/null || packages+=(ethtool)
+  command -v dpdk-testpmd >/dev/null || packages+=(dpdk-dev)
+  command -v ovs-vswitchd >/dev/null || packages+=(openvswitch-switch-dpdk)
+  command -v qemu-storage-daemon >/dev/null || packages+=(qemu-utils)
+  command -v virt-xml-validate >/dev/null || packages+=(libvirt-clients)
+  command -v mkfs.ext4 >/dev/null || packages+=(e2fsprogs)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
       export DEBIAN_FRONTEND=noninteractive

@@ -19,6 +19,8 @@ const TRANSFER: u16 = 5001;
 #[track_caller]
 pub(crate) fn answers(guest: &mut Guest) {
     guest.does("modprobe virtio_net; sysctl -w net.ipv6.conf.eth0.accept_dad=0");
+    // A datagram that waits counts with the whole buffer that it came in, which may be a page.
+    guest.does("sysctl -w net.core.rmem_default=2097152");
     is_addressed(guest);
     // The line comes when both ports are open.
     guest.does("mkfifo /run/up; talker echo 7 >/run/up & read -r up </run/up; rm /run/up");
