@@ -55,14 +55,15 @@ impl Counters {
             kicks,
             calls,
             suppressed,
+            again,
             batches,
         } = tally;
         // Behind what is the queue's own.
         let first = self
             .names
             .len()
-            .saturating_sub(BATCH_SIZES.saturating_add(3));
-        let all = [kicks, calls, suppressed].into_iter().chain(batches);
+            .saturating_sub(BATCH_SIZES.saturating_add(4));
+        let all = [kicks, calls, suppressed, again].into_iter().chain(batches);
         for (place, count) in (first..).zip(all) {
             if *count != 0 {
                 self.add(place, *count);
@@ -130,6 +131,7 @@ macro_rules! queue_counters {
                 + "kicks"
                 + "calls"
                 + "suppressed"
+                + "again"
                 + "batches.1"
                 + "batches.2-3"
                 + "batches.4-7"

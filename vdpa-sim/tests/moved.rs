@@ -508,6 +508,8 @@ fn a_queue_that_took_over_chains_is_not_part_of_an_image_before_they_are_back() 
             tx.in_flight() == 0
         });
         rig.device.suspend(soon()).unwrap();
+        assert_eq!(rig.stat("queue0.again"), 2);
+        assert_eq!(rig.stat("queue1.again"), 0);
         rig.device.save().unwrap();
     }
 }

@@ -26,6 +26,7 @@ impl Queue {
         self.ring =
             DeviceRing::new(format, size, self.features, state).map_err(TrackError::State)?;
         self.ring.note(self.batch.capacity());
+        self.tally.again = recovered.again.len() as u64;
         self.ring.resubmit(recovered.again);
         self.tracked = Some(Box::new(Tracked { record, cells }));
         Ok(())

@@ -25,6 +25,8 @@ pub struct Tally {
     pub calls: u64,
     /// How many batches were given back for which the driver wanted no call.
     pub suppressed: u64,
+    /// How many chains a device before this one had in flight.
+    pub again: u64,
     /// How many batches of each size were given back.
     pub batches: [u64; BATCH_SIZES],
 }
