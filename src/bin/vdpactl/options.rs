@@ -109,7 +109,8 @@ pub(crate) enum Command {
     /// crosvm, a DPDK application's virtio-user, Open vSwitch (docs/vmm.md has the lines). It must share its memory. One that
     /// misbehaves is cut off with the reason, and the next one is served. SIGTERM and SIGINT end it well: what is under way
     /// is finished, the sockets are removed; a second one ends it at once. With --json each line is an object with an event
-    /// (docs/vhost-user.md has their keys); `listening` comes first, once a front end can connect.
+    /// (docs/vhost-user.md has their keys); `listening` comes first, once a front end can connect. SIGHUP has disks take on
+    /// the sizes that their images have by then, while they are used; not where standard input is a terminal.
     ///
     /// Sockets that systemd passes are used where their path is given, or fd:NAME.
     Serve(Serve),

@@ -2,12 +2,13 @@
 
 mod board;
 mod event;
+mod image;
 mod meeting;
 mod passed;
 mod socket;
 mod traffic;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,11 +17,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use vdpa::Device;
+use vdpa::core::Registry;
 use vdpa::export::vhost_user::{EndedBy, Options, Server, ServerError, Serving, Stop};
 use vdpa::{Device, Registry};
 
 use self::board::Board;
 use self::event::Told;
+use self::image::Image;
 use self::meeting::Meeting;
 use self::passed::Passed;
 use self::socket::{Admission, Bound};
@@ -40,6 +45,8 @@ enum News {
     Ended(usize, Result<EndedBy, ServerError>),
     /// A signal asks for the end.
     Signal,
+    /// A signal asks to look at the images again.
+    Look,
 }
 
 /// A device that front ends can come to.
@@ -49,6 +56,8 @@ struct Post {
     serving: Serving,
     /// The socket, if it was made here.
     bound: Option<Bound>,
+    /// What its size is that of, if it is a disk.
+    image: Option<Image>,
     /// What is told of it first.
     first: Told,
 }
@@ -56,24 +65,37 @@ struct Post {
 /// Serves until a signal, or until no device is left.
 pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
     // Before any thread begins, which inherits it.
-    let signals = Signals::block()?;
+    // Without a terminal that could be closed, SIGHUP means what it means to other servers.
+    let hang_up = [Signal::SIGHUP];
+    let look = !io::stdin().is_terminal();
+    let signals = Signals::block_with(if look { &hang_up } else { &[] })?;
     let (sender, receiver) = mpsc::channel();
-    let posts = prepare(options, &sender, output).map_err(Failure::Input)?;
+    // One registry: devices on the same wire find each other.
+    let registry = vdpa::registry();
+    let posts = prepare(options, &registry, &sender, output).map_err(Failure::Input)?;
     let stop = Stop::new()?;
     watch(signals, sender.clone())?;
 
     let mut board = Board::new(output, options.stats);
     let mut bound = Vec::new();
+    let mut images = Vec::new();
     for (number, post) in posts.into_iter().enumerate() {
         board.add(post.path, post.spec, post.first)?;
         bound.extend(post.bound);
+        images.extend(post.image.map(|image| (number, image)));
         serve(number, post.serving, stop.clone(), sender.clone())?;
     }
-    follow(&receiver, &stop, &mut bound, &mut board)
+    let look = || look_again(&registry, &mut images);
+    follow(&receiver, &stop, &mut bound, look, &mut board)
 }
 
 /// Everything that can be wrong is found here, in the order in which the least was done; what was done is undone.
-fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Result<Vec<Post>> {
+fn prepare(
+    options: &Serve,
+    registry: &Registry,
+    sender: &Sender<News>,
+    output: &mut Output,
+) -> Result<Vec<Post>> {
     let mut passed = Passed::take()?;
     let admission = Admission::new(options.mode, options.owner.as_deref())?;
     let pairs = meeting::pairs(options)?;
@@ -81,8 +103,6 @@ fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Resul
         .into_iter()
         .map(|(spec, path)| Ok((spec, Meeting::find(path, options.client, &mut passed)?)))
         .collect::<Result<_>>()?;
-    // One registry: devices on the same wire find each other.
-    let registry = vdpa::registry();
     let devices: Vec<Device> = meetings
         .iter()
         .map(|(spec, _)| Ok(registry.open(spec)?))
@@ -103,6 +123,17 @@ fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Resul
             let tell = move |notice| {
                 // There is nobody left to tell at the end.
                 let _late = told.send(News::Told(number, notice));
+            let image = Image::of(spec, &device)?;
+            let (told, device_type) = (sender.clone(), device.info().device_type);
+            let server = Options::default().observe(move |notice| {
+                if let Some(notice) = Told::of(notice, device_type) {
+                    // There is nobody left to tell at the end.
+                    let _late = told.send(News::Told(number, notice));
+                }
+            });
+            let server = match board::every(options.stats, output) {
+                Some(every) => server.stats_every(every),
+                None => server,
             };
             let how = how(&registry, spec, &device, every, tell);
             let serving = Server::new(device, how)
@@ -113,6 +144,7 @@ fn prepare(options: &Serve, sender: &Sender<News>, output: &mut Output) -> Resul
                 spec: spec.to_owned(),
                 serving,
                 bound,
+                image,
                 first,
             })
         })
@@ -162,8 +194,12 @@ fn watch(signals: Signals, sender: Sender<News>) -> io::Result<()> {
             let mut asked = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             // Interrupted or not: it is looked at.
             let _woken = poll(&mut asked, PollTimeout::NONE);
-            let came = signals.came().unwrap_or(true);
-            if came && sender.send(News::Signal).is_err() {
+            let news = match signals.next() {
+                Ok(None) => continue,
+                Ok(Some(Signal::SIGHUP)) => News::Look,
+                Ok(Some(_)) | Err(_) => News::Signal,
+            };
+            if sender.send(news).is_err() {
                 return;
             }
         }
@@ -172,11 +208,27 @@ fn watch(signals: Signals, sender: Sender<News>) -> io::Result<()> {
     thread.spawn(wait).map(drop)
 }
 
+/// Has disks take on the sizes of their images. What is to be told of it, by the numbers of devices.
+fn look_again(registry: &Registry, images: &mut [(usize, Image)]) -> Vec<(usize, Told)> {
+    let looked = images.iter_mut().filter_map(|(number, image)| {
+        let told = match image.look(registry) {
+            Ok(None) => return None,
+            Ok(Some(bytes)) => Told::Resized { bytes },
+            Err(error) => Told::NotResized {
+                why: format!("{error:#}"),
+            },
+        };
+        Some((*number, told))
+    });
+    looked.collect()
+}
+
 /// Tells what happens until all servers have ended.
 fn follow(
     news: &Receiver<News>,
     stop: &Stop,
     bound: &mut Vec<Bound>,
+    mut look: impl FnMut() -> Vec<(usize, Told)>,
     board: &mut Board<'_>,
 ) -> Result<Verdict, Failure> {
     let mut well = true;
@@ -202,6 +254,21 @@ fn follow(
                     return Ok(Verdict::Differs);
                 }
             },
+            News::Look => {
+                for (number, told) in look() {
+                    board.tell(number, told)?;
+                }
+            }
+            News::Signal if asked => {
+                board.give_up()?;
+                return Ok(Verdict::Differs);
+            }
+            News::Signal => {
+                asked = true;
+                // Nobody new comes, and then who is there is let go of.
+                bound.clear();
+                stop.set();
+            }
         }
     }
     Ok(Verdict::well_if(well))

@@ -39,6 +39,10 @@ pub(super) enum Told {
     Disconnected,
     /// What the device reports.
     Device { what: &'static str, why: String },
+    /// A disk has the size that its image has now.
+    Resized { bytes: u64 },
+    /// It cannot have that.
+    NotResized { why: String },
     /// What the device has counted.
     Statistics {
         counters: BTreeMap<String, u64>,
@@ -177,6 +181,8 @@ impl Told {
             Self::CutOff { why } => (bad("cut off"), why.clone()),
             Self::Disconnected => (plain("disconnected"), String::new()),
             Self::Device { what, why } => (bad(&what.replace('_', " ")), why.clone()),
+            Self::Resized { bytes } => (good("resized"), count(*bytes, "byte")),
+            Self::NotResized { why } => (bad("not resized"), why.clone()),
             Self::Statistics { per_second, .. } => {
                 (plain("statistics"), super::traffic::words(per_second))
             }
