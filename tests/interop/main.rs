@@ -8,12 +8,16 @@
 //! Guests are those of `tests/lab`: Debian's kernel as it comes, and busybox. Tests in `full` are for `tests/run --full`.
 #![cfg(feature = "cli")]
 
+#[path = "guest/content.rs"]
+mod content;
 #[path = "../kernel/datagrams.rs"]
 mod datagrams;
+mod disk;
 mod dpdk;
 mod harness;
 #[path = "../kernel/host.rs"]
 mod host;
+mod kill;
 #[path = "../lab/machine.rs"]
 mod machine;
 #[path = "../lab/monitor.rs"]

@@ -4,8 +4,11 @@
 //!   talker echo PORT                    gives back what it is sent, by TCP and UDP, until it is killed
 //!   talker send ADDRESS:PORT GAP FILE   numbered datagrams, GAP milliseconds apart, until FILE is there; {"sent":N}
 //!   talker hear PORT                    what became of such datagrams, once their last one is there; an object
+//!   talker blocks WHAT DISK ...         writes and reads a disk past the kernel's cache; an object
 //! ```
 
+mod blocks;
+mod content;
 mod echo;
 mod numbered;
 
@@ -18,7 +21,8 @@ use std::time::Duration;
 /// What is left to whoever reads the line.
 type Done = Result<(), Box<dyn Error>>;
 
-const USAGE: &str = "talker echo PORT | send ADDRESS:PORT GAP FILE | hear PORT";
+const USAGE: &str =
+    "talker echo PORT | send ADDRESS:PORT GAP FILE | hear PORT | blocks WHAT DISK ...";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +47,7 @@ fn run(words: &[&str]) -> Done {
             println!(r#"{{"sent":{sent}}}"#);
             Ok(())
         }
+        ["blocks", ..] => blocks::run(&words[1..]),
         ["hear", port] => {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port.parse()?))?;
             println!("{}", numbered::hear(&socket, || {})?);

@@ -81,6 +81,12 @@ impl Guest {
         self.running.say(line);
     }
 
+    /// The next object that what it runs prints.
+    #[track_caller]
+    pub(crate) fn object(&mut self) -> serde_json::Value {
+        self.running.object()
+    }
+
     /// QEMU's monitor; one at a time.
     #[track_caller]
     pub(crate) fn monitor(&self) -> Monitor {

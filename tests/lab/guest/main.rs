@@ -2,8 +2,6 @@
 //!
 //! One JSON object on standard output; exit code 1 with a line on standard error when something is not as it has to be.
 
-mod blocks;
-mod content;
 mod disk;
 mod dma;
 mod ending;
@@ -24,8 +22,7 @@ type Done = Result<(), Box<dyn Error>>;
 
 const USAGE: &str = "guest disk DEVICE RING | dma DEVICE | handed DEVICE | pair DEVICE DEVICE RING FRAMES | \
     traffic DEVICE DEVICE RING | shut DEVICE DEVICE FRAMES | twice DEVICE | deleted DEVICE DEVICE | broken DEVICE | \
-    slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | watch PARENT | storm DEVICE ROUNDS | bus | spaces | \
-    blocks WHAT DISK ...";
+    slices DEVICE ROUNDS | loop DEVICE RING FRAMES | held DEVICE RING | watch PARENT | storm DEVICE ROUNDS | bus | spaces";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -60,7 +57,6 @@ fn run(words: &[&str]) -> Done {
         ["loop", device, ring, frames] => looped::exchange(device, ring.parse()?, frames.parse()?),
         ["held", device, ring] => looped::until_removed(device, ring.parse()?),
         ["storm", device, rounds] => storm::rounds(device, rounds.parse()?),
-        ["blocks", ..] => blocks::run(&words[1..]),
         ["watch", parent] => watched::until_gone(parent),
         ["shut", left, right, frames] => shut::drive(left, right, frames.parse()?),
         ["twice", device] => ending::twice(device),

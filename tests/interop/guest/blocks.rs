@@ -1,4 +1,4 @@
-//! A disk of the kernel's, written and read past its cache: `guest blocks WHAT DISK ...`.
+//! A disk of the kernel's, written and read past its cache: `talker blocks WHAT DISK ...`.
 //!
 //! Each block holds which sectors it is and how often it was written, so that whoever reads it can tell a write that was
 //! lost, that came twice, or that went elsewhere.
