@@ -135,7 +135,7 @@ fn prepare(
                 Some(every) => server.stats_every(every),
                 None => server,
             };
-            let how = how(&registry, spec, &device, every, tell);
+            let how = how(registry, spec, &device, every, tell);
             let serving = Server::new(device, how)
                 .listen(listen)
                 .with_context(|| format!("{spec} cannot be served at {}", path.display()))?;
