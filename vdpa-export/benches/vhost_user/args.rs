@@ -1,0 +1,97 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to measure, for how long, and where to write it down.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// Rounds of each table: every peer is measured once in each.
+    pub(crate) rounds: usize,
+    /// Time given to a peer in a round.
+    pub(crate) slice: Duration,
+    /// A file to append one JSON line a row to.
+    pub(crate) json: Option<PathBuf>,
+    /// A file to draw the rows into.
+    pub(crate) plot: Option<PathBuf>,
+    /// The tables wanted; none: all.
+    only: Vec<String>,
+}
+
+/// The tables there are.
+const TABLES: [&str; 5] = ["net", "mirror", "block", "latency", "idle"];
+
+impl Run {
+    /// From the command line. `None`: this is `cargo test --benches`, where nothing is measured.
+    pub(crate) fn from_args() -> Option<Self> {
+        let mut run = Self {
+            rounds: 5,
+            slice: Duration::from_secs(3),
+            json: None,
+            plot: None,
+            only: Vec::new(),
+        };
+        let mut bench = false;
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let mut value = || {
+                args.next()
+                    .unwrap_or_else(|| refuse(&format!("{arg} needs a value")))
+            };
+            match arg.as_str() {
+                // What cargo passes from `cargo bench`, and does not from `cargo test --benches`.
+                "--bench" => bench = true,
+                "--rounds" => run.rounds = number(&arg, &value()) as usize,
+                "--seconds" => run.slice = seconds(&value()),
+                "--json" => run.json = Some(value().into()),
+                "--plot" => run.plot = Some(value().into()),
+                "--only" => run.only = tables(&value()),
+                other => refuse(&format!(
+                    "unknown argument '{other}'; there are --rounds N (0: only draw), --seconds S, --json FILE, \
+                     --plot FILE.svg and --only {}",
+                    TABLES.join("+")
+                )),
+            }
+        }
+        bench.then_some(run)
+    }
+
+    /// Whether a table is wanted.
+    pub(crate) fn wants(&self, table: &str) -> bool {
+        self.rounds != 0 && (self.only.is_empty() || self.only.iter().any(|only| only == table))
+    }
+}
+
+fn number(arg: &str, value: &str) -> f64 {
+    match value.parse() {
+        Ok(number) if (0.0..1e6).contains(&number) => number,
+        _ => refuse(&format!("{arg} {value}: not a number from 0 to 999999")),
+    }
+}
+
+fn seconds(value: &str) -> Duration {
+    let seconds = number("--seconds", value);
+    if seconds < 0.1 {
+        refuse(&format!("--seconds {value}: at least 0.1"));
+    }
+    Duration::from_secs_f64(seconds)
+}
+
+fn tables(value: &str) -> Vec<String> {
+    let wanted: Vec<String> = value.split('+').map(str::to_owned).collect();
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|table| !TABLES.contains(&table.as_str()))
+    {
+        refuse(&format!(
+            "--only {unknown}: there are {}",
+            TABLES.join(", ")
+        ));
+    }
+    wanted
+}
+
+fn refuse(why: &str) -> ! {
+    eprintln!("error: {why}");
+    std::process::exit(2)
+}
