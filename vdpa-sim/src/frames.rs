@@ -156,6 +156,28 @@ impl FrameBatch {
         true
     }
 
+    /// Puts back all packets that were taken out: whoever makes the same frames again and again need not copy them again.
+    pub fn put_back(&mut self) {
+        self.front = 0;
+        self.cut = Cut::default();
+    }
+
+    /// The frames that have not been taken out, to be changed where they are. What is true of them stays so.
+    pub fn frames_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let slots = self.slots.get(self.front..self.len).unwrap_or_default();
+        let mut rest = &mut *self.bytes;
+        let mut at = 0_usize;
+        slots.iter().map_while(move |slot| {
+            // In the order of their places.
+            let gap = (slot.at as usize).checked_sub(at)?;
+            let (_, behind) = std::mem::take(&mut rest).split_at_mut_checked(gap)?;
+            let (packet, behind) = behind.split_at_mut_checked(slot.len as usize)?;
+            at = at.saturating_add(gap).saturating_add(packet.len());
+            rest = behind;
+            packet.get_mut(HEADER_BYTES..)
+        })
+    }
+
     /// The first frame, with the room for its header before it.
     #[inline]
     pub(crate) fn first(&mut self) -> Option<&mut [u8]> {
@@ -281,6 +303,26 @@ mod tests {
         assert!(batch.push_frame(&[9; 20]));
         let left: Vec<u8> = batch.packets().map(|(_, frame)| frame[0]).collect();
         assert_eq!(left, [1, 2, 4, 5, 7, 8, 9]);
+    }
+
+    #[test]
+    fn frames_that_are_put_back_come_again_as_they_were_changed() {
+        let mut batch = FrameBatch::new(9014);
+        for i in 0..5 {
+            assert!(batch.push_frame(&[i; 70]));
+        }
+        batch.pop();
+        for (frame, number) in batch.frames_mut().zip(10..) {
+            assert_eq!(frame.len(), 70);
+            frame[69] = number;
+        }
+        while !batch.is_empty() {
+            batch.pop();
+        }
+        assert_eq!(batch.frames_mut().count(), 0);
+        batch.put_back();
+        let ends: Vec<_> = batch.packets().map(|(_, frame)| (frame[0], frame[69])).collect();
+        assert_eq!(ends, [(0, 0), (1, 10), (2, 11), (3, 12), (4, 13)]);
     }
 
     #[test]

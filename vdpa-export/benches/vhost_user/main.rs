@@ -22,6 +22,7 @@ mod args;
 mod child;
 mod clock;
 mod net;
+mod ours;
 mod report;
 mod rustvmm;
 mod stamp;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
 fn play(role: &str, words: &[String]) -> Result<(), String> {
     let socket = words.first().ok_or("no socket")?;
     match role {
+        "ours" => ours::child(socket, words.get(1).map(String::as_str)),
         "rustvmm" => rustvmm::child(socket),
         other => Err(format!("there is no such child: {other}")),
     }

@@ -2,8 +2,7 @@
 //!
 //! testpmd's `txonly` sends one UDP packet over and over, but for the third byte of its source address, which counts, and
 //! the checksum of its IPv4 header, which goes with it. So the first packet that comes says what all others look like, and
-//! that byte which they are: each must be the last one plus one, but for what the driver made and had no room for, which
-//! it counts too.
+//! that byte which they are: each must be the last one plus one.
 //!
 //! What we send is such a packet with a number of 64 bits in its payload.
 

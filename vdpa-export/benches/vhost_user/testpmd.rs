@@ -71,7 +71,7 @@ impl Testpmd {
             command.args(["--vdev", vdev]);
         }
         command.args(["--", "-i", "--no-mlockall", "--total-num-mbufs=16384"]);
-        command.args(["--txonly-multi-flow", "--no-lsc-interrupt"]);
+        command.args(["--no-lsc-interrupt"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::null()).spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
