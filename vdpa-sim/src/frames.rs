@@ -24,7 +24,8 @@ pub const HEADER_BYTES: usize = 12;
 /// A batch with so many bytes takes no further packet. The last one may go beyond: the longest that there is has room.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Packets begin on a cache line.
+/// Frames begin on a cache line, behind their headers, as they do in the buffers of most drivers: so what is copied is
+/// aligned at both ends.
 const ALIGN: usize = 64;
 
 #[derive(Clone, Copy, Default)]
@@ -45,6 +46,8 @@ struct Cut {
 /// Up to [`BATCH_FRAMES`] frames in one buffer, put in at the back and taken out at the front.
 pub struct FrameBatch {
     bytes: Box<[u8]>,
+    /// Where the first packet is.
+    skew: usize,
     slots: [Slot; BATCH_FRAMES],
     /// The first frame that was not taken out.
     front: usize,
@@ -65,13 +68,19 @@ impl FrameBatch {
         let bytes = longest
             .saturating_add(HEADER_BYTES)
             .next_multiple_of(ALIGN)
-            .saturating_add(BATCH_BYTES);
+            .saturating_add(BATCH_BYTES)
+            .saturating_add(ALIGN.saturating_mul(2));
+        let bytes = vec![0; bytes].into_boxed_slice();
+        // What is allocated stays where it is.
+        let line = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
+        let skew = line.saturating_add(ALIGN).saturating_sub(HEADER_BYTES);
         Box::new(Self {
-            bytes: vec![0; bytes].into_boxed_slice(),
+            bytes,
+            skew,
             slots: [Slot::default(); BATCH_FRAMES],
             front: 0,
             len: 0,
-            filled: 0,
+            filled: skew,
             cut: Cut::default(),
             watched: false,
             epoch: 0,
@@ -80,14 +89,17 @@ impl FrameBatch {
 
     /// Whether a frame of `longest` bytes fits, were there no other.
     pub(crate) fn holds(&self, longest: usize) -> bool {
-        self.bytes.len() >= longest.saturating_add(HEADER_BYTES)
+        self.bytes.len()
+            >= longest
+                .saturating_add(HEADER_BYTES)
+                .saturating_add(self.skew)
     }
 
     /// Forgets all frames.
     pub fn clear(&mut self) {
         self.front = 0;
         self.len = 0;
-        self.filled = 0;
+        self.filled = self.skew;
         self.cut = Cut::default();
     }
 
@@ -114,7 +126,7 @@ impl FrameBatch {
     /// Room behind the last frame for a packet of `len` bytes, header and all; `None` when the batch is full.
     #[inline]
     pub(crate) fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.len >= BATCH_FRAMES || self.filled >= BATCH_BYTES {
+        if self.len >= BATCH_FRAMES || self.filled >= BATCH_BYTES.saturating_add(self.skew) {
             return None;
         }
         let end = self.filled.checked_add(len)?;
@@ -131,7 +143,7 @@ impl FrameBatch {
                 len: len as u32,
             };
             self.len = self.len.wrapping_add(1);
-            self.filled = self.filled.saturating_add(len).next_multiple_of(ALIGN);
+            self.filled = self.filled.saturating_add(len.next_multiple_of(ALIGN));
         }
     }
 
@@ -321,7 +333,10 @@ mod tests {
         }
         assert_eq!(batch.frames_mut().count(), 0);
         batch.put_back();
-        let ends: Vec<_> = batch.packets().map(|(_, frame)| (frame[0], frame[69])).collect();
+        let ends: Vec<_> = batch
+            .packets()
+            .map(|(_, frame)| (frame[0], frame[69]))
+            .collect();
         assert_eq!(ends, [(0, 0), (1, 10), (2, 11), (3, 12), (4, 13)]);
     }
 

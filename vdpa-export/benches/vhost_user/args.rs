@@ -16,6 +16,8 @@ pub(crate) struct Run {
     pub(crate) plot: Option<PathBuf>,
     /// The tables wanted; none: all.
     only: Vec<String>,
+    /// What the name of a row has to have in it.
+    rows: String,
 }
 
 /// The tables there are.
@@ -30,6 +32,7 @@ impl Run {
             json: None,
             plot: None,
             only: Vec::new(),
+            rows: String::new(),
         };
         let mut bench = false;
         let mut args = std::env::args().skip(1);
@@ -45,10 +48,11 @@ impl Run {
                 "--seconds" => run.slice = seconds(&value()),
                 "--json" => run.json = Some(value().into()),
                 "--plot" => run.plot = Some(value().into()),
+                "--rows" => run.rows = value(),
                 "--only" => run.only = tables(&value()),
                 other => refuse(&format!(
                     "unknown argument '{other}'; there are --rounds N (0: only draw), --seconds S, --json FILE, \
-                     --plot FILE.svg and --only {}",
+                     --plot FILE.svg, --rows TEXT (those whose name has it) and --only {}",
                     TABLES.join("+")
                 )),
             }
@@ -59,6 +63,11 @@ impl Run {
     /// Whether a table is wanted.
     pub(crate) fn wants(&self, table: &str) -> bool {
         self.rounds != 0 && (self.only.is_empty() || self.only.iter().any(|only| only == table))
+    }
+
+    /// Whether a row is wanted.
+    pub(crate) fn wants_row(&self, name: &str) -> bool {
+        name.contains(&self.rows)
     }
 }
 

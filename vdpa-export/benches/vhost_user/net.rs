@@ -63,6 +63,17 @@ impl Way {
     }
 }
 
+/// In this order: what the driver sends has nothing behind its headers as long as nothing came before.
+const WAYS: [Way; 2] = [Way::ToHost, Way::ToGuest];
+
+/// Bytes of a frame.
+const SIZES: [usize; 2] = [64, 1500];
+
+/// A row, as `--rows` picks it.
+fn name(mode: &Mode, len: usize, way: Way) -> String {
+    format!("{}, {len} bytes, {}", mode.name, way.name())
+}
+
 /// What a device did between two orders, and what it thinks of it.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Done {
@@ -153,6 +164,13 @@ pub(super) fn measure(run: &Run, report: &mut Report) -> Result<(), String> {
         "packets under one dpdk-testpmd virtio-user driver: Mpps (Mpps a CPU second of the device) = ours times theirs",
     );
     for mode in &MODES {
+        if !WAYS.iter().any(|way| {
+            SIZES
+                .iter()
+                .any(|len| run.wants_row(&name(mode, *len, *way)))
+        }) {
+            continue;
+        }
         if mode.simd == Some(512) && !has_avx512() {
             report.skip(
                 &format!("net, {}", mode.name),
@@ -200,9 +218,11 @@ fn measure_mode(run: &Run, report: &mut Report, mode: &Mode) -> Result<(), Strin
         })
         .collect();
     let mut driver = Testpmd::start(DRIVER_CPU, "driver", &ports, mode.simd).map_err(fail)?;
-    // What the driver sends has nothing behind its headers as long as nothing came before.
-    for way in [Way::ToHost, Way::ToGuest] {
-        for len in [64, 1500] {
+    for way in WAYS {
+        for len in SIZES {
+            if !run.wants_row(&name(mode, len, way)) {
+                continue;
+            }
             let mut row = Row {
                 table: "net",
                 facts: vec![
@@ -275,7 +295,6 @@ pub(super) fn measure_once(
         std::thread::sleep(WARM);
         (driver.end()?, done)
     };
-    if std::env::var_os("DBG").is_some() { eprintln!("   {} {:?}", port, forwarded); }
     let sample = Sample {
         count: after - before,
         seconds,

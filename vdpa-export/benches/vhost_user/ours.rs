@@ -83,7 +83,6 @@ impl Port for BenchPort {
             made: 0,
             pinged: None,
             trips: Vec::new(),
-            dbg: [0; 4],
         })
     }
 
@@ -103,7 +102,6 @@ struct BenchLane {
     /// When the frame left that is on its way.
     pinged: Option<Instant>,
     trips: Vec<u32>,
-    dbg: [u64; 4],
 }
 
 impl BenchLane {
@@ -119,7 +117,6 @@ impl BenchLane {
     fn change(&mut self, word: u64) {
         self.word = word;
         let before = std::mem::replace(&mut self.work, Orders::work(word));
-        if std::env::var_os("DBG").is_some() { eprintln!("   sends {} frames a send {:.1} passes {} made {}", self.dbg[0], self.dbg[1] as f64 / self.dbg[0] as f64, self.dbg[2], self.made); self.dbg = [0;4]; }
         if self.work == Work::Idle {
             // The counts stay as they are.
             if let (Work::Ping(_), Ok(mut trips)) = (before, self.orders.trips.lock()) {
@@ -175,7 +172,6 @@ impl Lane for BenchLane {
 
     fn send(&mut self, mut batch: Box<FrameBatch>) -> Box<FrameBatch> {
         self.look_at_orders();
-        self.dbg[0] += 1; self.dbg[1] += batch.len() as u64;
         match self.work {
             Work::Idle | Work::Source(_) => {}
             Work::Sink => {
@@ -209,7 +205,6 @@ impl Lane for BenchLane {
 
     fn receive(&mut self, take: &mut dyn FnMut(&mut FrameBatch)) -> bool {
         self.look_at_orders();
-        self.dbg[2] += 1;
         match self.work {
             Work::Idle | Work::Sink => return false,
             Work::Ping(_) => {

@@ -71,7 +71,8 @@ impl Testpmd {
             command.args(["--vdev", vdev]);
         }
         command.args(["--", "-i", "--no-mlockall", "--total-num-mbufs=16384"]);
-        command.args(["--no-lsc-interrupt"]);
+        command.args(["--txonly-multi-flow", "--no-lsc-interrupt"]);
+        command.arg("--disable-link-check");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::null()).spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -195,8 +196,7 @@ pub(crate) fn is_installed() -> bool {
 
 /// Whether there are huge pages for two processes of 256 MiB. Without, memory is of small pages, and all rows slower.
 pub(crate) fn huge_pages() -> bool {
-    let free =
-        std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
     let free: u64 = free
         .ok()
         .and_then(|free| free.trim().parse().ok())
