@@ -12,8 +12,6 @@ pub(crate) struct Run {
     pub(crate) slice: Duration,
     /// A file to append one JSON line a row to.
     pub(crate) json: Option<PathBuf>,
-    /// A file to draw the rows into.
-    pub(crate) plot: Option<PathBuf>,
     /// The tables wanted; none: all.
     only: Vec<String>,
     /// What the name of a row has to have in it.
@@ -21,7 +19,7 @@ pub(crate) struct Run {
 }
 
 /// The tables there are.
-const TABLES: [&str; 5] = ["net", "mirror", "block", "latency", "idle"];
+const TABLES: [&str; 2] = ["net", "latency"];
 
 impl Run {
     /// From the command line. `None`: this is `cargo test --benches`, where nothing is measured.
@@ -30,7 +28,6 @@ impl Run {
             rounds: 5,
             slice: Duration::from_secs(3),
             json: None,
-            plot: None,
             only: Vec::new(),
             rows: String::new(),
         };
@@ -44,15 +41,14 @@ impl Run {
             match arg.as_str() {
                 // What cargo passes from `cargo bench`, and does not from `cargo test --benches`.
                 "--bench" => bench = true,
-                "--rounds" => run.rounds = number(&arg, &value()) as usize,
+                "--rounds" => run.rounds = number(&arg, &value()).max(1.0) as usize,
                 "--seconds" => run.slice = seconds(&value()),
                 "--json" => run.json = Some(value().into()),
-                "--plot" => run.plot = Some(value().into()),
                 "--rows" => run.rows = value(),
                 "--only" => run.only = tables(&value()),
                 other => refuse(&format!(
-                    "unknown argument '{other}'; there are --rounds N (0: only draw), --seconds S, --json FILE, \
-                     --plot FILE.svg, --rows TEXT (those whose name has it) and --only {}",
+                    "unknown argument '{other}'; there are --rounds N, --seconds S, --json FILE, \
+                     --rows TEXT (those whose name has it) and --only {}",
                     TABLES.join("+")
                 )),
             }
@@ -62,7 +58,7 @@ impl Run {
 
     /// Whether a table is wanted.
     pub(crate) fn wants(&self, table: &str) -> bool {
-        self.rounds != 0 && (self.only.is_empty() || self.only.iter().any(|only| only == table))
+        self.only.is_empty() || self.only.iter().any(|only| only == table)
     }
 
     /// Whether a row is wanted.

@@ -10,17 +10,18 @@
 //! of milliseconds and one driver process does it all. Ratios are taken within a round.
 //!
 //! ```sh
-//! cargo bench -p vdpa-export --bench vhost_user -- --json rows.jsonl --plot rows.svg
+//! cargo bench -p vdpa-export --bench vhost_user -- --json rows.jsonl
 //! cargo bench -p vdpa-export --bench vhost_user -- --only net --rounds 5 --seconds 3
-//! cargo bench -p vdpa-export --bench vhost_user -- --rounds 0 --json rows.jsonl --plot rows.svg   # draws what is there
+//! cargo bench -p vdpa-export --bench vhost_user -- --rows "packed mrg, 64 bytes"
 //! ```
-//! It needs `dpdk-testpmd` (Debian: dpdk-dev) and `qemu-storage-daemon` (qemu-utils), two CPUs with nothing else to do, and
+//! It needs `dpdk-testpmd` (Debian: dpdk-dev), two CPUs with nothing else to do, and
 //! 256 huge pages of 2 MiB; without these, memory is of small pages for all peers, and the rows say so. What is missing is
 //! skipped by name.
 
 mod args;
 mod child;
 mod clock;
+mod latency;
 mod net;
 mod ours;
 mod report;
@@ -72,5 +73,11 @@ fn measure(run: &Run) -> Result<(), String> {
     if run.wants("net") {
         net::measure(run, &mut report)?;
     }
-    Ok(())
+    if run.wants("latency") {
+        latency::measure(run, &mut report)?;
+    }
+    match report.wrong() {
+        0 => Ok(()),
+        rows => Err(format!("{rows} rows were not verified")),
+    }
 }

@@ -235,7 +235,6 @@ fn measure_mode(run: &Run, report: &mut Report, mode: &Mode) -> Result<(), Strin
                     .iter()
                     .map(|(name, _)| (*name, Vec::new()))
                     .collect(),
-                by_cpu: false,
                 wrong: Vec::new(),
             };
             for _ in 0..run.rounds {

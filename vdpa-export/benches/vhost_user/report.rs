@@ -39,8 +39,6 @@ pub(crate) struct Row {
     pub(crate) unit: &'static str,
     /// The peers in the order in which they are measured, ours first, and what each did in each round.
     pub(crate) peers: Vec<(&'static str, Vec<Sample>)>,
-    /// Whether ratios are of what a CPU second of the device does, not of what a second does.
-    pub(crate) by_cpu: bool,
     /// What was wrong with what was transferred; nothing: it was verified.
     pub(crate) wrong: Vec<String>,
 }
@@ -81,16 +79,12 @@ pub(crate) struct Report {
 impl Report {
     /// Appends to the file that was asked for.
     pub(crate) fn new(run: &Run) -> Self {
-        let file = run
-            .json
-            .as_ref()
-            .filter(|_| run.rounds != 0)
-            .and_then(|path| {
-                let opened = File::options().create(true).append(true).open(path);
-                opened
-                    .map_err(|e| eprintln!("{}: {e}", path.display()))
-                    .ok()
-            });
+        let file = run.json.as_ref().and_then(|path| {
+            let opened = File::options().create(true).append(true).open(path);
+            opened
+                .map_err(|e| eprintln!("{}: {e}", path.display()))
+                .ok()
+        });
         Self {
             json: file,
             huge: super::testpmd::huge_pages(),
@@ -138,13 +132,7 @@ impl Report {
                 continue;
             }
             let pairs = ours.unwrap_or_default().iter().zip(samples);
-            let ratio = Spread::of(pairs.map(|(ours, theirs)| {
-                if row.by_cpu {
-                    ours.per_cpu() / theirs.per_cpu()
-                } else {
-                    ours.rate() / theirs.rate()
-                }
-            }));
+            let ratio = Spread::of(pairs.map(|(ours, theirs)| ours.rate() / theirs.rate()));
             line.push_str(&format!(
                 "= {:.2} ({:.2}..{:.2}) ",
                 ratio.median, ratio.min, ratio.max
@@ -152,7 +140,6 @@ impl Report {
             ratios.insert((*name).into(), ratio.json());
         }
         object.insert("unit".into(), row.unit.into());
-        object.insert("ratio_of".into(), ratio_of(row).into());
         object.insert("ratio".into(), ratios.into());
         object.insert("huge_pages".into(), self.huge.into());
         object.insert("verified".into(), row.wrong.is_empty().into());
@@ -167,7 +154,8 @@ impl Report {
     }
 
     /// Prints and writes down a row of another shape.
-    pub(crate) fn line(&mut self, text: &str, object: &Value) {
+    pub(crate) fn line(&mut self, text: &str, object: &Value, verified: bool) {
+        self.wrong += usize::from(!verified);
         println!("{text}");
         self.write(object);
     }
@@ -178,13 +166,5 @@ impl Report {
         {
             eprintln!("the JSON file: {e}");
         }
-    }
-}
-
-fn ratio_of(row: &Row) -> &'static str {
-    if row.by_cpu {
-        "per device CPU second"
-    } else {
-        "per second"
     }
 }

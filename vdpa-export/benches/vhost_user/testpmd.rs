@@ -61,7 +61,7 @@ impl Testpmd {
         command.args(["--no-pci", "--single-file-segments", "--file-prefix"]);
         command.arg(format!("{name}-{}", std::process::id()));
         match huge_pages() {
-            true => command.args(["--socket-mem", "256", "--huge-unlink"]),
+            true => command.args(["--in-memory", "-m", "256"]),
             false => command.args(["--no-huge", "-m", "256"]),
         };
         if let Some(bits) = simd {
@@ -201,7 +201,7 @@ pub(crate) fn huge_pages() -> bool {
         .ok()
         .and_then(|free| free.trim().parse().ok())
         .unwrap_or(0);
-    free >= 128
+    free >= 256
 }
 
 /// The number behind the first `what`.
