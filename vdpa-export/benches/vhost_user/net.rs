@@ -195,7 +195,7 @@ fn measure_mode(run: &Run, report: &mut Report, mode: &Mode) -> Result<(), Strin
     let socket = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
     let fail = |e: io::Error| e.to_string();
     let dpdk = format!("net_vhost0,iface={},queues=1", socket("dpdk"));
-    let mut devices = vec![
+    let mut devices = [
         (
             "ours",
             Device::Child(Peer::start("ours", DEVICE_CPU, &[&socket("ours")]).map_err(fail)?),

@@ -124,38 +124,36 @@ impl Device {
     }
 
     fn run(mut self, bench: &Bench) {
+        let Ok(place) = bench.vrings.lock() else {
+            return;
+        };
+        let Ok(place) = bench.here.wait_while(place, |vrings| vrings.is_none()) else {
+            return;
+        };
+        let vrings = place.clone().unwrap_or_default();
+        drop(place);
+        let [receive, transmit] = &*vrings else {
+            return;
+        };
+        for vring in &*vrings {
+            // What follows looks by itself.
+            let _refused = vring.disable_notification();
+        }
         loop {
-            let Ok(place) = bench.vrings.lock() else {
-                return;
-            };
-            let Ok(place) = bench.here.wait_while(place, |vrings| vrings.is_none()) else {
-                return;
-            };
-            let vrings = place.clone().unwrap_or_default();
-            drop(place);
-            let [receive, transmit] = &*vrings else {
-                return;
-            };
-            for vring in &*vrings {
-                // What follows looks by itself.
-                let _refused = vring.disable_notification();
+            self.look_at_orders();
+            if self.work == Work::Idle {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                continue;
             }
-            loop {
-                self.look_at_orders();
-                if self.work == Work::Idle {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    continue;
-                }
-                let sent = match self.work {
-                    Work::Source(_) | Work::Echo(_) => self.send(receive),
-                    _ => 0,
-                };
-                let taken = self.take(transmit);
-                if sent + taken == 0 {
-                    std::hint::spin_loop();
-                } else {
-                    self.orders.report(self.sent, self.seen());
-                }
+            let sent = match self.work {
+                Work::Source(_) | Work::Echo(_) => self.send(receive),
+                _ => 0,
+            };
+            let taken = self.take(transmit);
+            if sent + taken == 0 {
+                std::hint::spin_loop();
+            } else {
+                self.orders.report(self.sent, self.seen());
             }
         }
     }
