@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -194,14 +195,18 @@ pub(crate) fn is_installed() -> bool {
     asked.is_ok_and(|status| status.success())
 }
 
-/// Whether there are huge pages for two processes of 256 MiB. Without, memory is of small pages, and all rows slower.
+/// Whether there were huge pages for two processes of 256 MiB when this was asked first: all peers have the same. Without,
+/// memory is of small pages, and all rows slower.
 pub(crate) fn huge_pages() -> bool {
-    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    let free: u64 = free
-        .ok()
-        .and_then(|free| free.trim().parse().ok())
-        .unwrap_or(0);
-    free >= 256
+    static FREE: OnceLock<u64> = OnceLock::new();
+    let free = FREE.get_or_init(|| {
+        let free =
+            std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+        free.ok()
+            .and_then(|free| free.trim().parse().ok())
+            .unwrap_or(0)
+    });
+    *free >= 256
 }
 
 /// The number behind the first `what`.
