@@ -42,6 +42,7 @@ stage() {
   command -v ovs-vswitchd >/dev/null || packages+=(openvswitch-switch-dpdk)
   command -v qemu-storage-daemon >/dev/null || packages+=(qemu-utils)
   command -v virt-xml-validate >/dev/null || packages+=(libvirt-clients)
+  command -v xmllint >/dev/null || packages+=(libxml2-utils)
   command -v mkfs.ext4 >/dev/null || packages+=(e2fsprogs)
   if [ ${#packages[@]} -gt 0 ]; then
     if [ $may = yes ]; then
