@@ -68,6 +68,27 @@ fn a_process_outlives_a_file_that_is_cut_and_is_told_of_it() {
     for _ in 0..5000 {
         assert!(!map(&whole, 4).is_lost());
     }
+    // The last one is looked after as the first one was.
+    let last = map(&whole, 4);
+    ftruncate(whole.as_fd(), PAGE as i64).unwrap();
+    assert_eq!(last.bytes().load_u64(3 * PAGE as u32), 0);
+    assert!(last.is_lost());
+}
+
+/// The mappings of this file that the process has.
+fn mappings(of: &str) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(of)).count()
+}
+
+#[test]
+fn a_region_that_is_dropped_is_not_mapped_any_more() {
+    let file = memfd_create("dropped", MFdFlags::MFD_CLOEXEC).unwrap();
+    ftruncate(&file, 4 * PAGE as i64).unwrap();
+    let region = map(&file, 4);
+    assert_eq!(mappings("dropped"), 1);
+    drop(region);
+    assert_eq!(mappings("dropped"), 0);
 }
 
 #[test]

@@ -1139,7 +1139,9 @@ fn rewinding_nothing_is_no_error_after_chains_of_old_and_a_malformed_one() {
             }
         }
         let device = rig.device();
+        assert_eq!(ring.to_repeat(), 1, "{format}");
         assert_eq!(ring.take(&device, &mut batch, 8), Ok(1), "{format}");
+        assert_eq!(ring.to_repeat(), 0, "{format}");
         assert!(ring.take(&device, &mut batch, 8).is_err(), "{format}");
         assert_eq!(ring.rewind(&mut batch, 0), Ok(()), "{format}");
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use vdpa_mem::{Bytes, Fault, Iova, Region};
 use vdpa_ring::{
-    Areas, Batch, Completion, DeviceMem, DeviceRing, DriverMem, DriverRing, Format, Placement,
+    Areas, Batch, Completion, DeviceMem, DeviceRing, DriverMem, DriverRing, Format, Placement, Pos,
     QueueState, Record, RecordError, Recovered, RingError, RingFeatures, RingMem, Segment, Tables,
     Used, area_sizes, layout, record_bytes,
 };
@@ -489,6 +489,14 @@ fn what_is_no_record_of_the_queue_is_refused_by_name() {
         rig.cells().store_u64(8, word);
         rig.cells().store_u64(0, 1);
         assert_eq!(rig.open(None).unwrap_err(), Features { features: 1 });
+    }
+    // Counters that this ring does not have, either of them.
+    let rig = Rig::new(Format::Packed, 8);
+    let at = |index| Pos { index, wrap: true };
+    for (avail, used) in [(at(8), at(8)), (at(0), at(8)), (at(8), at(0))] {
+        let state = Some(QueueState::Packed { avail, used });
+        let refused = RecordError::State { size: 8 };
+        assert_eq!(rig.open(state).unwrap_err(), refused);
     }
     let rig = Rig::new(Format::Split, 8);
     let state = QueueState::Split {
