@@ -67,8 +67,9 @@ fn broken_strings_are_refused_at_the_broken_part() {
 
 #[test]
 fn values_are_read_by_type() {
-    let spec =
-        spec("sim:net,mac=52:54:00:00:00:01,mtu=0x5dc,up=off,down=On,size=64M,path=/a b,mode=Fast");
+    let spec = spec(
+        "sim:net,mac=52:54:00:00:00:01,mtu=0x5dc,up=off,down=On,size=64M,path=/a b,mode=Fast,serial=A1",
+    );
     let mut keys = spec.keys();
     let mac: Option<Mac> = keys.take("mac").unwrap();
     assert_eq!(mac.unwrap().octets(), [0x52, 0x54, 0, 0, 0, 1]);
@@ -77,6 +78,7 @@ fn values_are_read_by_type() {
     assert_eq!(keys.take::<bool>("down"), Ok(Some(true)));
     assert_eq!(keys.take_size("size", 512..=1 << 40), Ok(Some(64 << 20)));
     assert_eq!(keys.take("path"), Ok(Some(PathBuf::from("/a b"))));
+    assert_eq!(keys.take("serial"), Ok(Some("A1".to_owned())));
     assert_eq!(
         keys.take_one_of("mode", &[("slow", 1), ("fast", 2)]),
         Ok(Some(2))
@@ -346,4 +348,12 @@ proptest! {
         let names: Vec<_> = set.names(DeviceType::Net).map(|name| name.to_string()).collect();
         prop_assert_eq!(list(&names.join("+")), Ok(set));
     }
+}
+
+#[test]
+fn faults_that_a_parent_is_to_make_stay_with_the_string() {
+    let spec = spec("sim:net");
+    assert!(spec.faults().is_none());
+    let with = spec.with_faults(crate::faults::Plan::new(7));
+    assert_eq!(with.faults().map(|plan| plan.seed()), Some(7));
 }
