@@ -52,6 +52,14 @@ pub struct Request {
     frame: Vec<u8>,
 }
 
+/// What came for a request, so that it can be held against another run's: that one's frames may have other numbers.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Received {
+    header: Vec<u8>,
+    /// Whether the request's own frame is behind it, byte for byte.
+    own: bool,
+}
+
 /// How a request's buffers are cut into descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
@@ -175,6 +183,15 @@ impl Request {
             writable: scatter(&self.writable, false)?,
             frame: self.frame.clone(),
         })
+    }
+
+    /// What the device wrote for it.
+    pub(crate) fn received(&self, written: &[u8]) -> Received {
+        let (header, frame) = written.split_at(written.len().min(NET_HEADER as usize));
+        Received {
+            header: header.to_vec(),
+            own: frame == self.frame,
+        }
     }
 
     /// Bytes that the device may write.

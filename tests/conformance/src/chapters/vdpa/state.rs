@@ -3,14 +3,14 @@
 use vdpa_core::{Call, Device, DeviceImage, Error, Kick, QueueState, Relay};
 
 use crate::checked::{ensure, skip};
-use crate::lane::{Cut, Lane, Request, Traffic};
+use crate::lane::{Cut, Lane, Received, Request, Traffic};
 use crate::{Bench, Checked, Rig, Variant};
 
 /// What a run of a queue came to: what each request wrote, and where the device says that it stands.
 #[derive(PartialEq, Debug)]
 struct Outcome {
     lens: Vec<u32>,
-    written: Vec<Vec<u8>>,
+    written: Vec<Received>,
     state: QueueState,
 }
 
@@ -166,7 +166,7 @@ fn finish(rig: &Rig<'_>, lane: &mut Lane, request: &Request, outcome: &mut Outco
             .flat_map(|piece| rig.read(*piece))
             .collect();
         written.truncate(done.len as usize);
-        outcome.written.push(written);
+        outcome.written.push(request.received(&written));
     }
     Ok(())
 }
