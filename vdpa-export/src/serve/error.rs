@@ -45,6 +45,18 @@ pub enum ServeError {
         /// The number.
         size: u32,
     },
+    /// A queue that is larger than those of the device.
+    #[error(
+        "queue {queue}: {size} descriptors are too many: {most} is the most that the device takes"
+    )]
+    TooLarge {
+        /// The queue.
+        queue: QueueIndex,
+        /// How many were asked for.
+        size: u16,
+        /// The most.
+        most: u16,
+    },
     /// A place in the ring that a split ring cannot have.
     #[error("queue {queue}: {base:#x} is no place in a split ring: 65535 is the last")]
     Base {

@@ -13,6 +13,9 @@ pub(crate) type Places<'a> = &'a dyn Fn(u64) -> Option<u64>;
 
 impl Served {
     /// Its size, in descriptors.
+    ///
+    /// # Errors
+    /// [`ServeError::TooLarge`], with which nothing has changed; when it runs with another size, or none can be this.
     pub(crate) fn set_size(&mut self, q: QueueIndex, size: u32) -> Result<(), ServeError> {
         let legal = u16::try_from(size)
             .ok()
@@ -23,7 +26,16 @@ impl Served {
             let what = "its size";
             return Err(ServeError::Running { queue: q, what });
         }
-        slot.size = Some(legal);
+        let most = self.device.queue_limits(q)?.max_size;
+        // What does not exist with these features is for its start to tell.
+        if most > 0 && legal > most {
+            return Err(ServeError::TooLarge {
+                queue: q,
+                size: legal,
+                most,
+            });
+        }
+        self.slot(q)?.size = Some(legal);
         Ok(())
     }
 

@@ -146,6 +146,15 @@ pub enum CutOff {
 }
 
 impl CutOff {
+    /// Whether nothing has changed, so that a front end that is told so can go on.
+    pub(super) fn leaves_all_as_it_was(&self) -> bool {
+        let source = match self {
+            Self::Request { source, .. } => source,
+            _ => return false,
+        };
+        matches!(source, ServeError::TooLarge { .. })
+    }
+
     /// Whose fault it is, and what can be done about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -129,6 +129,11 @@ impl<'s> FrontEnd<'s> {
             });
             let (reply, why) = match done {
                 Ok(reply) => (reply, None),
+                // Who hears of it can ask for something else.
+                Err(why) if received.ticket.is_awaited() && why.leaves_all_as_it_was() => {
+                    tracing::debug!("refused: {why}");
+                    (Reply::Failed, None)
+                }
                 Err(why) => (Reply::Failed, Some(why)),
             };
             let answered = self.back.answer(received.ticket, &reply);
