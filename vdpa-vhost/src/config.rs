@@ -46,7 +46,7 @@ impl Config {
         }
         // The longest that it answers to: some answer to whatever is asked, some to what they have.
         let most = u32::try_from(MAX_CONFIG).unwrap_or(0);
-        if let Ok(Some(_)) = ask(line, most).map(Some).or_else(refused) {
+        if ask(line, most).map(Some).or_else(refused)?.is_some() {
             return Ok(Self::at(Place::Theirs(most)));
         }
         let (mut has, mut lacks) = (0, most);

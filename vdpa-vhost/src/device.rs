@@ -75,6 +75,16 @@ enum Suspended {
     Stopping(Vec<Option<Stopped>>),
 }
 
+impl Suspended {
+    /// The queue, if it has stopped with the others.
+    fn parked(&mut self, q: QueueIndex) -> Option<&mut Stopped> {
+        match self {
+            Self::No => None,
+            Self::Stopping(parked) => parked.get_mut(q.place())?.as_mut(),
+        }
+    }
+}
+
 impl Control {
     pub(crate) fn new(queues: Vec<Queue>) -> Self {
         Self {
@@ -402,18 +412,13 @@ impl VdpaDevice for VhostUser {
     fn replace_call(&self, q: QueueIndex, new: Call) -> Result<()> {
         let mut control = self.control();
         // One that is not live yet is told with the rest.
-        let live = self.queue(&mut control, q)?.is_live();
-        drop(control);
-        if live {
+        if self.queue(&mut control, q)?.is_live() {
             self.line.ask(&call(&self.line, q, &new)?)?;
             self.line.settle()?;
         }
-        let mut control = self.control();
         let queue = self.queue(&mut control, q)?;
         queue.set_call(&new);
-        if let Suspended::Stopping(parked) = &mut control.suspended
-            && let Some(Some(stopped)) = parked.get_mut(q.place())
-        {
+        if let Some(stopped) = control.suspended.parked(q) {
             stopped.setup.call = new.clone();
         }
         drop(control);
@@ -461,7 +466,12 @@ impl QueueReset for VhostUser {
 impl QueueEnable for VhostUser {
     fn set(&self, q: QueueIndex, on: bool) -> Result<()> {
         let mut control = self.control();
-        Ok(self.queue(&mut control, q)?.enable(&self.line, q, on)?)
+        self.queue(&mut control, q)?.enable(&self.line, q, on)?;
+        // One that rests is told when it goes on.
+        if let Some(stopped) = control.suspended.parked(q) {
+            stopped.setup.config.enabled = on;
+        }
+        Ok(())
     }
 }
 

@@ -87,6 +87,28 @@ pub enum VhostError {
         /// What it answered.
         code: u64,
     },
+    /// A queue that is larger than those of the back end, which does not say how large they may be.
+    #[error(
+        "{}: the back end takes no queue {queue} of {size} descriptors: say how many it takes with queue_size=", path.display()
+    )]
+    QueueSize {
+        /// Its socket.
+        path: PathBuf,
+        /// The queue.
+        queue: u16,
+        /// Its size, in descriptors.
+        size: u16,
+    },
+    /// A back end with more queues than messages can name.
+    #[error("{}: the back end has {have} queues, of which messages name {most}: have it offer fewer", path.display())]
+    Queues {
+        /// Its socket.
+        path: PathBuf,
+        /// How many it has.
+        have: u16,
+        /// How many can be named.
+        most: u16,
+    },
     /// A back end that did not answer in time. The connection is given up, since nobody can say which answer comes next.
     #[error(
         "{}: no answer to {request} within {seconds} s: the connection is given up", path.display()
@@ -161,7 +183,9 @@ impl ParentError for VhostError {
             Self::TypeMissing { .. } | Self::PathTooLong { .. } | Self::Open { .. } => {
                 ErrorKind::Misuse
             }
-            Self::Lacks { .. } => ErrorKind::Unsupported,
+            Self::Lacks { .. } | Self::QueueSize { .. } | Self::Queues { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::Config { .. }
             | Self::Refused { .. }
             | Self::Position { .. }

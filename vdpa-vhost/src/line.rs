@@ -48,6 +48,16 @@ pub(crate) enum Loss {
     },
 }
 
+impl Loss {
+    /// What the owner of the device is told.
+    fn event(&self) -> Event {
+        match self {
+            Self::Closed => Event::Gone,
+            Self::GivenUp { why } => Event::Broken { why: why.clone() },
+        }
+    }
+}
+
 struct State {
     front: Front,
     /// What was sent and is not answered.
@@ -107,7 +117,12 @@ impl Line {
 
     /// Where the end of the connection is told of.
     pub(crate) fn report_to(&self, sink: Arc<dyn EventSink>) {
-        let _twice = self.sink.set(sink);
+        if self.sink.set(sink).is_ok()
+            && let (Some(loss), Some(sink)) = (self.loss(), self.sink.get())
+        {
+            // Before there was anybody to tell.
+            sink.raise(loss.event());
+        }
     }
 
     /// How the connection ended, if it has.
@@ -126,10 +141,7 @@ impl Line {
 
     /// Ends the connection, and tells why, unless it has ended before.
     pub(crate) fn lose(&self, loss: Loss) {
-        let event = match &loss {
-            Loss::Closed => Event::Gone,
-            Loss::GivenUp { why } => Event::Broken { why: why.clone() },
-        };
+        let event = loss.event();
         if self.loss.set(loss).is_err() {
             return;
         }

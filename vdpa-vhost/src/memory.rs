@@ -87,23 +87,16 @@ impl Memory {
     /// One that closed the connection has let go of everything. Of one that was given up nobody knows.
     pub(crate) fn unmap(&self, line: &Line, mapping: &Mapping) -> Result<()> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = self.take(line, &mut told, mapping);
-        match (taken, line.loss()) {
-            (Ok(()), _) => {
+        match (self.take(line, &told, mapping), line.loss()) {
+            (Ok(()), _) | (Err(_), Some(Loss::Closed)) => {
                 told.remove(&mapping.iova.first().get());
                 Ok(())
             }
-            (Err(_), Some(Loss::Closed)) => Ok(()),
             (Err(e), _) => Err(e),
         }
     }
 
-    fn take(
-        &self,
-        line: &Line,
-        told: &mut BTreeMap<u64, Mapping>,
-        mapping: &Mapping,
-    ) -> Result<()> {
+    fn take(&self, line: &Line, told: &BTreeMap<u64, Mapping>, mapping: &Mapping) -> Result<()> {
         if self.slots.is_some() {
             let (region, _file) = region(line, mapping)?;
             line.ask(&FrontMessage::RemMemReg(region))?;

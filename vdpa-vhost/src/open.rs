@@ -81,8 +81,11 @@ impl VhostUser {
         let roles = Roles::new(device_type, offered, &bytes, options.queues.unwrap_or(told));
         let count = roles.count(offered);
         if count > MOST_QUEUES {
-            let cure = "messages name no more than 256: have it offer fewer";
-            return Err(lacks("a number of queues that can be told", cure));
+            return Err(VhostError::Queues {
+                path: options.path,
+                have: count,
+                most: MOST_QUEUES,
+            });
         }
 
         let line = Arc::new(line);

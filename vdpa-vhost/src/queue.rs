@@ -95,6 +95,9 @@ pub(crate) enum Switch {
 
 impl Queue {
     /// Tells the back end all of a queue but its kick.
+    ///
+    /// # Errors
+    /// When it refuses something, its size perhaps; when the connection has ended, or does so here.
     pub(crate) fn start(
         &mut self,
         line: &Line,
@@ -113,8 +116,17 @@ impl Queue {
             enabled: _,
         } = setup.config;
         let err = self.err(line, heard, q)?;
+        // Nobody can ask how large it may be.
+        line.ask(&FrontMessage::SetVringNum(number(u32::from(size))))
+            .map_err(|e| match e {
+                VhostError::Refused { path, .. } => VhostError::QueueSize {
+                    path,
+                    queue: q.get(),
+                    size,
+                },
+                e => e,
+            })?;
         let messages = [
-            FrontMessage::SetVringNum(number(u32::from(size))),
             FrontMessage::SetVringBase(number(base::encode(setup.format, state))),
             FrontMessage::SetVringAddr(VringAddr {
                 index,
@@ -166,11 +178,15 @@ impl Queue {
         begun
     }
 
-    /// Switches it on or off.
+    /// Switches it on or off; one that is being stopped, for when it goes on.
     pub(crate) fn enable(&mut self, line: &Line, q: QueueIndex, on: bool) -> Result<()> {
-        if let Run::Live(setup) | Run::Set(setup) = &mut self.run {
-            line.ask(&enable(q, on))?;
-            setup.config.enabled = on;
+        match &mut self.run {
+            Run::Stopped => {}
+            Run::Set(setup) | Run::Live(setup) => {
+                line.ask(&enable(q, on))?;
+                setup.config.enabled = on;
+            }
+            Run::Stopping(setup, _) | Run::Draining(setup, _) => setup.config.enabled = on,
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ const STOP: u64 = 1 << 32;
 const SOCKET: u64 = STOP + 1;
 const CHANNEL: u64 = STOP + 2;
 
+/// How many messages are taken before anything else is looked at.
+const AT_ONCE: usize = 64;
+
 /// What the thread and the device have in common.
 pub(crate) struct Heard {
     line: Arc<Line>,
@@ -129,9 +132,10 @@ impl Heard {
         }
     }
 
-    /// Takes what is there. `false`: there will be nothing more.
+    /// Takes what is there, but for a flood: whoever lets go of the device waits for this thread. `false`: there will be
+    /// nothing more.
     fn listen(&self, channel: &mut FromBack) -> bool {
-        loop {
+        for _ in 0..AT_ONCE {
             let told = match channel.poll_receive() {
                 Ok(None) => return true,
                 Ok(Some(told)) => told,
@@ -150,6 +154,7 @@ impl Heard {
                 return false;
             }
         }
+        true
     }
 
     fn run(&self, mut channel: Option<FromBack>) {
@@ -233,4 +238,35 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
 /// Adds 1 to an eventfd. One that is full says what it has to say.
 pub(crate) fn signal(event: &OwnedFd) {
     let _full = nix::unistd::write(event.as_fd(), &1u64.to_ne_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use vdpa_vhost_user::{BackRequest, Header};
+
+    use super::*;
+
+    #[test]
+    fn a_back_end_that_never_stops_talking_does_not_keep_the_thread_to_itself() {
+        let (socket, _back) = UnixStream::pair().unwrap();
+        let line = Line::new(Path::new("a"), socket, Duration::from_secs(1)).unwrap();
+        let heard = Heard::new(Arc::new(line)).unwrap();
+        let (mut channel, theirs) = FromBack::pair(false).unwrap();
+        let number = BackRequest::ConfigChangeMsg.form().number;
+        let message = Header::request(number, false, 0).encode();
+        let mut theirs = UnixStream::from(theirs);
+        theirs.write_all(&message.repeat(AT_ONCE * 3 / 2)).unwrap();
+        assert!(heard.listen(&mut channel));
+        assert_eq!(heard.config_changes() as usize, AT_ONCE);
+        // The rest is there as before.
+        assert!(heard.listen(&mut channel));
+        assert_eq!(heard.config_changes() as usize, AT_ONCE * 3 / 2);
+        drop(theirs);
+        assert!(!heard.listen(&mut channel));
+    }
 }

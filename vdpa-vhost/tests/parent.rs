@@ -185,6 +185,30 @@ fn a_wrong_type_is_found_out_by_the_configuration() {
 }
 
 #[test]
+fn a_queue_larger_than_those_of_the_back_end_is_refused_and_a_smaller_one_goes() {
+    let back = Back::new("sim:blk,size=1M");
+    let session = Session::open(back.open("type=blk"), soon());
+    let session = session.map_err(|(_, e)| e).unwrap();
+    let wanted = bits::VERSION_1.mask();
+    let mut session = session.negotiate(wanted).map_err(|(_, e)| e).unwrap();
+    let setup = QueueSetup {
+        size: 1024,
+        ..QueueSetup::default()
+    };
+    session.queue(q(0), setup).unwrap();
+    let Err((session, error)) = session.run() else {
+        panic!("it has 256 descriptors at most");
+    };
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(text.contains("1024 descriptors"), "{text}");
+    assert!(text.contains("queue_size="), "{text}");
+    let (_control, mut queue) = disk(session.close(soon()).map_err(|(_, e)| e).unwrap());
+    read(&mut queue, 1);
+    assert_eq!(finish(&mut queue), 1);
+}
+
+#[test]
 fn a_queue_stopped_with_a_request_under_way_goes_on_where_it_stood() {
     let back = Back::new("sim:blk,size=1M");
     let (control, mut queue) = disk(back.open("type=blk,queue_size=256"));
