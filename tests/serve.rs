@@ -516,4 +516,17 @@ fn a_socket_that_was_not_passed_is_refused_by_name() {
     ]);
     shell.args(["--vhost-user", "fd:front"]);
     refused(shell).is_refused_with(&["LISTEN_FDS", "many"]);
+    // Nothing has that number, and nothing of ours may get it before it is looked at.
+    let mut shell = Command::new("sh");
+    let line = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" </dev/null 3<&-";
+    shell.args([
+        "-c",
+        line,
+        "sh",
+        env!("CARGO_BIN_EXE_vdpactl"),
+        "serve",
+        "sim:blk",
+    ]);
+    shell.args(["--vhost-user", "fd:3"]);
+    refused(shell).is_refused_with(&["LISTEN_FDS=1", "descriptor 3 is not open"]);
 }

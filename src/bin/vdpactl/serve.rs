@@ -64,6 +64,8 @@ struct Post {
 
 /// Serves until a signal, or until no device is left.
 pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failure> {
+    // Before anything is opened, which would take the number of what was not passed.
+    let passed = Passed::take().map_err(Failure::Input)?;
     // Before any thread begins, which inherits it.
     // Without a terminal that could be closed, SIGHUP means what it means to other servers.
     let hang_up = [Signal::SIGHUP];
@@ -72,7 +74,7 @@ pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failu
     let (sender, receiver) = mpsc::channel();
     // One registry: devices on the same wire find each other.
     let registry = vdpa::registry();
-    let posts = prepare(options, &registry, &sender, output).map_err(Failure::Input)?;
+    let posts = prepare(options, passed, &registry, &sender, output).map_err(Failure::Input)?;
     let stop = Stop::new()?;
     watch(signals, sender.clone())?;
 
@@ -92,11 +94,11 @@ pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failu
 /// Everything that can be wrong is found here, in the order in which the least was done; what was done is undone.
 fn prepare(
     options: &Serve,
+    mut passed: Passed,
     registry: &Registry,
     sender: &Sender<News>,
     output: &mut Output,
 ) -> Result<Vec<Post>> {
-    let mut passed = Passed::take()?;
     let admission = Admission::new(options.mode, options.owner.as_deref())?;
     let pairs = meeting::pairs(options)?;
     let meetings: Vec<(&str, Meeting)> = pairs
