@@ -49,6 +49,37 @@ fn a_packed_ring_of_seven_and_rings_of_one_work() {
     }
 }
 
+/// As over vhost-user, where a driver may have fewer pairs than the device, and says so by its queues alone.
+#[test]
+fn a_pair_that_was_never_started_gets_no_frames_where_nobody_has_a_control_queue() {
+    use vdpa_core::{QueueIndex, Status};
+    let rig = Lab::new().open("sim:net,queue_pairs=4");
+    let features = plain(&rig).without(net::CTRL_VQ).with(net::MQ);
+    let mut status = Status::ACKNOWLEDGE | Status::DRIVER;
+    rig.device.write_status(status.bits()).unwrap();
+    rig.device
+        .accept_beside(features, net::CTRL_VQ.mask())
+        .unwrap();
+    status |= Status::FEATURES_OK;
+    rig.device.write_status(status.bits()).unwrap();
+    let mut rx: Vec<_> = [0, 2].map(|q| Rx::new(&rig, rig.queue(q, 16), 2048)).into();
+    let mut tx = Tx::new(&rig, rig.queue(7, 16), 2048);
+    rig.run();
+    rx.iter_mut().for_each(|rx| rx.post(16));
+    let mut sent = 0;
+    let mut came = |rx: &mut Rx| {
+        sent += 1;
+        tx.send(&[frame(sent, 100)]);
+        rx.wait(1);
+        assert_eq!(rx.got.pop().unwrap(), frame(sent, 100));
+    };
+    came(&mut rx[1]);
+    rig.device.enable_queue(QueueIndex::new(2), false).unwrap();
+    came(&mut rx[0]);
+    rig.device.enable_queue(QueueIndex::new(2), true).unwrap();
+    came(&mut rx[1]);
+}
+
 #[test]
 fn a_frame_that_is_sent_once_the_receive_queue_was_started_again_is_not_lost() {
     use vdpa_core::QueueIndex;
