@@ -340,11 +340,11 @@ fn memory_that_is_cut_short_in_use_is_not_the_end() {
     served.expect("connected");
     served.expect("running");
     disk.read_into_nothing();
-    assert_eq!(served.expect("device")["what"], "broken");
+    assert_eq!(served.expect("device")["what"], "needs_reset");
     let why = served.expect("cut_off")["why"].clone();
     assert!(why.as_str().unwrap().contains("was cut"), "{why}");
     drop(disk);
-    // Another device by the same string.
+    // The same device, which is as good as before.
     let mut disk = Disk::attach(&path, true);
     served.expect("connected");
     served.expect("running");
