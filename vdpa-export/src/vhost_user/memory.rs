@@ -314,6 +314,8 @@ impl Memory {
     }
 
     /// Translations go, whole, where they touch this range: what is still good of one is asked for again.
+    ///
+    /// * `size`: 0 for all from `iova` on, since 64 bits do not hold the size of all addresses there are
     pub(super) fn invalidate(
         &mut self,
         iova: u64,
@@ -323,7 +325,10 @@ impl Memory {
         let Some(map) = &mut self.translated else {
             return Err(MemoryError::NotTranslated);
         };
-        let last = iova.saturating_add(size.saturating_sub(1));
+        let last = match size.checked_sub(1) {
+            Some(most) => iova.saturating_add(most),
+            None => u64::MAX,
+        };
         let touched = |(start, there): (&u64, &Translation)| {
             let end = start.saturating_add(there.len.saturating_sub(1));
             (end >= iova).then_some((*start, there.len))

@@ -171,3 +171,21 @@ fn translations_come_and_go_and_cross_regions_that_touch() {
     let refused = memory.update(&entry(iova, PAGE, user), &served);
     assert!(matches!(refused, Err(MemoryError::NotTranslated)));
 }
+
+/// As QEMU's IOMMU models have it when a guest switches translation off, or another domain on.
+#[test]
+fn no_translation_is_left_by_an_invalidation_of_all_addresses() {
+    let (served, mut memory) = (served(), Memory::default());
+    let user = 0x7000_0000;
+    let table = vec![(region(0x10_0000, 2 * PAGE, user, 0), file(2))];
+    memory.set(table, &served).unwrap();
+    memory.set_translated(true, &served).unwrap();
+    for iova in [0, 0xdead_0000] {
+        memory.update(&entry(iova, PAGE, user), &served).unwrap();
+    }
+    memory.invalidate(PAGE, 0, &served).unwrap();
+    assert_eq!(at(&served, 0), Some(0));
+    assert_eq!(at(&served, 0xdead_0000), None);
+    memory.invalidate(0, 0, &served).unwrap();
+    assert!(served.dma().mappings().is_empty());
+}
