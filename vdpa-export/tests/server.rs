@@ -2,16 +2,23 @@
 
 mod rig;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag};
+use nix::poll::{PollFlags, PollTimeout};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
 use rig::guest::{DATA, GPA, Guest, LEN, USER};
 use rig::{Served, open};
 use vdpa_core::MgmtDevice as _;
 use vdpa_export::vhost_user::{EndedBy, Listen, Options, Server, ServerError};
-use vdpa_vhost_user::payload::{MemoryRegion, VringAddr, VringFd, VringFlags, VringState};
+use vdpa_vhost_user::payload::{
+    DeviceState, Direction, MemoryRegion, VringAddr, VringFd, VringFlags, VringState,
+};
 use vdpa_vhost_user::{Connection, Front, FrontMessage};
 
 fn front(path: &std::path::Path) -> Front {
@@ -59,6 +66,9 @@ fn a_socket_that_cannot_be_had_is_refused_with_the_way_out() {
     let (one, _other) = UnixStream::pair().unwrap();
     let why = refused(Listen::Listener(one.into()));
     assert!(matches!(why, ServerError::Descriptor { .. }), "{why}");
+    let network = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let why = refused(Listen::Listener(network.into()));
+    assert!(matches!(why, ServerError::Descriptor { .. }), "{why}");
 
     // What the one of before left is replaced.
     let mode = Some(0o640);
@@ -102,6 +112,58 @@ fn a_front_end_that_listens_is_found_whenever_it_comes() {
         served.hears("left");
     }
     served.end().unwrap();
+}
+
+/// A socket at `path` that is listened at by somebody who takes nobody in, and has no room for another to wait.
+fn full(path: &std::path::Path) -> (OwnedFd, Vec<OwnedFd>) {
+    let stream = || {
+        socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+    };
+    let (listener, address) = (stream().unwrap(), UnixAddr::new(path).unwrap());
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let one = stream().unwrap();
+        match connect(one.as_raw_fd(), &address) {
+            Ok(()) => waiting.push(one),
+            Err(nix::Error::EAGAIN) => return (listener, waiting),
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_ends_also_while_the_front_end_that_listens_takes_nobody_in() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("vmm");
+    let _full = full(&path);
+    let listen = Listen::connect(&path);
+    let served = Served::at("sim:blk,size=1M", Options::default(), listen, path, home);
+    served.hears("cannot reach the front end");
+    assert_eq!(served.end().unwrap().by, EndedBy::Stop);
+}
+
+#[test]
+fn who_listens_at_a_socket_already_is_not_disturbed_nor_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("taken");
+    let taken = UnixListener::bind(&path).unwrap();
+    taken.set_nonblocking(true).unwrap();
+    let why = refused(Listen::bind(&path));
+    assert!(matches!(why, ServerError::InUse { .. }), "{why}");
+    let nobody = taken.accept().unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+
+    let path = home.path().join("full");
+    let _full = full(&path);
+    let why = refused(Listen::bind(&path));
+    assert!(matches!(why, ServerError::InUse { .. }), "{why}");
 }
 
 #[test]
@@ -220,4 +282,28 @@ fn a_device_that_is_taken_away_ends_the_server() {
     served.hears("Gone");
     assert!(!answers(&mut front));
     assert!(served.end().is_err());
+}
+
+/// The front end shares the flags of what it gives, and can change them at any time.
+#[test]
+fn a_channel_for_the_state_that_blocks_holds_up_nobody() {
+    let served = Served::new("sim:blk,size=1M");
+    let mut front = front(&served.path);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let theirs = reader.try_clone().unwrap();
+    let direction = DeviceState {
+        direction: Direction::Load,
+    };
+    front
+        .ask(&FrontMessage::SetDeviceStateFd(direction, theirs))
+        .unwrap();
+    nix::fcntl::fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    nix::unistd::write(&writer, b"half a state").unwrap();
+    let mut nothing = nix::poll::PollFd::new(reader.as_fd(), PollFlags::POLLIN);
+    rig::until("the end of the pipe", || {
+        let ready = nix::poll::poll(std::slice::from_mut(&mut nothing), PollTimeout::ZERO);
+        ready.unwrap() == 0
+    });
+    assert!(answers(&mut front));
+    served.end().unwrap();
 }

@@ -2,19 +2,27 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::sockopt::{AcceptConn, PeerCredentials};
-use nix::sys::socket::{UnixAddr, getpeername, getsockopt};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, getpeername, getsockname,
+    getsockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
 
 use super::{Listen, Peer, ServerError};
 
 /// The longest path of a socket, `sun_path` in `linux/un.h` without its end.
 const LONGEST: usize = 107;
+
+/// How many front ends may wait to be let in.
+const WAITING: i32 = 8;
 
 /// A place to come in, open.
 pub(super) enum Door {
@@ -60,7 +68,8 @@ impl Door {
                 Ok(Self::Client { path, every })
             }
             Listen::Listener(fd) => {
-                if !getsockopt(&fd, AcceptConn).unwrap_or(false) {
+                let is_local = getsockname::<UnixAddr>(fd.as_raw_fd()).is_ok();
+                if !is_local || !getsockopt(&fd, AcceptConn).unwrap_or(false) {
                     let need = "a unix socket that is listened on";
                     return Err(ServerError::Descriptor { need });
                 }
@@ -111,7 +120,7 @@ impl Door {
     /// The front end that is there, if one is.
     ///
     /// # Errors
-    /// What the system said. Of a [client](Self::Client) that is how it is when nobody is there.
+    /// What the system said. Of a [client](Self::Client) that is how it is when nobody is there, or nobody takes it in.
     pub(super) fn look(&mut self) -> io::Result<Option<UnixStream>> {
         match self {
             Self::Listener { listener, .. } => match listener.accept() {
@@ -121,7 +130,7 @@ impl Door {
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
                 Err(e) => Err(e),
             },
-            Self::Client { path, .. } => UnixStream::connect(path).map(Some),
+            Self::Client { path, .. } => connect(path).map(Some),
             Self::Stream(stream) => Ok(stream.take()),
         }
     }
@@ -140,27 +149,34 @@ fn bind(path: PathBuf, mode: Option<u32>) -> Result<Door, ServerError> {
         let path = path.clone();
         move |source| ServerError::Path { path, what, source }
     };
+    let refused = |what: &'static str| {
+        let failed = failed(what);
+        move |errno: Errno| failed(errno.into())
+    };
     match std::fs::symlink_metadata(&path) {
         Ok(meta) if !meta.file_type().is_socket() => {
             return Err(ServerError::NotASocket { path });
         }
         Ok(_) => {
-            // One that nobody listens on refuses.
-            match UnixStream::connect(&path) {
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(&path).map_err(failed("replace the old socket"))?;
-                }
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(failed("see whether somebody listens there")(e));
-                }
-                _ => return Err(ServerError::InUse { path }),
+            if is_listened_at(&path).map_err(failed("see whether somebody listens there"))? {
+                return Err(ServerError::InUse { path });
             }
+            std::fs::remove_file(&path).map_err(failed("replace the old socket"))?;
         }
         // What else is wrong with the path shows when it is bound.
         Err(_) => {}
     }
-    let listener = UnixListener::bind(&path).map_err(failed("make the socket"))?;
+    let what = "make the socket";
+    let socket = stream().map_err(failed(what))?;
+    if mode.is_some() {
+        // The file has the mode that the socket has: nobody connects before it is said who may.
+        let own = Mode::S_IRUSR | Mode::S_IWUSR;
+        fchmod(&socket, own).map_err(refused("set the mode of the socket"))?;
+    }
+    let address = UnixAddr::new(&path).map_err(refused(what))?;
+    socket::bind(socket.as_raw_fd(), &address).map_err(refused(what))?;
     let meta = std::fs::symlink_metadata(&path).map_err(failed("examine the socket"))?;
+    // From here on it is removed, whatever comes.
     let made = Made {
         path: path.clone(),
         id: (meta.dev(), meta.ino()),
@@ -169,7 +185,45 @@ fn bind(path: PathBuf, mode: Option<u32>) -> Result<Door, ServerError> {
         let mode = Permissions::from_mode(mode);
         std::fs::set_permissions(&path, mode).map_err(failed("set the mode of the socket"))?;
     }
-    Door::listening(listener, Some(made))
+    let waiting = Backlog::new(WAITING).map_err(refused(what))?;
+    socket::listen(&socket, waiting).map_err(refused("listen on the socket"))?;
+    Door::listening(socket.into(), Some(made))
+}
+
+/// A socket that does not block.
+fn stream() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    Ok(socket)
+}
+
+/// Connects, if that can be done at once: who listens and takes nobody in keeps nobody waiting.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = stream()?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
+}
+
+/// Whether somebody listens at a socket.
+///
+/// It is asked with a socket of another type, so that who listens there never sees a connection: unix(7), EPROTOTYPE.
+fn is_listened_at(path: &Path) -> io::Result<bool> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let asker = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    match socket::connect(asker.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED) => Ok(false),
+        Ok(()) | Err(Errno::EPROTOTYPE) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether who is there cannot be let in for want of something that comes back: descriptors, memory.
+pub(super) fn is_scarcity(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
 }
 
 fn check_length(path: &Path) -> Result<(), ServerError> {

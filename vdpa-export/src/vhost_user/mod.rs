@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod at_once;
 mod config;
 mod door;
 mod error;

@@ -24,7 +24,8 @@ pub enum Notice<'a> {
         /// Where.
         at: &'a str,
     },
-    /// Nobody listens where the server is to connect; it tries again. Told once, until somebody did.
+    /// Nobody listens where the server is to connect, or the system has no descriptor left for who comes; it tries again.
+    /// Told once, until somebody is there.
     Waiting {
         /// Where.
         at: &'a str,

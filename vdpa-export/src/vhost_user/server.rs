@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use vdpa_core::{Device, Event, Events};
@@ -12,6 +12,9 @@ use super::door::{self, Door};
 use super::front::{FrontEnd, Left};
 use super::{Listen, Notice, Options, ServerError, Stop, wait};
 use crate::serve::Served;
+
+/// How long to wait before a front end is let in for which there was no descriptor, or no memory.
+const SCARCE: Duration = Duration::from_millis(100);
 
 /// A device that is to be served.
 pub struct Server {
@@ -85,7 +88,8 @@ pub struct Serving {
     door: Door,
     /// Where, for people.
     at: String,
-    /// When to look for a front end again, where none comes by himself: nor too soon after one that left at once.
+    /// When to look for a front end again, where none comes by himself or none can be let in: nor too soon after one that
+    /// left at once.
     not_before: Option<Instant>,
 }
 
@@ -137,12 +141,13 @@ impl Serving {
                 Some(_) => Ok(None),
                 None => self.door.look(),
             };
-            let again = self.door.again();
+            let scarce = matches!(&there, Err(why) if door::is_scarcity(why)).then_some(SCARCE);
+            let again = scarce.or(self.door.again());
             self.not_before = early.or(again.and_then(|again| Instant::now().checked_add(again)));
             match there {
                 Ok(Some(stream)) => return Ok(Next::FrontEnd(stream)),
                 Ok(None) => {}
-                Err(why) if self.door.again().is_some() => {
+                Err(why) if again.is_some() => {
                     if !told {
                         let (at, why) = (self.at.as_str(), &why);
                         self.options.tell(&Notice::Waiting { at, why });
@@ -155,7 +160,9 @@ impl Serving {
                 }
             }
             let ready = PollFlags::POLLIN;
-            let bell = self.door.bell().map(|bell| (bell, ready));
+            // Who cannot be let in yet would ring all the time.
+            let bell = self.door.bell().filter(|_| self.not_before.is_none());
+            let bell = bell.map(|bell| (bell, ready));
             let fixed = |fd| Some((fd, ready));
             let fds = [fixed(stop.as_fd()), fixed(events.as_fd()), bell];
             let [stopped, event, _] = wait::any(fds, self.not_before)?;

@@ -10,7 +10,7 @@ use vdpa_vhost_user::Reply;
 use vdpa_vhost_user::payload::Direction;
 
 use super::front::FrontEnd;
-use super::wait;
+use super::{at_once, wait};
 
 /// A state longer than this is none.
 const MOST: usize = 16 << 20;
@@ -72,7 +72,7 @@ impl Transfer {
 
 fn write_some(to: OwnedFd, mut rest: Vec<u8>) -> Transfer {
     while !rest.is_empty() {
-        match nix::unistd::write(&to, &rest) {
+        match at_once::write(&to, &rest) {
             Ok(written) => drop(rest.drain(..written.min(rest.len()))),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return Transfer::Saving { to, rest },
@@ -90,7 +90,7 @@ fn write_some(to: OwnedFd, mut rest: Vec<u8>) -> Transfer {
 fn read_some(from: OwnedFd, mut bytes: Vec<u8>) -> Transfer {
     let mut part = [0; 4096];
     loop {
-        match nix::unistd::read(&from, &mut part) {
+        match at_once::read(&from, &mut part) {
             Ok(0) => return Transfer::Loaded(bytes),
             Ok(read) => bytes.extend(part.iter().take(read)),
             Err(Errno::EINTR) => {}
