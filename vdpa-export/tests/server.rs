@@ -307,3 +307,68 @@ fn a_channel_for_the_state_that_blocks_holds_up_nobody() {
     assert!(answers(&mut front));
     served.end().unwrap();
 }
+
+/// The end of a pipe that is full, and blocks. Its other end is to be read.
+fn block(writer: &OwnedFd) {
+    let set = |flags| nix::fcntl::fcntl(writer, FcntlArg::F_SETFL(flags)).unwrap();
+    set(OFlag::O_NONBLOCK);
+    for part in [4096, 1] {
+        while nix::unistd::write(writer, &vec![0; part]).is_ok() {}
+    }
+    set(OFlag::empty());
+}
+
+#[test]
+fn an_error_descriptor_that_is_full_and_blocks_holds_up_nobody() {
+    let served = Served::new("sim:blk,size=1M");
+    let (mut front, guest) = (front(&served.path), Guest::new());
+    let (_reader, writer) = nix::unistd::pipe().unwrap();
+    block(&writer);
+    let error = VringFd {
+        index: 0,
+        fd: Some(writer),
+    };
+    front.ask(&FrontMessage::SetVringErr(error)).unwrap();
+    let file = guest.file();
+    set_up(&mut front, &guest, file);
+    served.hears("running");
+    // More than there is room for.
+    let index = rig::guest::AVAIL as u32 + 2;
+    guest.window.bytes().store_u16(index, 0x7fff);
+    served.hears("NeedsReset");
+    assert!(answers(&mut front));
+    served.end().unwrap();
+}
+
+#[test]
+fn a_device_that_a_front_end_keeps_from_coming_to_rest_is_replaced_for_the_next_one() {
+    let options = Options::default()
+        .patience(Duration::from_millis(200))
+        .reopen(|| Ok(open("sim:blk,size=1M").0));
+    let served = Served::with("sim:blk,size=1M", options);
+    let (mut hostile, mut guest) = (front(&served.path), Guest::new());
+    let file = guest.file();
+    set_up(&mut hostile, &guest, file);
+    guest.round(5, 0x42);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let call = VringFd {
+        index: 0,
+        fd: Some(writer.try_clone().unwrap()),
+    };
+    hostile.ask(&FrontMessage::SetVringCall(call)).unwrap();
+    assert!(answers(&mut hostile));
+    // The worker is stuck in its call once it has written this.
+    block(&writer);
+    guest.submit(0, 5);
+    guest.finish();
+    drop(hostile);
+    served.hears("left");
+    // It is let go, and so is the device of it.
+    drop((reader, writer));
+
+    let (mut front, mut guest) = (front(&served.path), Guest::new());
+    let file = guest.file();
+    set_up(&mut front, &guest, file);
+    guest.round(5, 0x43);
+    served.end().unwrap();
+}

@@ -1,5 +1,6 @@
 //! Queues: what is said of them, and their start once that is complete.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vdpa_core::{Area, Call, Format, QueueConfig, QueueIndex, Status};
@@ -91,8 +92,12 @@ impl Served {
         Ok(())
     }
 
-    /// What is raised when it is lost.
-    pub(crate) fn set_error(&mut self, q: QueueIndex, error: Call) -> Result<(), ServeError> {
+    /// What is written when it is lost.
+    pub(crate) fn set_error(
+        &mut self,
+        q: QueueIndex,
+        error: Option<OwnedFd>,
+    ) -> Result<(), ServeError> {
         self.slot(q)?.error = error;
         Ok(())
     }
@@ -141,7 +146,7 @@ impl Served {
     pub(crate) fn raise_error(&self, q: Option<QueueIndex>) {
         for (slot, queue) in self.slots.iter().zip(self.indices()) {
             if slot.is_running() && q.is_none_or(|q| q == queue) {
-                slot.error.raise();
+                slot.raise_error();
             }
         }
     }
@@ -246,6 +251,6 @@ impl Served {
 }
 
 /// An eventfd that is called by, or nobody.
-pub(crate) fn call_of(fd: Option<std::os::fd::OwnedFd>) -> Call {
+pub(crate) fn call_of(fd: Option<OwnedFd>) -> Call {
     fd.map_or(Call::None, |fd| Call::EventFd(Arc::new(fd)))
 }

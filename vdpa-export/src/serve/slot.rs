@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vdpa_core::{Call, Doorbell, Kick};
 use vdpa_mem::Iova;
 
@@ -35,8 +36,8 @@ pub(super) struct Slot {
     pub(super) base: Option<u32>,
     pub(super) kick: Option<KickFrom>,
     pub(super) call: Call,
-    /// Raised when the queue is lost.
-    pub(super) error: Call,
+    /// Written when the queue is lost.
+    pub(super) error: Option<OwnedFd>,
     /// `None`: nothing was said.
     pub(super) enabled: Option<bool>,
     /// Writes to its device area are to be logged.
@@ -64,11 +65,23 @@ impl Slot {
         self.doorbell = None;
     }
 
+    /// Tells the front end that it is lost.
+    pub(super) fn raise_error(&self) {
+        let Some(event) = &self.error else {
+            return;
+        };
+        // Each time: the front end shares its flags. One that is full says it already.
+        let never_waits = fcntl(event, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+        if never_waits.is_ok() {
+            let _full = nix::unistd::write(event, &1u64.to_ne_bytes());
+        }
+    }
+
     /// As nothing was said, but for whom to call.
     pub(super) fn reset(&mut self) {
         *self = Self {
             call: std::mem::take(&mut self.call),
-            error: std::mem::take(&mut self.error),
+            error: self.error.take(),
             ..Self::default()
         };
     }

@@ -66,9 +66,9 @@ impl Options {
         self
     }
 
-    /// Makes another device with `open` when a front end has broken the one that there is, so that the next one is served: by
-    /// cutting the file of memory that it gave, or by keeping the device from coming to rest. The broken one is dropped
-    /// before that. Without this the server ends then.
+    /// Makes another device with `open` when a front end has broken the one that there is, so that the next one is served:
+    /// by keeping it from coming to rest for longer than the [patience](Self::patience), say. The broken one is dropped
+    /// before that, which may take the device's own time. Without this the server ends then.
     #[must_use]
     pub fn reopen(
         mut self,

@@ -127,7 +127,7 @@ impl FrontEnd<'_> {
             }
             M::SetVringErr(VringFd { index, fd }) => {
                 let q = queue(index.into())?;
-                served.set_error(q, call_of(fd))
+                served.set_error(q, fd)
             }
             M::SetVringEndian(VringState { num: 0, .. }) => Ok(()),
             M::SetVringEndian(_) => return Err(not_offered("rings are little-endian")),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
-use vdpa_core::{Device, Event, Events};
+use vdpa_core::{Device, Error, Event, Events};
 
 use super::door::{self, Door};
 use super::front::{FrontEnd, Left};
@@ -54,7 +54,7 @@ impl Server {
         let at = listen.to_string();
         let door = Door::open(listen)?;
         // Front ends can cut the files that they give.
-        vdpa_mem::survive_shrinking().map_err(vdpa_core::Error::from)?;
+        vdpa_mem::survive_shrinking().map_err(Error::from)?;
         let shown = Shown::new(device, &options)?;
         Ok(Serving {
             shown: Some(shown),
@@ -73,7 +73,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(device: Device, options: &Options) -> Result<Self, vdpa_core::Error> {
+    fn new(device: Device, options: &Options) -> Result<Self, Error> {
         let events = device.events()?;
         let served = Served::new(device, options.hidden, options.patience)?;
         Ok(Self { served, events })
@@ -107,24 +107,25 @@ impl Serving {
                 Some(shown) => shown,
                 None => self.reopen()?,
             };
-            let by = match self.next(&shown.events, stop)? {
-                Next::Ended(by) => Some(by),
+            let after = match self.next(&shown.events, stop)? {
+                Next::Ended(by) => After::Ended(by),
                 Next::FrontEnd(stream) => self.serve(&mut shown, stream, stop)?,
             };
-            if let Some(by) = by {
-                let device = shown.served.into_device();
-                return Ok(Ended { by, device });
-            }
-            if !shown.served.is_broken() {
-                self.shown = Some(shown);
+            match after {
+                After::Next => self.shown = Some(shown),
+                After::Lost => {}
+                After::Ended(by) => {
+                    let device = shown.served.into_device();
+                    return Ok(Ended { by, device });
+                }
             }
         }
     }
 
-    /// Another device, in the place of one that is broken.
+    /// Another device, in the place of one that is lost.
     fn reopen(&self) -> Result<Shown, ServerError> {
         match &self.options.reopen {
-            None => Err(vdpa_core::Error::Broken.into()),
+            None => Err(Error::Broken.into()),
             Some(open) => Ok(Shown::new(open()?, &self.options)?),
         }
     }
@@ -184,8 +185,8 @@ impl Serving {
             self.options.tell(&Notice::Device { event: &event });
             match event {
                 Event::RemoveRequested => return Ok(Some(EndedBy::RemoveRequested)),
-                Event::Broken { .. } => return Err(vdpa_core::Error::Broken.into()),
-                Event::Gone => return Err(vdpa_core::Error::Gone.into()),
+                Event::Broken { .. } => return Err(Error::Broken.into()),
+                Event::Gone => return Err(Error::Gone.into()),
                 _ => {}
             }
         }
@@ -198,7 +199,7 @@ impl Serving {
         shown: &mut Shown,
         stream: UnixStream,
         stop: &Stop,
-    ) -> Result<Option<EndedBy>, ServerError> {
+    ) -> Result<After, ServerError> {
         let peer = door::peer(&stream);
         self.options.tell(&Notice::Connected { peer });
         let Shown { served, events } = shown;
@@ -211,18 +212,30 @@ impl Serving {
             _ => self.options.tell(&Notice::Disconnected),
         }
         if served.is_broken() {
-            return Ok(self.options.once.then_some(EndedBy::FrontEnd));
+            return Ok(match self.options.once {
+                true => After::Ended(EndedBy::FrontEnd),
+                false => After::Lost,
+            });
         }
-        released?;
-        let by = self.hear(events)?;
-        if by.is_some() {
-            return Ok(by);
+        match released {
+            // A front end holds it up, by memory that does not answer, say. It may come to rest never, or soon.
+            Err(Error::Timeout { .. })
+                if self.options.reopen.is_some() && !matches!(left, Left::Stop) =>
+            {
+                return Ok(After::Lost);
+            }
+            released => released?,
+        }
+        if let Some(by) = self.hear(events)? {
+            return Ok(After::Ended(by));
         }
         Ok(match left {
-            Left::Stop => Some(EndedBy::Stop),
-            Left::RemoveRequested => Some(EndedBy::RemoveRequested),
-            Left::Disconnected | Left::CutOff(_) if self.options.once => Some(EndedBy::FrontEnd),
-            Left::Disconnected | Left::CutOff(_) => None,
+            Left::Stop => After::Ended(EndedBy::Stop),
+            Left::RemoveRequested => After::Ended(EndedBy::RemoveRequested),
+            Left::Disconnected | Left::CutOff(_) if self.options.once => {
+                After::Ended(EndedBy::FrontEnd)
+            }
+            Left::Disconnected | Left::CutOff(_) => After::Next,
         })
     }
 }
@@ -230,6 +243,15 @@ impl Serving {
 /// What comes next.
 enum Next {
     FrontEnd(UnixStream),
+    Ended(EndedBy),
+}
+
+/// What becomes of the server once a front end has left.
+enum After {
+    /// It serves the next one.
+    Next,
+    /// The device is broken, or does not come to rest: another one is needed.
+    Lost,
     Ended(EndedBy),
 }
 
