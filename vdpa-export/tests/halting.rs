@@ -3,7 +3,7 @@
 mod rig;
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rig::guest::{GPA, Guest, LEN, SIZE, USER};
 use rig::open;
@@ -12,12 +12,15 @@ use vdpa_core::{
     QueueConfig, QueueIndex, QueueLimits, Relay, Result, Status, VdpaDevice, bits,
 };
 use vdpa_export::vhost_user::{Listen, Options, Server, Stop};
+use vdpa_mem::AddressSpace;
 use vdpa_vhost_user::payload::{MemoryRegion, VringAddr, VringFd, VringFlags, VringState};
-use vdpa_vhost_user::{Connection, Error, Front, FrontMessage};
+use vdpa_vhost_user::{Connection, Error, Front, FrontMessage, ProtocolFeatures, Reply};
 
 /// A device that can do less than it can.
 struct Less {
     inner: Arc<dyn VdpaDevice>,
+    /// What it reaches.
+    space: Arc<OnceLock<AddressSpace>>,
     without: fn(Caps<'_>) -> Caps<'_>,
 }
 
@@ -26,6 +29,8 @@ impl VdpaDevice for Less {
         self.inner.info()
     }
     fn attach(&self, host: Host) -> Result<()> {
+        let first = host.spaces.first().cloned();
+        first.map(|space| self.space.set(space));
         self.inner.attach(host)
     }
     fn caps(&self) -> Caps<'_> {
@@ -68,6 +73,7 @@ impl VdpaDevice for Less {
 
 /// A front end of such a device, and the server's thread.
 struct Scene {
+    space: Arc<OnceLock<AddressSpace>>,
     front: Front,
     guest: Guest,
     thread: std::thread::JoinHandle<()>,
@@ -80,7 +86,13 @@ impl Scene {
         let sim = vdpa_sim::SimMgmt::new();
         let spec = DeviceSpec::parse("sim:blk,size=1M").unwrap();
         let inner = sim.dev_add(&spec).unwrap();
-        let device = Device::new(Arc::new(Less { inner, without }), Relay::new()).unwrap();
+        let space = Arc::new(OnceLock::new());
+        let less = Less {
+            inner,
+            space: Arc::clone(&space),
+            without,
+        };
+        let device = Device::new(Arc::new(less), Relay::new()).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let listen = Listen::Stream(theirs.into());
         let serving = Server::new(device, Options::default())
@@ -90,6 +102,7 @@ impl Scene {
         let set = stop.clone();
         let thread = std::thread::spawn(move || drop(serving.run(&set).unwrap()));
         let mut scene = Self {
+            space,
             front: Front::new(Connection::new(ours)),
             guest: Guest::new(),
             thread,
@@ -227,4 +240,35 @@ fn capabilities_have_the_names_that_the_end_looks_for() {
     ] {
         assert!(device.cap_names().contains(&name), "{name}");
     }
+}
+
+/// A guest uses it once that is answered, and a worker in the midst of its queues would fail what it finds there.
+#[test]
+fn a_region_is_not_answered_for_before_every_worker_sees_it() {
+    let mut scene = Scene::new(|caps| caps, Features::NONE);
+    let wanted = ProtocolFeatures::REPLY_ACK | ProtocolFeatures::CONFIGURE_MEM_SLOTS;
+    scene.tell(&FrontMessage::SetProtocolFeatures(wanted));
+    // What went before is done.
+    scene.front.value(&FrontMessage::GetFeatures).unwrap();
+    let space = scene.space.get().unwrap();
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let more = MemoryRegion {
+        guest: GPA + LEN,
+        size: LEN,
+        user: USER + LEN,
+        offset: 0,
+    };
+    let message = FrontMessage::AddMemReg(more, Guest::new().file());
+    let pending = scene.front.begin(&message).unwrap();
+    rig::until("the mapping", || space.mappings().len() == 2);
+    for _ in 0..100 {
+        assert!(scene.front.poll_finish(&pending).unwrap().is_none());
+        std::thread::yield_now();
+    }
+    drop(section);
+    let answered = scene.front.finish(&pending, None).unwrap();
+    assert!(matches!(answered, Reply::Done));
+    drop(reader);
+    scene.end();
 }

@@ -199,12 +199,13 @@ impl Memory {
                 other: other.region.guest,
             });
         }
-        let held = Held::new(region, fd)?;
-        if self.translated.is_none() {
-            served.dma().map(vec![held.whole()?])?;
+        self.regions.push(Held::new(region, fd)?);
+        match self.translated {
+            // Not mapped beside what there is: a worker in the midst of its queues would not see it yet, and fail what the
+            // guest asks for once this is answered.
+            None => self.apply(served),
+            Some(_) => Ok(()),
         }
-        self.regions.push(held);
-        Ok(())
     }
 
     /// One less.
