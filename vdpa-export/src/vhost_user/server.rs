@@ -263,7 +263,7 @@ pub enum EndedBy {
     Stop,
     /// The only front end left: of a [stream](Listen::Stream), or [once](Options::once).
     FrontEnd,
-    /// The parent asks for the device back: [`Event::RemoveRequested`](vdpa_core::Event::RemoveRequested).
+    /// The parent asks for the device back: [`Event::RemoveRequested`].
     RemoveRequested,
 }
 
