@@ -19,7 +19,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "queues",
         values: "1 to 256",
-        about: "how many queues, of a type whose configuration does not say (not net, blk); default: as many as the back end says",
+        about: "queues, of other types than net and blk; default: as many as the back end says",
     },
     Key {
         name: "queue_size",
