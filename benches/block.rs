@@ -23,7 +23,7 @@ use vdpa_mem::{Bytes as Span, Iova};
 use vdpa_ring::{Completion, DriverMem, DriverRing, Format, RingFeatures, Segment};
 use vdpa_sim::Rounds;
 use vdpa_sim::blk::{Backend, Blk, Inline, Lane, Memory, Settings};
-use vdpa_sim::class::{Class, Desk, Served, Station, Stations, Unit};
+use vdpa_sim::class::{Class, Desk, Role, Served, Station, Stations, Unit};
 use vdpa_sim::queue::Queue;
 use virtio_queue::{Queue as PeerQueue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestMemoryMmap};
@@ -270,7 +270,14 @@ fn ours<'a>(
         at(place.device),
     );
     let call = Arc::new(CallCell::new(Call::None));
-    let queue = Queue::new(QueueIndex::new(0), &config, features, call, 64);
+    let index = QueueIndex::new(0);
+    let role = Role {
+        chains: 64,
+        ..blk
+            .role(index, Some(features))
+            .unwrap_or_else(|| wrong("no such queue"))
+    };
+    let queue = Queue::new(index, &config, features, call, role);
     let queue = queue.unwrap_or_else(|e| wrong(&e.to_string()));
     let mut stations = Stations::default();
     stations[0] = Station::Running(Box::new(queue));

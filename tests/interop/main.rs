@@ -27,11 +27,11 @@ mod net;
 mod netns;
 #[path = "guest/numbered.rs"]
 mod numbered;
+mod ovs;
 #[path = "../kernel/ping.rs"]
 mod ping;
+mod stranger;
 #[path = "../kernel/streams.rs"]
 mod streams;
-mod ovs;
-mod stranger;
 #[path = "../lab/transcript.rs"]
 mod transcript;

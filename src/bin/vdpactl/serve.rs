@@ -18,8 +18,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use vdpa::Device;
-use vdpa::core::Registry;
 use vdpa::export::vhost_user::{EndedBy, Options, Server, ServerError, Serving, Stop};
 use vdpa::{Device, Registry};
 
@@ -121,21 +119,11 @@ fn prepare(
             let first = Told::first(&device, options.client);
             let path = meeting.shown();
             let (listen, bound) = meeting.listen(&admission)?;
+            let image = Image::of(spec, &device)?;
             let told = sender.clone();
             let tell = move |notice| {
                 // There is nobody left to tell at the end.
                 let _late = told.send(News::Told(number, notice));
-            let image = Image::of(spec, &device)?;
-            let (told, device_type) = (sender.clone(), device.info().device_type);
-            let server = Options::default().observe(move |notice| {
-                if let Some(notice) = Told::of(notice, device_type) {
-                    // There is nobody left to tell at the end.
-                    let _late = told.send(News::Told(number, notice));
-                }
-            });
-            let server = match board::every(options.stats, output) {
-                Some(every) => server.stats_every(every),
-                None => server,
             };
             let how = how(registry, spec, &device, every, tell);
             let serving = Server::new(device, how)
@@ -243,6 +231,11 @@ fn follow(
                 well &= ended.is_ok();
                 board.ended(number, ended)?;
             }
+            News::Look => {
+                for (number, told) in look() {
+                    board.tell(number, told)?;
+                }
+            }
             News::Signal => match asked {
                 None => {
                     asked = Some(Instant::now());
@@ -256,21 +249,6 @@ fn follow(
                     return Ok(Verdict::Differs);
                 }
             },
-            News::Look => {
-                for (number, told) in look() {
-                    board.tell(number, told)?;
-                }
-            }
-            News::Signal if asked => {
-                board.give_up()?;
-                return Ok(Verdict::Differs);
-            }
-            News::Signal => {
-                asked = true;
-                // Nobody new comes, and then who is there is let go of.
-                bound.clear();
-                stop.set();
-            }
         }
     }
     Ok(Verdict::well_if(well))
