@@ -47,6 +47,21 @@ fn each_width_is_little_endian_and_where_it_is_asked_for() {
 }
 
 #[test]
+fn registers_that_are_dropped_are_not_mapped_any_more() {
+    let file = memfd_create("dropped", MFdFlags::MFD_CLOEXEC).unwrap();
+    let file = File::from(file);
+    file.set_len(PAGE).unwrap();
+    let mapped = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains("dropped")).count()
+    };
+    let registers = Registers::map(file.as_fd(), 0, PAGE).unwrap();
+    assert_eq!(mapped(), 1);
+    drop(registers);
+    assert_eq!(mapped(), 0);
+}
+
+#[test]
 fn an_access_out_of_bounds_or_between_registers_is_refused_with_the_numbers() {
     let (file, registers) = device(10);
     let error = registers.read_u32(8).unwrap_err();
