@@ -104,6 +104,15 @@ fn the_driver_changes_the_cache_mode_and_nothing_else_in_the_configuration() {
     assert!(without.config().writeback(), "it is not negotiated");
 }
 
+/// Linux fills tables by the number of segments alone, and QEMU gives a queue 128 descriptors: a disk lost its queue.
+#[test]
+fn a_request_of_the_most_segments_fits_the_queue_that_a_front_end_makes() {
+    for (queue_size, segments) in [(64, 62), (128, 126), (256, 126), (1024, 126)] {
+        let disk = Disk::open(&format!("sim:blk,size=64M,queue_size={queue_size}"));
+        assert_eq!(disk.config().seg_max(), segments, "{queue_size}");
+    }
+}
+
 /// Statement 188, and the whole of the space.
 #[test]
 fn the_configuration_is_complete_and_its_padding_is_zero() {

@@ -68,6 +68,9 @@ pub const POSSIBLE: Features = Features::of(&[
 /// What of it changes the disk.
 const CHANGES: Features = Features::of(&[block::DISCARD, block::WRITE_ZEROES, block::SECURE_ERASE]);
 
+/// The size that front ends give a disk's queue where nobody asked for another.
+const COMMON_QUEUE_SIZE: u16 = 128;
+
 impl Settings {
     /// What a device can offer that may be written, or only be read.
     pub fn possible(read_only: bool) -> Features {
@@ -99,8 +102,9 @@ impl Settings {
         // Pages are what files and memory are made of.
         let page = 4096_u32.max(self.blk_size);
         let exponent = page.checked_div(self.blk_size.max(1)).unwrap_or(1).max(1);
-        // A header and a status beside the data.
-        let segments = u32::from(self.queue_size)
+        // A header and a status beside the data. No chain is longer than its queue, tables included (virtio 1.4 §2.7.5.3.1),
+        // yet Linux fills them by this number alone, whatever size the queue was given: QEMU gives 128 unless told otherwise.
+        let segments = u32::from(self.queue_size.min(COMMON_QUEUE_SIZE))
             .saturating_sub(2)
             .clamp(1, super::iov::MOST as u32);
         BlockConfig::default()
