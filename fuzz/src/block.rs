@@ -14,7 +14,7 @@ use vdpa_sim::blk::{Blk, Memory, Settings};
 use vdpa_sim::class::{Class, Desk, Station, Stations, Unit};
 
 use crate::Input;
-use crate::guest::{self, BUFFER_BYTES, BUFFERS, Guest, Line, WRITES};
+use crate::guest::{self, BUFFER_BYTES, BUFFERS, Guest, Line, WRITES, role};
 
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
@@ -130,7 +130,7 @@ impl Bench {
             }
         }
         self.blk.accept(features);
-        let (mut line, station) = Line::new(0, 0, features, 64);
+        let (mut line, station) = Line::new(0, 0, features, role(0, 64));
         let mut queues: Stations = [station, Station::Stopped];
         if self.dirty {
             self.wipe(&mut line, &mut queues);

@@ -18,7 +18,7 @@ use vdpa_sim::offload::RECEIVE;
 use vdpa_sim::port::{Null, Presence};
 
 use crate::Input;
-use crate::guest::{self, BUFFERS, Guest, Line, READS, WRITES};
+use crate::guest::{self, BUFFERS, Guest, Line, READS, WRITES, role};
 
 /// Pairs of the device.
 const PAIRS: u16 = 4;
@@ -119,7 +119,7 @@ impl Bench {
                 .queue_changed(QueueIndex::new(q), QueueChange::Started);
         }
         self.state = self.net.save();
-        let (mut line, station) = Line::new(0, PAIRS * 2, features, 16);
+        let (mut line, station) = Line::new(0, PAIRS * 2, features, role(0, 16));
         let mut stations: Stations = [station, Station::Stopped];
         for _ in 0..COMMANDS {
             if input.is_empty() {

@@ -17,7 +17,7 @@ use vdpa_ring::{
     area_sizes,
 };
 use vdpa_sim::Rounds;
-use vdpa_sim::class::{Desk, Served, Station, Stations, Unit};
+use vdpa_sim::class::{Desk, Role, Served, Station, Stations, Unit};
 use vdpa_sim::queue::Queue;
 
 use crate::Input;
@@ -269,9 +269,19 @@ pub struct Line {
     at: u64,
 }
 
+/// The role of a unit's queue, which takes this many chains at once: of its second one, which sends, the device writes nothing.
+pub fn role(place: usize, chains: usize) -> Role {
+    Role {
+        unit: 0,
+        place,
+        chains,
+        reads_all: place == 1,
+    }
+}
+
 impl Line {
-    /// A fresh queue, the `number`th in memory, for the driver; and as the device has it.
-    pub fn new(number: u64, index: u16, features: Features, chains: usize) -> (Self, Station) {
+    /// A fresh queue, the `number`th in memory, for the driver; and as the device has it, in this role.
+    pub fn new(number: u64, index: u16, features: Features, role: Role) -> (Self, Station) {
         let packed = features.contains(bits::RING_PACKED);
         let format = if packed {
             Format::Packed
@@ -298,7 +308,7 @@ impl Line {
             address(placed.device),
         );
         let call = Arc::new(CallCell::new(Call::None));
-        let queue = Queue::new(QueueIndex::new(index), &config, features, call, chains);
+        let queue = Queue::new(QueueIndex::new(index), &config, features, call, role);
         let queue = queue.expect("a legal queue");
         let line = Self {
             ring: DriverRing::new(format, SLOTS, own, None).expect("a legal ring"),

@@ -22,7 +22,7 @@ use vdpa_sim::offload::{
 use vdpa_sim::port::{Loopback, Presence};
 
 use crate::Input;
-use crate::guest::{self, BUFFERS, Guest, Line, READS, WRITES};
+use crate::guest::{self, BUFFERS, Guest, Line, READS, WRITES, role};
 use crate::packet::{Packet, packet};
 
 /// Bytes of a packet's header.
@@ -240,8 +240,8 @@ impl Bench {
         self.guest.clear();
         self.net.accept(features);
         self.net.set_live(true);
-        let (mut receive, incoming) = Line::new(0, 0, features, 64);
-        let (mut transmit, outgoing) = Line::new(1, 1, features, 64);
+        let (mut receive, incoming) = Line::new(0, 0, features, role(0, 64));
+        let (mut transmit, outgoing) = Line::new(1, 1, features, role(1, 64));
         let mut queues: Stations = [incoming, outgoing];
         let merged = features.contains(net::MRG_RXBUF);
         let buffers = self.post_buffers(&mut receive, merged);
