@@ -2,7 +2,7 @@
 
 mod unfinished;
 
-use vdpa_core::{Features, bits::net};
+use vdpa_core::Features;
 use vdpa_mem::{Access, Hint, Iova, Section};
 use vdpa_ring::{Segment, Used};
 
@@ -26,8 +26,6 @@ pub(super) struct Transmitter {
     full: bool,
     /// Bytes of the header between what is kept of it and the frame: there to be ignored.
     gap: usize,
-    /// Headers are not looked at: without CSUM there is nothing that they can say (virtio 1.4 §5.1.9.2.1).
-    unread: bool,
 }
 
 /// What all packets of a batch have in common.
@@ -53,7 +51,6 @@ impl Transmitter {
             near: Hint::default(),
             full: false,
             gap: 0,
-            unread: false,
         }
     }
 
@@ -77,9 +74,7 @@ impl Transmitter {
             call(queue, hold, counters);
             return false;
         }
-        let features = shared.settled.features();
-        self.gap = header_bytes(features).saturating_sub(HEADER_BYTES);
-        self.unread = !features.contains(net::CSUM);
+        self.gap = header_bytes(shared.settled.features()).saturating_sub(HEADER_BYTES);
         let longest = self.longest;
         let mut batch = self
             .spare
@@ -211,13 +206,7 @@ impl Transmitter {
                 let bytes = section
                     .translate(one.addr, one.len, Access::DeviceReads, &mut self.near)
                     .map_err(|_| Refused::Fault(one.addr))?;
-                if self.unread {
-                    // It says nothing, and need not leave the driver's cache.
-                    Header::NONE.put(room);
-                    let frame = room.get_mut(HEADER_BYTES..).unwrap_or_default();
-                    let at = HEADER_BYTES.saturating_add(self.gap);
-                    bytes.read(at, frame) == frame.len()
-                } else if self.gap == 0 {
+                if self.gap == 0 {
                     bytes.read(0, room) == len
                 } else {
                     let (head, frame) = room.split_at_mut(HEADER_BYTES.min(len));
