@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use vfio_ioctls::VfioDevice;
@@ -61,8 +62,15 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         if self.is_closable() {
-            // SAFETY: nobody uses it any more.
-            unsafe { ManuallyDrop::drop(&mut self.device) };
+            let close = AssertUnwindSafe(|| {
+                // SAFETY: nobody uses it any more.
+                unsafe { ManuallyDrop::drop(&mut self.device) }
+            });
+            // It closes the function before it looks for the group. A removal that waits for that may be done by then, and what
+            // is left is closed by unwinding.
+            if catch_unwind(close).is_err() {
+                tracing::debug!("a function was taken away while it was closed");
+            }
             return;
         }
         tracing::warn!(
