@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use crate::reply::{Reply, Ticket};
-use crate::{Connection, Error, Frame, FrontMessage, Header, ProtocolFeatures};
+use crate::{Connection, Error, Frame, FrontMessage, ProtocolFeatures};
 
 /// A front end, as a back end sees it.
 #[derive(Debug)]
@@ -85,13 +85,7 @@ impl Back {
     /// # Errors
     /// [`Error::NoSuchAnswer`] if this request has another answer, with nothing sent; as [`Connection::send`].
     pub fn answer(&mut self, ticket: Ticket, reply: &Reply) -> Result<(), Error> {
-        match ticket.encode(reply)? {
-            None => Ok(()),
-            Some(out) => {
-                let header = Header::reply(out.request, out.size());
-                self.connection.send(header, &out)
-            }
-        }
+        self.connection.answer(ticket, reply)
     }
 }
 

@@ -151,13 +151,7 @@ impl FromBack {
     /// # Errors
     /// [`Error::NoSuchAnswer`] if this request has another answer, with nothing sent; as [`Connection::send`].
     pub fn answer(&mut self, ticket: Ticket, reply: &Reply) -> Result<(), Error> {
-        match ticket.encode(reply)? {
-            None => Ok(()),
-            Some(out) => {
-                let header = Header::reply(out.request, out.size());
-                self.connection.send(header, &out)
-            }
-        }
+        self.connection.answer(ticket, reply)
     }
 }
 

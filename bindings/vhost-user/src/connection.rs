@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use crate::{Error, Frame, HEADER_LEN, Header, MAX_FDS, Outgoing, rights};
+use crate::{Error, Frame, HEADER_LEN, Header, MAX_FDS, Outgoing, Reply, Ticket, rights};
 
 /// How long a peer may take for a message, if nobody says otherwise.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
@@ -149,6 +149,14 @@ impl Connection {
             if !wait(&self.socket, PollFlags::POLLIN, until)? && self.incoming.since.is_none() {
                 return Err(Error::TimedOut);
             }
+        }
+    }
+
+    /// Sends the answer that `ticket` asks for, if it asks for one.
+    pub(crate) fn answer(&mut self, ticket: Ticket, reply: &Reply) -> Result<(), Error> {
+        match ticket.encode(reply)? {
+            None => Ok(()),
+            Some(out) => self.send(Header::reply(out.request, out.size()), &out),
         }
     }
 
