@@ -504,29 +504,16 @@ fn a_socket_that_was_not_passed_is_refused_by_name() {
     let mut others = command(["serve", "sim:blk", "--vhost-user", "fd:front"]);
     others.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
     refused(others).is_refused_with(&["fd:front", "no socket"]);
-    let mut shell = Command::new("sh");
+    // By a shell, which becomes the program that it sets these for.
+    let by_shell = |line: &str, path: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line, "sh", env!("CARGO_BIN_EXE_vdpactl")]);
+        shell.args(["serve", "sim:blk", "--vhost-user", path]);
+        refused(shell)
+    };
     let line = "LISTEN_PID=$$ LISTEN_FDS=many exec \"$@\" </dev/null";
-    shell.args([
-        "-c",
-        line,
-        "sh",
-        env!("CARGO_BIN_EXE_vdpactl"),
-        "serve",
-        "sim:blk",
-    ]);
-    shell.args(["--vhost-user", "fd:front"]);
-    refused(shell).is_refused_with(&["LISTEN_FDS", "many"]);
+    by_shell(line, "fd:front").is_refused_with(&["LISTEN_FDS", "many"]);
     // Nothing has that number, and nothing of ours may get it before it is looked at.
-    let mut shell = Command::new("sh");
     let line = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" </dev/null 3<&-";
-    shell.args([
-        "-c",
-        line,
-        "sh",
-        env!("CARGO_BIN_EXE_vdpactl"),
-        "serve",
-        "sim:blk",
-    ]);
-    shell.args(["--vhost-user", "fd:3"]);
-    refused(shell).is_refused_with(&["LISTEN_FDS=1", "descriptor 3 is not open"]);
+    by_shell(line, "fd:3").is_refused_with(&["LISTEN_FDS=1", "descriptor 3 is not open"]);
 }
