@@ -52,10 +52,10 @@ impl Options {
         self
     }
 
-    /// Tells the [counters](Notice::Stats) this often while a front end is there.
+    /// Tells the [counters](Notice::Stats) this often while a front end is there; at most once a millisecond.
     #[must_use]
     pub fn stats_every(mut self, every: Duration) -> Self {
-        self.stats = Some(every);
+        self.stats = Some(every.max(Duration::from_millis(1)));
         self
     }
 
