@@ -1,6 +1,6 @@
 //! What control calls refuse, and why.
 
-use std::io;
+use std::{fmt, io};
 
 use vdpa_mem::{Iova, IovaRange, MemError};
 use vdpa_ring::{AddError, QueueState, RingError};
@@ -447,6 +447,22 @@ impl std::error::Error for ParentFailure {
 impl<E: ParentError> From<E> for Error {
     fn from(error: E) -> Self {
         Self::Parent(ParentFailure(Box::new(error)))
+    }
+}
+
+/// An error with all that led to it, in one line: what each says, with `: ` between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut below = self.0.source();
+        while let Some(error) = below {
+            write!(f, ": {error}")?;
+            below = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -134,7 +134,7 @@ pub use device::Device;
 pub use device_type::{DeviceType, UnassignedId, UnknownDeviceType};
 pub use dma::DmaHandle;
 pub use doorbell::{Doorbell, Page, Rung};
-pub use error::{Error, ErrorKind, ParentError, ParentFailure, Result};
+pub use error::{Chain, Error, ErrorKind, ParentError, ParentFailure, Result};
 pub use event::{Event, EventSink, Events};
 pub use features::{Bits, FeatureBit, FeatureList, FeatureName, Features};
 pub use image::{DeviceImage, ImageError};

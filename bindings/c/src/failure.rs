@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::io;
 
 use vdpa::Error;
-use vdpa::core::ErrorKind;
+use vdpa::core::{Chain, ErrorKind};
 use vdpa::mem::MemError;
 
 use crate::fd::EBADF;
@@ -145,12 +145,7 @@ impl Failure {
 
     /// The message, with what led to it.
     pub(crate) fn message(&self) -> String {
-        let mut message = self.to_string();
-        for source in self.sources() {
-            message.push_str(": ");
-            message.push_str(&source.to_string());
-        }
-        message
+        Chain(self).to_string()
     }
 
     /// The errno beneath it; 0 where there is none.

@@ -68,11 +68,5 @@ fn run(words: &[&str]) -> Done {
 
 /// An error with what is behind it.
 fn told(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        line = format!("{line}: {error}");
-        source = error.source();
-    }
-    line
+    vdpa::core::Chain(error).to_string()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vdpa_core::{Event, Features};
+use vdpa_core::{Chain, Event, Features};
 
 use super::CutOff;
 
@@ -81,7 +81,7 @@ impl fmt::Display for Notice<'_> {
             Self::Connected { peer: None } => f.write_str("front end connected"),
             Self::Running { queues, .. } => write!(f, "running with {queues} queues"),
             Self::Stopped => f.write_str("stopped by the front end"),
-            Self::CutOff { why } => write!(f, "front end cut off: {}", chain(*why)),
+            Self::CutOff { why } => write!(f, "front end cut off: {}", Chain(*why)),
             Self::Disconnected => f.write_str("front end left"),
             Self::Device { event } => write!(f, "device: {event:?}"),
             Self::Stats { counters } => {
@@ -93,16 +93,4 @@ impl fmt::Display for Notice<'_> {
             }
         }
     }
-}
-
-/// An error and what is under it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        line.push_str(": ");
-        line.push_str(&source.to_string());
-        next = source.source();
-    }
-    line
 }

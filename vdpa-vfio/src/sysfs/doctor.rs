@@ -1,9 +1,9 @@
 //! What is in the way of using a function, and what mends it.
 
-use std::error::Error;
 use std::fmt::Write;
 
 use nix::unistd::geteuid;
+use vdpa_core::Chain;
 use vdpa_pci::Layout;
 use vdpa_pci::layout::Structure;
 
@@ -340,25 +340,14 @@ fn structures(host: &Host, function: &Function) -> Option<Finding> {
         Ok(shown) => shown,
         Err(error) => {
             let mend = format!("sudo vdpactl vfio doctor {}", function.address);
-            return Some(Finding::unknown(REGISTERS, chain(&error), mend));
+            return Some(Finding::unknown(REGISTERS, Chain(&error).to_string(), mend));
         }
     };
     let mend = "another function, or other firmware";
     Some(match Layout::read(&shown) {
         Ok(layout) => Finding::pass(REGISTERS, placed(&layout)),
-        Err(error) => Finding::fail(REGISTERS, chain(&error), mend),
+        Err(error) => Finding::fail(REGISTERS, Chain(&error).to_string(), mend),
     })
-}
-
-/// An error with its sources, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut below = error.source();
-    while let Some(source) = below {
-        let _ = write!(said, ": {source}");
-        below = source.source();
-    }
-    said
 }
 
 fn placed(layout: &Layout) -> String {

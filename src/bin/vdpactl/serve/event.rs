@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use vdpa::Device;
-use vdpa::core::{DeviceType, Event, Features};
+use vdpa::core::{Chain, DeviceType, Event, Features};
 use vdpa::export::vhost_user::{EndedBy, Notice, ServerError};
 use vdpa::net::Ring;
 
@@ -100,7 +100,7 @@ impl Told {
             },
             Notice::Stopped => Self::Halted,
             Notice::CutOff { why } => Self::CutOff {
-                why: in_a_line(*why),
+                why: Chain(*why).to_string(),
             },
             Notice::Disconnected => Self::Disconnected,
             Notice::Device { event } => Self::reported(event)?,
@@ -137,7 +137,7 @@ impl Told {
             Ok(EndedBy::Stop) => ("signal", None),
             Ok(EndedBy::RemoveRequested) => ("remove_requested", None),
             Ok(_) => ("front_end", None),
-            Err(error) => ("failure", Some(in_a_line(error))),
+            Err(error) => ("failure", Some(Chain(error).to_string())),
         };
         Self::Stopped {
             by,
@@ -227,16 +227,4 @@ fn names<S: serde::Serializer>(
     to: S,
 ) -> Result<S::Ok, S::Error> {
     to.collect_seq(features.names(*device).map(|name| name.to_string()))
-}
-
-/// An error and its sources in one line.
-fn in_a_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        line.push_str(": ");
-        line.push_str(&source.to_string());
-        next = source.source();
-    }
-    line
 }

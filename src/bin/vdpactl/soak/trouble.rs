@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use vdpa::core::Chain;
+
 /// What was seen, and where.
 #[derive(Debug)]
 pub(crate) struct Trouble(String);
@@ -28,12 +30,6 @@ impl fmt::Display for Trouble {
 /// What a driver or device fails with is trouble, with everything that it says.
 impl<E: Error> From<E> for Trouble {
     fn from(error: E) -> Self {
-        let mut what = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            what.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        Self(what)
+        Self(Chain(&error).to_string())
     }
 }

@@ -278,7 +278,7 @@ fn an_error_is_told_with_what_the_system_said() {
         path: "/run".to_owned(),
         source: std::io::Error::other("the cause"),
     };
-    let said = crate::sysfs::doctor::chain(&error);
+    let said = vdpa_core::Chain(&error).to_string();
     assert!(
         said.starts_with("/run: ") && said.ends_with(": the cause"),
         "{said}"
