@@ -41,6 +41,8 @@ pub(crate) fn decode(format: Format, size: u16, base: u32) -> Option<QueueState>
             used: None,
         }),
         Format::Packed => {
+            // Nothing above: told in 16 bits, as DPDK does. A queue that was stopped has nothing in flight, so both are one.
+            let high = if high == 0 { low } else { high };
             let (avail, used) = (Pos::from_bits(low), Pos::from_bits(high));
             let legal = avail.index < size && used.index < size;
             legal.then_some(QueueState::Packed { avail, used })
@@ -77,6 +79,18 @@ mod tests {
         };
         let base = encode(Format::Split, Some(split));
         assert_eq!(decode(Format::Split, 8, base), Some(split));
+    }
+
+    #[test]
+    fn a_place_of_a_packed_queue_that_is_told_in_16_bits_is_that_of_both_sides() {
+        for (base, index, wrap) in [(0x8023, 35, true), (0x0023, 35, false), (0, 0, false)] {
+            let at = Pos { index, wrap };
+            let state = QueueState::Packed {
+                avail: at,
+                used: at,
+            };
+            assert_eq!(decode(Format::Packed, 64, base), Some(state), "{base:#x}");
+        }
     }
 
     #[test]
