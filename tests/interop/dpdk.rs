@@ -18,6 +18,9 @@ use modes::{
 use served::{Makes, Served, net_vhost};
 use tempfile::TempDir;
 use testpmd::{Setup, Testpmd, number};
+use vdpa::net::Ring;
+
+use crate::station::{Station, talk};
 
 /// Runs one test of these at a time, since each keeps all processors busy, if its program is there.
 fn alone(name: &str, test: impl FnOnce(&Path)) {
@@ -38,6 +41,25 @@ fn its_own_back_end_carries_frames() {
         course.go();
         course.arrives();
         course.testpmd.quit();
+        back_end.quit();
+    });
+}
+
+/// The same back end under our own driver, in both ring formats, one after the other on the same sockets.
+#[test]
+fn its_back_end_carries_frames_of_our_driver() {
+    alone("dpdk::its_back_end_carries_frames_of_our_driver", |home| {
+        let back_end = net_vhost(home, 1);
+        let [one, other] = served::sockets(home);
+        for rings in [
+            [Ring::Split, Ring::Split],
+            [Ring::Packed, Ring::Packed],
+            [Ring::Packed, Ring::Split],
+        ] {
+            let mut one = Station::new(1, &one, rings[0], false);
+            let mut other = Station::new(2, &other, rings[1], false);
+            talk(&mut one, &mut other);
+        }
         back_end.quit();
     });
 }

@@ -30,6 +30,7 @@ mod numbered;
 mod ovs;
 #[path = "../kernel/ping.rs"]
 mod ping;
+mod station;
 mod stranger;
 #[path = "../kernel/streams.rs"]
 mod streams;
