@@ -139,7 +139,7 @@ pub fn open(spec: &str) -> Result<Device> {
     registry().open(spec)
 }
 
-#[cfg(all(test, not(feature = "sim"), not(feature = "vfio")))]
+#[cfg(all(test, not(any(feature = "sim", feature = "vfio", feature = "vhost-user"))))]
 mod tests {
     #[test]
     fn without_parents_an_error_says_that_there_are_none() {
