@@ -7,6 +7,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::bytes::Logged;
 use crate::grace::{Grace, Readers, Slot, wait};
@@ -14,6 +15,9 @@ use crate::mapping::Mapping;
 use crate::sync::{AtomicPtr, Mutex};
 use crate::table::{Entry, Holds, Log, Table};
 use crate::{Access, Bytes, Cursor, Deadline, DirtyLog, Fault, Hint, Iova, IovaRange, MemError};
+
+/// How long a section may last until a new mapping is told of without it.
+const SECTION: Duration = Duration::from_secs(1);
 
 /// An address space of a device (an ASID has one table). Cloning gives another handle to the same space.
 ///
@@ -69,17 +73,23 @@ impl AddressSpace {
         }
     }
 
-    /// Adds mappings, all or none. Visible to sections that begin after the return.
+    /// Adds mappings, all or none. On return every section sees them: whoever is told so uses them at once, and a reader in
+    /// the midst of a batch would be at fault. A section that lasts longer than a second is not waited for.
     ///
     /// # Errors
     /// [`MemError::Overlap`] with what is there or within the batch; [`MemError::Outside`] and
     /// [`MemError::FileTooShort`] when the memory is too small.
     pub fn map(&self, batch: Vec<Mapping>) -> Result<(), MemError> {
-        self.change(None, |table| {
+        let mapped = self.change(Deadline::after(SECTION), |table| {
             let mut entries = table.entries().to_vec();
             entries.extend(entries_of(batch)?);
             Ok(Table::new(entries, Arc::clone(table.log()))?.into())
-        })
+        });
+        match mapped {
+            // They are mapped, and nothing is gone that somebody could still be at.
+            Err(MemError::Busy { .. }) => Ok(()),
+            mapped => mapped,
+        }
     }
 
     /// Whether [`map`](Self::map) would take `batch` now: for whoever has to tell somebody else first.
@@ -118,7 +128,7 @@ impl AddressSpace {
     /// [`MemError::NotMapped`], [`MemError::Partial`]: nothing changed. [`MemError::Busy`] at the deadline: they are
     /// unmapped, but a reader or a hold may still be at them; the memory stays alive as long as it is.
     pub fn unmap(&self, range: IovaRange, by: Deadline) -> Result<(), MemError> {
-        self.change(Some(by), |table| {
+        self.change(by, |table| {
             let (gone, kept): (Vec<_>, Vec<_>) = table
                 .entries()
                 .iter()
@@ -147,7 +157,7 @@ impl AddressSpace {
     /// # Errors
     /// As [`map`](Self::map) (nothing changed) and [`MemError::Busy`] as in [`unmap`](Self::unmap).
     pub fn replace(&self, table: Vec<Mapping>, by: Deadline) -> Result<(), MemError> {
-        self.change(Some(by), |old| {
+        self.change(by, |old| {
             // What stays is the same entry, with its holds.
             let entries = entries_of(table)?.map(|new| {
                 let there = old.entry(new.mapping.iova.first());
@@ -179,7 +189,7 @@ impl AddressSpace {
         log: Option<Arc<dyn DirtyLog>>,
         by: Deadline,
     ) -> Result<(), MemError> {
-        self.change(Some(by), |table| {
+        self.change(by, |table| {
             Ok(Publication {
                 unlogged: Some(Arc::clone(table.log())),
                 ..Table::new(table.entries().to_vec(), Log::new(log))?.into()
@@ -204,10 +214,10 @@ impl AddressSpace {
         entries.map(|entry| entry.mapping.clone()).collect()
     }
 
-    /// Publishes what `make` makes of the table. With a deadline it then waits until nobody can be at what is gone.
+    /// Publishes what `make` makes of the table, and waits until nobody can be at what is gone.
     fn change(
         &self,
-        by: Option<Deadline>,
+        by: Deadline,
         make: impl FnOnce(&Table) -> Result<Publication, MemError>,
     ) -> Result<(), MemError> {
         // Nothing panics while it holds the lock.
@@ -225,10 +235,7 @@ impl AddressSpace {
         // SAFETY: `old` came from `Arc::into_raw`, and the swap took the one count that was published.
         let old = unsafe { Arc::from_raw(old) };
         let mut grace = self.0.readers.grace();
-        let left = match by {
-            Some(by) => wait(by, || grace.is_over()),
-            None => grace.is_over(),
-        };
+        let left = wait(by, || grace.is_over());
         retired.push(Retired { _table: old, grace });
         // Dropped outside the lock: memory may be anybody's, and do anything when it goes.
         let over: Vec<Retired> = retired.extract_if(.., |old| old.grace.is_over()).collect();
@@ -239,7 +246,6 @@ impl AddressSpace {
             .for_each(|old| std::mem::forget(Arc::clone(&old._table)));
         drop(over);
         self.tell();
-        let Some(by) = by else { return Ok(()) };
         if !left {
             let what = "an address space is";
             return Err(MemError::Busy { what });

@@ -648,3 +648,33 @@ fn address_space_that_is_dropped_lets_go_of_its_memory() {
     drop(reader);
     assert_eq!(Arc::strong_count(&m), 1);
 }
+
+/// Whoever is told that memory is mapped uses it at once: a reader that had begun before found it missing.
+#[test]
+fn a_mapping_is_not_told_of_before_every_section_can_see_it() {
+    let space = AddressSpace::new();
+    let mut reader = space.reader();
+    let section = reader.enter();
+    let told = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            space
+                .map(vec![mapping(&memory(0x1000), 0, 0, 0x1000)])
+                .unwrap();
+            told.store(true, Ordering::SeqCst);
+        });
+        // Published, which this section does not see yet.
+        while space.mappings().is_empty() {
+            std::thread::yield_now();
+        }
+        let at = section.translate(Iova::new(0), 1, Access::Both, &mut Hint::default());
+        assert!(at.is_err());
+        for _ in 0..1000 {
+            assert!(!told.load(Ordering::SeqCst), "this section can't use it");
+            std::thread::yield_now();
+        }
+        drop(section);
+    });
+    assert!(told.load(Ordering::SeqCst));
+    assert_eq!(reach(&space, 0, 1), Ok(1));
+}
