@@ -139,7 +139,10 @@ pub fn open(spec: &str) -> Result<Device> {
     registry().open(spec)
 }
 
-#[cfg(all(test, not(any(feature = "sim", feature = "vfio", feature = "vhost-user"))))]
+#[cfg(all(
+    test,
+    not(any(feature = "sim", feature = "vfio", feature = "vhost-user"))
+))]
 mod tests {
     #[test]
     fn without_parents_an_error_says_that_there_are_none() {

@@ -49,16 +49,18 @@ pub(super) struct FaultLog {
 
 impl FaultLog {
     pub(super) fn add(&self, fault: DmaFault) {
-        self.count.fetch_add(1, Ordering::Relaxed);
         tracing::debug!("DMA fault at {}: {:?}", fault.at, fault.want);
         let mut kept = lock(&self.kept);
         if kept.len() < LOG {
             kept.push_back(fault);
         }
+        drop(kept);
+        // Last: who has counted it finds it.
+        self.count.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire)
     }
 
     pub(super) fn take(&self) -> Vec<DmaFault> {
