@@ -5,8 +5,8 @@
 
 # Own target directory, since every crate is built with the sanitizer; a target is named, so that build scripts and
 # macros are not. The standard library comes as it is. No leaks are looked for here, and the tests that compare memory over
-# many cycles are left to the plain allocator: freed memory waits in a quarantine. The rows compare what the process
-# has, and threads of the test's own runner live to the end.
+# many cycles are left to the plain allocator: freed memory waits in a quarantine; row 148 looks for ASAN_OPTIONS and
+# compares the rest.
 stage() {
   local target
   if ! rustup run nightly rustc --version >>"$LOG" 2>&1; then

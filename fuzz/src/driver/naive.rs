@@ -122,8 +122,12 @@ impl Walk {
         memory: &Memory,
         format: Format,
         size: u16,
+        features: RingFeatures,
         d: &Descriptor,
     ) -> Result<(), Stop> {
+        // Where the device reads all, what DPDK's driver leaves in a packed table means nothing.
+        let all_read =
+            format == Format::Packed && features.contains(RingFeatures::DEVICE_READS_ALL);
         let entries = d.len / 16;
         if !d.len.is_multiple_of(16) || entries == 0 || entries > u32::from(size) {
             return Err(Stop::Bad);
@@ -138,9 +142,12 @@ impl Walk {
             let Some(words) = table.get(index) else {
                 return Err(Stop::Bad);
             };
-            let entry = Descriptor::new(format, *words);
+            let mut entry = Descriptor::new(format, *words);
             if entry.has(INDIRECT) {
                 return Err(Stop::Bad);
+            }
+            if all_read {
+                entry.flags &= !WRITE;
             }
             self.push(&entry)?;
             match format {
@@ -216,7 +223,7 @@ pub fn split_chain(
             if !features.contains(RingFeatures::INDIRECT_DESC) || d.has(NEXT) {
                 return Err(Stop::Bad);
             }
-            walk.table(memory, Format::Split, size, &d)?;
+            walk.table(memory, Format::Split, size, features, &d)?;
             return Ok(walk.chain(head, 1));
         }
         walk.push(&d)?;
@@ -254,7 +261,7 @@ fn packed(
             if !features.contains(RingFeatures::INDIRECT_DESC) || !alone {
                 return Err(Stop::Bad);
             }
-            walk.table(memory, Format::Packed, size, &d)?;
+            walk.table(memory, Format::Packed, size, features, &d)?;
         } else {
             walk.push(&d)?;
         }

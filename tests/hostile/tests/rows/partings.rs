@@ -101,8 +101,10 @@ fn repeats(s: &mut Socket) {
     drop((_exchange, caller));
     s.next_is_served();
     let now = Holdings::now();
+    // AddressSanitizer keeps what was freed in a quarantine: there memory tells nothing.
+    let quarantine = std::env::var_os("ASAN_OPTIONS").is_some();
     assert!(
-        now.resident <= before.resident + SLACK
+        (quarantine || now.resident <= before.resident + SLACK)
             && now.descriptors == before.descriptors
             && now.threads == before.threads,
         "{before:?} before, {now:?} now"
