@@ -136,6 +136,7 @@ pub use dma::DmaHandle;
 pub use doorbell::{Doorbell, Page, Rung};
 pub use error::{Chain, Error, ErrorKind, ParentError, ParentFailure, Result};
 pub use event::{Event, EventSink, Events};
+pub use fd::{NotEventFd, check_eventfd};
 pub use features::{Bits, FeatureBit, FeatureList, FeatureName, Features};
 pub use image::{DeviceImage, ImageError};
 pub use mgmt::{Attr, Key, Layer, LinkState, MgmtClass, MgmtDevice, MgmtEntry, Registry, Wrap};

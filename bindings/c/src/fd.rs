@@ -2,9 +2,10 @@
 #![allow(unsafe_code, reason = "duplicates descriptors that come as numbers")]
 
 use std::ffi::c_int;
-use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use vdpa::core::{NotEventFd, check_eventfd};
 
 use crate::failure::Failure;
 
@@ -29,13 +30,11 @@ pub(crate) fn eventfd(fd: c_int, argument: &'static str) -> Result<Option<OwnedF
     // SAFETY: it is no longer borrowed than it takes to duplicate it, which the system refuses if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let own = borrowed.try_clone_to_owned().map_err(fail)?;
-    // A file or a pipe would take the 8 bytes of a call as well, and keep them. Where /proc is not mounted, the caller is
-    // believed. The duplicate is looked at, which nobody else closes, in the table of this thread, which may have its own.
-    if let Ok(what) = fs::read_link(format!("/proc/thread-self/fd/{}", own.as_raw_fd()))
-        && what.to_str() != Some("anon_inode:[eventfd]")
-    {
-        let what = what.display().to_string();
-        return Err(Failure::NotEventFd { argument, fd, what });
-    }
+    // The duplicate is looked at, which nobody else closes.
+    check_eventfd(own.as_fd()).map_err(|NotEventFd { what }| Failure::NotEventFd {
+        argument,
+        fd,
+        what,
+    })?;
     Ok(Some(own))
 }
