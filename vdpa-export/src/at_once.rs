@@ -16,7 +16,7 @@ use nix::libc;
 const OWN: libc::off_t = -1;
 
 /// Reads what is there: 0 bytes at the end, `EAGAIN` while there are none.
-pub(super) fn read(from: &impl AsFd, into: &mut [u8]) -> Result<usize, Errno> {
+pub(crate) fn read(from: &impl AsFd, into: &mut [u8]) -> Result<usize, Errno> {
     let part = libc::iovec {
         iov_base: into.as_mut_ptr().cast(),
         iov_len: into.len(),
@@ -31,7 +31,7 @@ pub(super) fn read(from: &impl AsFd, into: &mut [u8]) -> Result<usize, Errno> {
 }
 
 /// Writes what there is room for: `EAGAIN` while there is none.
-pub(super) fn write(to: &impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+pub(crate) fn write(to: &impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     let part = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),

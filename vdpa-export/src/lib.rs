@@ -28,5 +28,6 @@
     )
 )]
 
+mod at_once;
 mod serve;
 pub mod vhost_user;

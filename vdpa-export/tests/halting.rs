@@ -6,70 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
 use rig::guest::{GPA, Guest, LEN, SIZE, USER};
+use rig::less::Less;
 use rig::open;
-use vdpa_core::{
-    Call, Caps, Device, DeviceInfo, DeviceSpec, Doorbell, Features, Host, Kick, MgmtDevice as _,
-    QueueConfig, QueueIndex, QueueLimits, Relay, Result, Status, VdpaDevice, bits,
-};
+use vdpa_core::{Caps, Device, Features, Relay, bits};
 use vdpa_export::vhost_user::{Listen, Options, Server, Stop};
 use vdpa_mem::AddressSpace;
 use vdpa_vhost_user::payload::{MemoryRegion, VringAddr, VringFd, VringFlags, VringState};
 use vdpa_vhost_user::{Connection, Error, Front, FrontMessage, ProtocolFeatures, Reply};
-
-/// A device that can do less than it can.
-struct Less {
-    inner: Arc<dyn VdpaDevice>,
-    /// What it reaches.
-    space: Arc<OnceLock<AddressSpace>>,
-    without: fn(Caps<'_>) -> Caps<'_>,
-}
-
-impl VdpaDevice for Less {
-    fn info(&self) -> &DeviceInfo {
-        self.inner.info()
-    }
-    fn attach(&self, host: Host) -> Result<()> {
-        let first = host.spaces.first().cloned();
-        first.map(|space| self.space.set(space));
-        self.inner.attach(host)
-    }
-    fn caps(&self) -> Caps<'_> {
-        (self.without)(self.inner.caps())
-    }
-    fn offered(&self) -> Features {
-        self.inner.offered() - bits::RING_RESET - bits::SUSPEND
-    }
-    fn accept(&self, f: Features) -> Result<()> {
-        self.inner.accept(f)
-    }
-    fn status(&self) -> Result<Status> {
-        self.inner.status()
-    }
-    fn add_status(&self, bits: Status) -> Result<()> {
-        self.inner.add_status(bits)
-    }
-    fn begin_reset(&self) -> Result<()> {
-        self.inner.begin_reset()
-    }
-    fn config_generation(&self) -> Result<Option<u32>> {
-        self.inner.config_generation()
-    }
-    fn read_config(&self, at: u32, to: &mut [u8]) -> Result<()> {
-        self.inner.read_config(at, to)
-    }
-    fn write_config(&self, at: u32, from: &[u8]) -> Result<()> {
-        self.inner.write_config(at, from)
-    }
-    fn queue_limits(&self, q: QueueIndex) -> Result<QueueLimits> {
-        self.inner.queue_limits(q)
-    }
-    fn start_queue(&self, q: QueueIndex, c: &QueueConfig, k: Kick, call: Call) -> Result<Doorbell> {
-        self.inner.start_queue(q, c, k, call)
-    }
-    fn replace_call(&self, q: QueueIndex, call: Call) -> Result<()> {
-        self.inner.replace_call(q, call)
-    }
-}
 
 /// A front end of such a device, and the server's thread.
 struct Scene {
@@ -83,15 +26,9 @@ struct Scene {
 
 impl Scene {
     fn new(without: fn(Caps<'_>) -> Caps<'_>, features: Features) -> Self {
-        let sim = vdpa_sim::SimMgmt::new();
-        let spec = DeviceSpec::parse("sim:blk,size=1M").unwrap();
-        let inner = sim.dev_add(&spec).unwrap();
-        let space = Arc::new(OnceLock::new());
-        let less = Less {
-            inner,
-            space: Arc::clone(&space),
-            without,
-        };
+        let mut less = Less::new("sim:blk,size=1M");
+        less.without = without;
+        let space = Arc::clone(&less.space);
         let device = Device::new(Arc::new(less), Relay::new()).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let listen = Listen::Stream(theirs.into());

@@ -5,6 +5,7 @@ mod rig;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag};
@@ -12,13 +13,12 @@ use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
-use rig::guest::{DATA, GPA, Guest, LEN, USER};
+use rig::guest::{DATA, Guest, LEN};
+use rig::less::Less;
 use rig::{Served, open};
-use vdpa_core::MgmtDevice as _;
+use vdpa_core::{Device, MgmtDevice as _, Relay};
 use vdpa_export::vhost_user::{EndedBy, Listen, Options, Server, ServerError};
-use vdpa_vhost_user::payload::{
-    DeviceState, Direction, MemoryRegion, VringAddr, VringFd, VringFlags, VringState,
-};
+use vdpa_vhost_user::payload::{DeviceState, Direction};
 use vdpa_vhost_user::{Connection, Front, FrontMessage};
 
 fn front(path: &std::path::Path) -> Front {
@@ -197,43 +197,12 @@ fn a_connection_that_is_handed_in_is_the_only_one() {
     assert_eq!(ended.device.status().unwrap(), vdpa_core::Status::empty());
 }
 
-/// Says all of a disk's queue; it runs by that.
-fn set_up(front: &mut Front, guest: &Guest, file: OwnedFd) {
-    let region = MemoryRegion {
-        guest: GPA,
-        size: LEN,
-        user: USER,
-        offset: 0,
-    };
-    let state = |num| VringState { index: 0, num };
-    let none = || VringFd { index: 0, fd: None };
-    let ring = guest.ring();
-    for message in [
-        FrontMessage::SetFeatures(1 << 32),
-        FrontMessage::SetMemTable(vec![(region, file)]),
-        FrontMessage::SetVringNum(state(rig::guest::SIZE.into())),
-        FrontMessage::SetVringAddr(VringAddr {
-            index: 0,
-            flags: VringFlags::empty(),
-            descriptor: ring.desc_table_addr,
-            used: ring.used_ring_addr,
-            available: ring.avail_ring_addr,
-            log: 0,
-        }),
-        // It polls, and is polled.
-        FrontMessage::SetVringCall(none()),
-        FrontMessage::SetVringKick(none()),
-    ] {
-        front.ask(&message).unwrap();
-    }
-}
-
 #[test]
 fn a_queue_that_nobody_kicks_is_looked_at() {
     let served = Served::new("sim:blk,size=1M");
     let (mut front, mut guest) = (front(&served.path), Guest::new());
     let file = guest.file();
-    set_up(&mut front, &guest, file);
+    rig::set_up(&mut front, &guest, file);
     served.hears("running");
     guest.round(5, 0x42);
     guest.round(6, 0x43);
@@ -259,7 +228,7 @@ fn a_front_end_that_cuts_its_memory_is_cut_off_and_the_device_serves_the_next_on
     for _ in 0..2 {
         let file = cuttable();
         let (mut front, mut guest) = (front(&served.path), guest_of(&file));
-        set_up(&mut front, &guest, file.try_clone().unwrap());
+        rig::set_up(&mut front, &guest, file.try_clone().unwrap());
         guest.round(5, 0x42);
         nix::unistd::ftruncate(&file, DATA as i64).unwrap();
         // Written to what is not there any more.
@@ -308,67 +277,26 @@ fn a_channel_for_the_state_that_blocks_holds_up_nobody() {
     served.end().unwrap();
 }
 
-/// The end of a pipe that is full, and blocks. Its other end is to be read.
-fn block(writer: &OwnedFd) {
-    let set = |flags| nix::fcntl::fcntl(writer, FcntlArg::F_SETFL(flags)).unwrap();
-    set(OFlag::O_NONBLOCK);
-    for part in [4096, 1] {
-        while nix::unistd::write(writer, &vec![0; part]).is_ok() {}
-    }
-    set(OFlag::empty());
-}
-
-#[test]
-fn an_error_descriptor_that_is_full_and_blocks_holds_up_nobody() {
-    let served = Served::new("sim:blk,size=1M");
-    let (mut front, guest) = (front(&served.path), Guest::new());
-    let (_reader, writer) = nix::unistd::pipe().unwrap();
-    block(&writer);
-    let error = VringFd {
-        index: 0,
-        fd: Some(writer),
-    };
-    front.ask(&FrontMessage::SetVringErr(error)).unwrap();
-    let file = guest.file();
-    set_up(&mut front, &guest, file);
-    served.hears("running");
-    // More than there is room for.
-    let index = rig::guest::AVAIL as u32 + 2;
-    guest.window.bytes().store_u16(index, 0x7fff);
-    served.hears("NeedsReset");
-    assert!(answers(&mut front));
-    served.end().unwrap();
-}
-
+/// By memory that does not answer, say.
 #[test]
 fn a_device_that_a_front_end_keeps_from_coming_to_rest_is_replaced_for_the_next_one() {
     let options = Options::default()
         .patience(Duration::from_millis(200))
         .reopen(|| Ok(open("sim:blk,size=1M").0));
-    let served = Served::with("sim:blk,size=1M", options);
-    let (mut hostile, mut guest) = (front(&served.path), Guest::new());
-    let file = guest.file();
-    set_up(&mut hostile, &guest, file);
-    guest.round(5, 0x42);
-    let (reader, writer) = nix::unistd::pipe().unwrap();
-    let call = VringFd {
-        index: 0,
-        fd: Some(writer.try_clone().unwrap()),
-    };
-    hostile.ask(&FrontMessage::SetVringCall(call)).unwrap();
-    assert!(answers(&mut hostile));
-    // The worker is stuck in its call once it has written this.
-    block(&writer);
-    guest.submit(0, 5);
-    guest.finish();
-    drop(hostile);
-    served.hears("left");
-    // It is let go, and so is the device of it.
-    drop((reader, writer));
-
-    let (mut front, mut guest) = (front(&served.path), Guest::new());
-    let file = guest.file();
-    set_up(&mut front, &guest, file);
-    guest.round(5, 0x43);
+    let mut less = Less::new("sim:blk,size=1M");
+    less.restless = true;
+    let device = Device::new(Arc::new(less), Relay::new()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("vdpa.sock");
+    let (sim, listen) = (Arc::default(), Listen::bind(&path));
+    let served = Served::of(device, sim, options, listen, path, home);
+    for fill in [0x42, 0x43] {
+        let (mut front, mut guest) = (front(&served.path), Guest::new());
+        let file = guest.file();
+        rig::set_up(&mut front, &guest, file);
+        guest.round(5, fill);
+        drop(front);
+        served.hears("left");
+    }
     served.end().unwrap();
 }

@@ -27,6 +27,14 @@ pub enum ServeError {
         /// What was to be changed.
         what: &'static str,
     },
+    /// A descriptor of something else than an eventfd.
+    #[error("queue {queue} cannot go by it")]
+    NotEventFd {
+        /// The queue.
+        queue: QueueIndex,
+        /// What it is.
+        source: vdpa_core::NotEventFd,
+    },
     /// A ring at an address that the front end gave no memory for.
     #[error("queue {queue}: {area} at {at:#x} is in no memory region")]
     Nowhere {

@@ -19,17 +19,20 @@ mod memory;
 mod queues;
 mod slot;
 mod state;
+mod watch;
 
 pub use error::ServeError;
-pub(crate) use queues::call_of;
 pub(crate) use slot::KickFrom;
+pub use watch::EventKind;
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use vdpa_core::{Asid, Device, DmaHandle, Error, Features, QueueIndex, Status, Window};
 use vdpa_mem::Deadline;
 
 use slot::Slot;
+use watch::Watch;
 
 /// When queues start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,6 +71,8 @@ pub(crate) struct Served {
     log: memory::Log,
     /// A state of the device's class that is to be taken over at the next start.
     class: Option<Vec<u8>>,
+    /// Until after the device is gone, whose worker may wait for an eventfd up to then.
+    watch: Watch,
 }
 
 /// What the device can do beyond the contract that every device keeps.
@@ -128,6 +133,7 @@ impl Served {
             records: Vec::new(),
             log: memory::Log::default(),
             class: None,
+            watch: Watch::start()?,
         })
     }
 
@@ -146,6 +152,16 @@ impl Served {
     /// Whether nothing but another device helps.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self.device.status(), Err(Error::Broken))
+    }
+
+    /// Readable once the front end has [held somebody up](Self::held_up).
+    pub(crate) fn alarm(&self) -> BorrowedFd<'_> {
+        self.watch.bell()
+    }
+
+    /// The eventfd by which the front end held up whoever wrote to it, if it did.
+    pub(crate) fn held_up(&self) -> Option<(QueueIndex, EventKind)> {
+        self.watch.full()
     }
 
     /// By when what begins now has to be done.
@@ -216,6 +232,7 @@ impl Served {
         self.records.clear();
         self.log = memory::Log::default();
         self.class = None;
+        self.watch.forget();
         Ok(())
     }
 }

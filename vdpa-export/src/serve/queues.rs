@@ -1,12 +1,13 @@
 //! Queues: what is said of them, and their start once that is complete.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use vdpa_core::{Area, Call, Format, QueueConfig, QueueIndex, Status};
+use vdpa_core::{Area, Call, Format, QueueConfig, QueueIndex, Status, check_eventfd};
 use vdpa_mem::Iova;
 
 use super::slot::KickFrom;
+use super::watch::{EventKind, set_nonblocking};
 use super::{ServeError, Served, Starts, base};
 
 /// Where the front end's addresses are for the device: one that is nowhere is `None`.
@@ -69,8 +70,12 @@ impl Served {
         Ok(())
     }
 
-    /// How it is kicked. It may start by that. One that runs is stopped and goes on where it stood.
+    /// How it is kicked, by an eventfd or by nothing. It may start by that. One that runs is stopped and goes on where it
+    /// stood.
     pub(crate) fn set_kick(&mut self, q: QueueIndex, kick: KickFrom) -> Result<(), ServeError> {
+        if let KickFrom::EventFd(event) = &kick {
+            check(q, event)?;
+        }
         if self.slot(q)?.is_running() {
             if !self.can.pause {
                 let what = "how it is kicked";
@@ -82,8 +87,14 @@ impl Served {
         Ok(())
     }
 
-    /// How it calls.
-    pub(crate) fn set_call(&mut self, q: QueueIndex, call: Call) -> Result<(), ServeError> {
+    /// How it calls: by an eventfd, or not at all.
+    pub(crate) fn set_call(
+        &mut self,
+        q: QueueIndex,
+        event: Option<OwnedFd>,
+    ) -> Result<(), ServeError> {
+        let event = self.own_event(q, EventKind::Call, event)?;
+        let call = event.map_or(Call::None, Call::EventFd);
         let slot = self.slot(q)?;
         slot.call = call.clone();
         if slot.is_running() {
@@ -92,14 +103,29 @@ impl Served {
         Ok(())
     }
 
-    /// What is written when it is lost.
+    /// The eventfd that is written when it is lost.
     pub(crate) fn set_error(
         &mut self,
         q: QueueIndex,
         error: Option<OwnedFd>,
     ) -> Result<(), ServeError> {
-        self.slot(q)?.error = error;
+        self.slot(q)?.error = self.own_event(q, EventKind::Error, error)?;
         Ok(())
+    }
+
+    /// An eventfd that is going to be written, which nobody has to wait for for ever.
+    fn own_event(
+        &self,
+        q: QueueIndex,
+        kind: EventKind,
+        event: Option<OwnedFd>,
+    ) -> Result<Option<Arc<OwnedFd>>, ServeError> {
+        let Some(event) = event else { return Ok(None) };
+        check(q, &event)?;
+        set_nonblocking(&event);
+        let event = Arc::new(event);
+        self.watch.add((q, kind), &event);
+        Ok(Some(event))
     }
 
     /// Whether it has effects. One that is off runs on without any: a network device discards what is sent and takes no
@@ -250,7 +276,7 @@ impl Served {
     }
 }
 
-/// An eventfd that is called by, or nobody.
-pub(crate) fn call_of(fd: Option<OwnedFd>) -> Call {
-    fd.map_or(Call::None, |fd| Call::EventFd(Arc::new(fd)))
+/// Whether the front end gave an eventfd.
+fn check(q: QueueIndex, event: &OwnedFd) -> Result<(), ServeError> {
+    check_eventfd(event.as_fd()).map_err(|source| ServeError::NotEventFd { queue: q, source })
 }

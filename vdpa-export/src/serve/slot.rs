@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vdpa_core::{Call, Doorbell, Kick};
 use vdpa_mem::Iova;
+
+use super::watch::set_nonblocking;
 
 /// How the front end kicks a queue.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub(super) struct Slot {
     pub(super) kick: Option<KickFrom>,
     pub(super) call: Call,
     /// Written when the queue is lost.
-    pub(super) error: Option<OwnedFd>,
+    pub(super) error: Option<Arc<OwnedFd>>,
     /// `None`: nothing was said.
     pub(super) enabled: Option<bool>,
     /// Writes to its device area are to be logged.
@@ -70,11 +71,10 @@ impl Slot {
         let Some(event) = &self.error else {
             return;
         };
-        // Each time: the front end shares its flags. One that is full says it already.
-        let never_waits = fcntl(event, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-        if never_waits.is_ok() {
-            let _full = nix::unistd::write(event, &1u64.to_ne_bytes());
-        }
+        // Each time: the front end shares its flags.
+        set_nonblocking(event);
+        // One that is full says it already.
+        let _full = nix::unistd::write(event, &1u64.to_ne_bytes());
     }
 
     /// As nothing was said, but for whom to call.

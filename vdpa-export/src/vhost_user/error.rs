@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use vdpa_core::{ErrorKind, ParentError};
+use vdpa_core::{ErrorKind, ParentError, QueueIndex};
 use vdpa_mem::MemError;
 
-pub use crate::serve::ServeError;
+pub use crate::serve::{EventKind, ServeError};
 
 /// Why a server could not begin, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +131,16 @@ pub enum CutOff {
         /// What was not.
         why: &'static str,
     },
+    /// It filled the counter of an eventfd that it gave, so that whoever wrote to it next had to wait.
+    #[error(
+        "queue {queue}: the counter of its {event} eventfd is full, and it is nobody's to wait for room in it"
+    )]
+    HeldUp {
+        /// The queue.
+        queue: QueueIndex,
+        /// Which eventfd.
+        event: EventKind,
+    },
     /// It broke the device: by cutting the file of memory that it gave, say.
     #[error("the device is broken: {why}")]
     Broken {
@@ -161,7 +171,7 @@ impl CutOff {
             Self::Protocol(_) | Self::Channel { .. } | Self::Queue { .. } => {
                 ErrorKind::PeerMisbehaved
             }
-            Self::NotOffered { .. } => ErrorKind::PeerMisbehaved,
+            Self::NotOffered { .. } | Self::HeldUp { .. } => ErrorKind::PeerMisbehaved,
             Self::Broken { .. } => ErrorKind::Gone,
             Self::Memory { source, .. } => source.kind(),
             Self::Request { source, .. } => source.kind(),

@@ -77,9 +77,10 @@ impl<'s> FrontEnd<'s> {
             let until = wait::earlier(self.back.connection().due(), due);
             let until = wait::earlier(until, look);
             let ready = PollFlags::POLLIN;
-            let [stopped, event, message, moved] = wait::any(
+            let [stopped, held_up, event, message, moved] = wait::any(
                 [
                     Some((stop.as_fd(), ready)),
+                    Some((self.served.alarm(), ready)),
                     Some((events.as_fd(), ready)),
                     Some((self.back.as_fd(), ready)),
                     self.transfer.waits_for(),
@@ -88,6 +89,9 @@ impl<'s> FrontEnd<'s> {
             )?;
             if stopped {
                 return Ok(Left::Stop);
+            }
+            if held_up && let Some((queue, event)) = self.served.held_up() {
+                return Ok(Left::CutOff(CutOff::HeldUp { queue, event }));
             }
             if event && let Some(left) = self.hear(events)? {
                 return Ok(left);

@@ -20,7 +20,6 @@
 //! # }
 //! ```
 
-mod at_once;
 mod config;
 mod door;
 mod error;
@@ -37,7 +36,7 @@ mod stop;
 mod transfer;
 mod wait;
 
-pub use error::{CutOff, MemoryError, ServeError, ServerError};
+pub use error::{CutOff, EventKind, MemoryError, ServeError, ServerError};
 pub use listen::Listen;
 pub use notice::{Notice, Peer};
 pub use options::Options;

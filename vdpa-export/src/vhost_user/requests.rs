@@ -8,7 +8,7 @@ use vdpa_vhost_user::{F_LOG_ALL, F_PROTOCOL_FEATURES, FrontMessage, ProtocolFeat
 use super::error::MemoryError;
 use super::front::FrontEnd;
 use super::{CutOff, config, inflight, offer};
-use crate::serve::{KickFrom, ServeError, Starts, call_of};
+use crate::serve::{KickFrom, ServeError, Starts};
 
 impl FrontEnd<'_> {
     /// Does what is asked, and says what to answer.
@@ -123,7 +123,7 @@ impl FrontEnd<'_> {
             // DPDK's virtio-user names all that it has room for, before it knows how many there are.
             M::SetVringCall(VringFd { index, .. }) if u16::from(index) >= queues => Ok(()),
             M::SetVringCall(VringFd { index, fd }) => {
-                served.set_call(QueueIndex::new(index.into()), call_of(fd))
+                served.set_call(QueueIndex::new(index.into()), fd)
             }
             M::SetVringErr(VringFd { index, fd }) => {
                 let q = queue(index.into())?;

@@ -10,7 +10,8 @@ use vdpa_vhost_user::Reply;
 use vdpa_vhost_user::payload::Direction;
 
 use super::front::FrontEnd;
-use super::{at_once, wait};
+use super::wait;
+use crate::at_once;
 
 /// A state longer than this is none.
 const MOST: usize = 16 << 20;

@@ -6,7 +6,9 @@
 )]
 
 pub mod guest;
+pub mod less;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -16,6 +18,10 @@ use std::time::{Duration, Instant};
 use vdpa_core::{Device, Registry};
 use vdpa_export::vhost_user::{Ended, Listen, Options, Server, ServerError, Stop};
 use vdpa_sim::SimMgmt;
+use vdpa_vhost_user::payload::{MemoryRegion, VringAddr, VringFd, VringFlags, VringState};
+use vdpa_vhost_user::{Front, FrontMessage};
+
+use guest::{GPA, Guest, LEN, USER};
 
 /// Anything ends within this.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -31,10 +37,48 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A device of the simulator's.
 pub fn open(spec: &str) -> (Device, Arc<SimMgmt>) {
+    let (mut devices, sim) = open_all(&[spec]);
+    (devices.pop().unwrap(), sim)
+}
+
+/// Devices of one simulator, which may share threads.
+pub fn open_all(specs: &[&str]) -> (Vec<Device>, Arc<SimMgmt>) {
     let sim = Arc::new(SimMgmt::new());
     let mut registry = Registry::new();
     registry.add(sim.clone());
-    (registry.open(spec).unwrap(), sim)
+    let devices = specs.iter().map(|spec| registry.open(spec).unwrap());
+    (devices.collect(), sim)
+}
+
+/// Says all of a disk's queue; it runs by that.
+pub fn set_up(front: &mut Front, guest: &Guest, file: OwnedFd) {
+    let region = MemoryRegion {
+        guest: GPA,
+        size: LEN,
+        user: USER,
+        offset: 0,
+    };
+    let state = |num| VringState { index: 0, num };
+    let none = || VringFd { index: 0, fd: None };
+    let ring = guest.ring();
+    for message in [
+        FrontMessage::SetFeatures(1 << 32),
+        FrontMessage::SetMemTable(vec![(region, file)]),
+        FrontMessage::SetVringNum(state(guest::SIZE.into())),
+        FrontMessage::SetVringAddr(VringAddr {
+            index: 0,
+            flags: VringFlags::empty(),
+            descriptor: ring.desc_table_addr,
+            used: ring.used_ring_addr,
+            available: ring.avail_ring_addr,
+            log: 0,
+        }),
+        // It polls, and is polled.
+        FrontMessage::SetVringCall(none()),
+        FrontMessage::SetVringKick(none()),
+    ] {
+        front.ask(&message).unwrap();
+    }
 }
 
 /// A server on a thread of its own.
@@ -67,6 +111,18 @@ impl Served {
         home: tempfile::TempDir,
     ) -> Self {
         let (device, sim) = open(spec);
+        Self::of(device, sim, options, listen, path, home)
+    }
+
+    /// A device that is there.
+    pub fn of(
+        device: Device,
+        sim: Arc<SimMgmt>,
+        options: Options,
+        listen: Listen,
+        path: PathBuf,
+        home: tempfile::TempDir,
+    ) -> Self {
         let (tell, notices) = channel();
         let tell = Mutex::new(tell);
         let options = options.observe(move |notice| {
