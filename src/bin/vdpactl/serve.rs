@@ -4,6 +4,7 @@ mod board;
 mod event;
 mod image;
 mod meeting;
+mod news;
 mod passed;
 mod socket;
 mod traffic;
@@ -11,20 +12,22 @@ mod traffic;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use vdpa::export::vhost_user::{EndedBy, Options, Server, ServerError, Serving, Stop};
+use vdpa::export::vhost_user::{Options, Server, Serving, Stop};
 use vdpa::{Device, Registry};
 
 use self::board::Board;
 use self::event::Told;
 use self::image::Image;
 use self::meeting::Meeting;
+use self::news::{News, Tally, Teller};
 use self::passed::Passed;
 use self::socket::{Admission, Bound};
 use crate::failure::{Failure, Verdict};
@@ -34,18 +37,6 @@ use crate::signals::Signals;
 
 /// Signals so close together are one: timeout(1) sends its own to the process, and then to the group that it is in.
 const ONE_SIGNAL: Duration = Duration::from_millis(300);
-
-/// What the main thread is told, which alone prints.
-enum News {
-    /// By the server of this number.
-    Told(usize, Told),
-    /// The server of this number has ended.
-    Ended(usize, Result<EndedBy, ServerError>),
-    /// A signal asks for the end.
-    Signal,
-    /// A signal asks to look at the images again.
-    Look,
-}
 
 /// A device that front ends can come to.
 struct Post {
@@ -58,6 +49,8 @@ struct Post {
     image: Option<Image>,
     /// What is told of it first.
     first: Told,
+    /// What is told of it then.
+    tally: Arc<Tally>,
 }
 
 /// Serves until a signal, or until no device is left.
@@ -69,7 +62,7 @@ pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failu
     let hang_up = [Signal::SIGHUP];
     let look = !io::stdin().is_terminal();
     let signals = Signals::block_with(if look { &hang_up } else { &[] })?;
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = news::channel();
     // One registry: devices on the same wire find each other.
     let registry = vdpa::registry();
     let posts = prepare(options, passed, &registry, &sender, output).map_err(Failure::Input)?;
@@ -80,7 +73,7 @@ pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failu
     let mut bound = Vec::new();
     let mut images = Vec::new();
     for (number, post) in posts.into_iter().enumerate() {
-        board.add(post.path, post.spec, post.first)?;
+        board.add(post.path, post.spec, post.tally, post.first)?;
         bound.extend(post.bound);
         images.extend(post.image.map(|image| (number, image)));
         serve(number, post.serving, stop.clone(), sender.clone())?;
@@ -94,7 +87,7 @@ fn prepare(
     options: &Serve,
     mut passed: Passed,
     registry: &Registry,
-    sender: &Sender<News>,
+    sender: &SyncSender<News>,
     output: &mut Output,
 ) -> Result<Vec<Post>> {
     let admission = Admission::new(options.mode, options.owner.as_deref())?;
@@ -120,12 +113,9 @@ fn prepare(
             let path = meeting.shown();
             let (listen, bound) = meeting.listen(&admission)?;
             let image = Image::of(spec, &device)?;
-            let told = sender.clone();
-            let tell = move |notice| {
-                // There is nobody left to tell at the end.
-                let _late = told.send(News::Told(number, notice));
-            };
-            let how = how(registry, spec, &device, every, tell);
+            let teller = Teller::new(number, sender.clone());
+            let tally = teller.tally();
+            let how = how(registry, spec, &device, every, teller);
             let serving = Server::new(device, how)
                 .listen(listen)
                 .with_context(|| format!("{spec} cannot be served at {}", path.display()))?;
@@ -136,6 +126,7 @@ fn prepare(
                 bound,
                 image,
                 first,
+                tally,
             })
         })
         .collect()
@@ -149,7 +140,7 @@ fn how(
     spec: &str,
     device: &Device,
     every: Option<Duration>,
-    tell: impl Fn(Told) + Send + Sync + 'static,
+    teller: Teller,
 ) -> Options {
     let device_type = device.info().device_type;
     // What a front end has broken is no reason to refuse the next one.
@@ -158,7 +149,7 @@ fn how(
         .reopen(move || registry.open(&spec))
         .observe(move |notice| {
             if let Some(notice) = Told::of(notice, device_type) {
-                tell(notice);
+                teller.tell(notice);
             }
         });
     match every {
@@ -168,7 +159,7 @@ fn how(
 }
 
 /// A thread that serves one device.
-fn serve(number: usize, serving: Serving, stop: Stop, sender: Sender<News>) -> io::Result<()> {
+fn serve(number: usize, serving: Serving, stop: Stop, sender: SyncSender<News>) -> io::Result<()> {
     let run = move || {
         let ended = serving.run(&stop).map(|ended| ended.by);
         let _late = sender.send(News::Ended(number, ended));
@@ -178,7 +169,7 @@ fn serve(number: usize, serving: Serving, stop: Stop, sender: Sender<News>) -> i
 }
 
 /// A thread that waits for signals.
-fn watch(signals: Signals, sender: Sender<News>) -> io::Result<()> {
+fn watch(signals: Signals, sender: SyncSender<News>) -> io::Result<()> {
     let wait = move || {
         loop {
             let mut asked = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,6 +10,7 @@ use serde::Serialize;
 use vdpa::export::vhost_user::{EndedBy, ServerError};
 
 use super::event::Told;
+use super::news::Tally;
 use super::traffic::{Traffic, words};
 use crate::failure::Failure;
 use crate::number::count;
@@ -30,8 +32,7 @@ struct Place {
     path: PathBuf,
     spec: String,
     served: bool,
-    front_ends: u64,
-    cut_off: u64,
+    tally: Arc<Tally>,
     /// What was counted last, and when.
     counted: (Traffic, Instant),
     /// What is seen of it in the line that is alive.
@@ -74,14 +75,21 @@ impl<'o> Board<'o> {
     }
 
     /// One more device, whose number is the next.
-    pub(super) fn add(&mut self, path: PathBuf, spec: String, first: Told) -> Result<(), Failure> {
+    ///
+    /// * `tally`: of what is told of it
+    pub(super) fn add(
+        &mut self,
+        path: PathBuf,
+        spec: String,
+        tally: Arc<Tally>,
+        first: Told,
+    ) -> Result<(), Failure> {
         let number = self.places.len();
         self.places.push(Place {
             path,
             spec,
             served: true,
-            front_ends: 0,
-            cut_off: 0,
+            tally,
             counted: (Traffic::default(), Instant::now()),
             doing: "waiting".to_owned(),
         });
@@ -99,6 +107,10 @@ impl<'o> Board<'o> {
             return Ok(());
         };
         place.hear(&mut told);
+        let events = place.tally.take_missed();
+        if events > 0 {
+            self.line(number, &Told::Missed { events })?;
+        }
         let alive = self.live.is_some() && matches!(told, Told::Statistics { .. });
         if !alive {
             self.line(number, &told)?;
@@ -117,7 +129,8 @@ impl<'o> Board<'o> {
             return Ok(());
         };
         place.served = false;
-        let told = Told::stopped(&ended, place.front_ends, place.cut_off);
+        let (front_ends, cut_off) = (place.tally.front_ends(), place.tally.cut_off());
+        let told = Told::stopped(&ended, front_ends, cut_off);
         self.tell(number, told)
     }
 
@@ -183,17 +196,10 @@ impl Place {
     /// Takes in what is told, and adds what is known from before.
     fn hear(&mut self, told: &mut Told) {
         match told {
-            Told::Connected { .. } => {
-                self.front_ends += 1;
-                self.doing = "connected".to_owned();
-            }
+            Told::Connected { .. } => self.doing = "connected".to_owned(),
             Told::Running { .. } => self.doing = "running".to_owned(),
             Told::Halted => self.doing = "halted".to_owned(),
-            Told::CutOff { .. } => {
-                self.cut_off += 1;
-                self.doing = "waiting".to_owned();
-            }
-            Told::Disconnected => self.doing = "waiting".to_owned(),
+            Told::CutOff { .. } | Told::Disconnected => self.doing = "waiting".to_owned(),
             Told::Statistics {
                 counters,
                 per_second,

@@ -48,6 +48,8 @@ pub(super) enum Told {
         counters: BTreeMap<String, u64>,
         per_second: BTreeMap<&'static str, f64>,
     },
+    /// Events that could not be told, since nobody read what was told before.
+    Missed { events: u64 },
     /// The device is served no more.
     Stopped {
         by: &'static str,
@@ -185,6 +187,10 @@ impl Told {
             Self::NotResized { why } => (bad("not resized"), why.clone()),
             Self::Statistics { per_second, .. } => {
                 (plain("statistics"), super::traffic::words(per_second))
+            }
+            Self::Missed { events } => {
+                let events = count(*events, "event");
+                (bad("missed"), format!("{events}: the output was not read"))
             }
             Self::Stopped {
                 why,
