@@ -25,7 +25,7 @@ use vdpa::{Device, Registry};
 
 use self::board::Board;
 use self::event::Told;
-use self::image::Image;
+use self::image::{Image, Name};
 use self::meeting::Meeting;
 use self::news::{News, Tally, Teller};
 use self::passed::Passed;
@@ -112,10 +112,11 @@ fn prepare(
             let first = Told::first(&device, options.client);
             let path = meeting.shown();
             let (listen, bound) = meeting.listen(&admission)?;
-            let image = Image::of(spec, &device)?;
+            let name = Name::of(&device);
+            let image = Image::of(spec, &device, &name)?;
             let teller = Teller::new(number, sender.clone());
             let tally = teller.tally();
-            let how = how(registry, spec, &device, every, teller);
+            let how = how(registry, spec, &device, name, every, teller);
             let serving = Server::new(device, how)
                 .listen(listen)
                 .with_context(|| format!("{spec} cannot be served at {}", path.display()))?;
@@ -134,11 +135,13 @@ fn prepare(
 
 /// How a device is served.
 ///
+/// * `name`: of the device, and of those that take its place
 /// * `every`: between two counts
 fn how(
     registry: &Registry,
     spec: &str,
     device: &Device,
+    name: Name,
     every: Option<Duration>,
     teller: Teller,
 ) -> Options {
@@ -146,7 +149,11 @@ fn how(
     // What a front end has broken is no reason to refuse the next one.
     let (registry, spec) = (registry.clone(), spec.to_owned());
     let how = Options::default()
-        .reopen(move || registry.open(&spec))
+        .reopen(move || {
+            let device = registry.open(&spec)?;
+            name.set(&device);
+            Ok(device)
+        })
         .observe(move |notice| {
             if let Some(notice) = Told::of(notice, device_type) {
                 teller.tell(notice);

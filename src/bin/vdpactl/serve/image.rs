@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use vdpa::Device;
@@ -11,18 +12,42 @@ use vdpa::core::{Attr, DeviceSpec, DeviceType, Registry};
 /// Bytes of a sector, in which a disk's capacity is told: virtio 1.4 §5.2.4.
 const SECTOR: u64 = 512;
 
+/// What a device is called by its parent: one that was made anew is called otherwise.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Name(Arc<Mutex<String>>);
+
+impl Name {
+    /// The name of a device.
+    pub(super) fn of(device: &Device) -> Self {
+        let name = Self::default();
+        name.set(device);
+        name
+    }
+
+    /// Another device has taken its place.
+    pub(super) fn set(&self, device: &Device) {
+        *self.lock() = device.info().name.clone();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A disk that is in a file, or in a block device of the system's.
 #[derive(Debug)]
 pub(super) struct Image {
     path: PathBuf,
     parent: String,
-    device: String,
+    device: Name,
     bytes: u64,
 }
 
 impl Image {
     /// The image of a device, if it is a disk that has one.
-    pub(super) fn of(spec: &str, device: &Device) -> Result<Option<Self>> {
+    ///
+    /// * `name`: of the device, or of the one that takes its place
+    pub(super) fn of(spec: &str, device: &Device, name: &Name) -> Result<Option<Self>> {
         let spec = DeviceSpec::parse(spec)?;
         let file = spec.pairs().find(|(key, _)| *key == "file");
         let (DeviceType::Block, Some((_, path))) = (device.info().device_type, file) else {
@@ -31,7 +56,7 @@ impl Image {
         let mut image = Self {
             path: PathBuf::from(path),
             parent: spec.parent().to_owned(),
-            device: device.info().name.clone(),
+            device: name.clone(),
             bytes: 0,
         };
         image.bytes = image.size()?;
@@ -47,7 +72,8 @@ impl Image {
         if bytes == self.bytes {
             return Ok(None);
         }
-        registry.dev_set(&self.parent, &self.device, Attr::Capacity(bytes / SECTOR))?;
+        let name = self.device.lock().clone();
+        registry.dev_set(&self.parent, &name, Attr::Capacity(bytes / SECTOR))?;
         self.bytes = bytes;
         Ok(Some(bytes))
     }
@@ -57,5 +83,29 @@ impl Image {
         let size = File::open(&self.path).and_then(|mut file| file.seek(SeekFrom::End(0)));
         let bytes = size.with_context(|| format!("{}: no size can be had", self.path.display()))?;
         Ok(bytes - bytes % SECTOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_was_made_anew_takes_on_the_size_of_its_image_as_well() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file_mut().set_len(1 << 20).unwrap();
+        let spec = format!("sim:blk,file={}", file.path().display());
+        let registry = vdpa::registry();
+        let device = registry.open(&spec).unwrap();
+        let name = Name::of(&device);
+        let mut image = Image::of(&spec, &device, &name).unwrap().unwrap();
+        drop(device);
+        let device = registry.open(&spec).unwrap();
+        name.set(&device);
+        file.as_file_mut().set_len(2 << 20).unwrap();
+        assert_eq!(image.look(&registry).unwrap(), Some(2 << 20));
+        let mut sectors = [0; 8];
+        device.read_config(0, &mut sectors).unwrap();
+        assert_eq!(u64::from_le_bytes(sectors) * SECTOR, 2 << 20);
     }
 }
