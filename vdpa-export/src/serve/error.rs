@@ -113,6 +113,18 @@ pub enum ServeError {
 }
 
 impl ServeError {
+    /// Whether it says no to features, after which others can be chosen.
+    pub(crate) fn refuses_features(&self) -> bool {
+        use vdpa_core::Error;
+        matches!(
+            self,
+            Self::NoFeatures
+                | Self::Device(
+                    Error::Features(_) | Error::FeaturesRefused { .. } | Error::Untranslated { .. }
+                )
+        )
+    }
+
     /// Whose fault it is, and what can be done about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

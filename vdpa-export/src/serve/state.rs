@@ -15,6 +15,12 @@ impl Served {
     }
 
     /// The front end writes the status byte. Queues start by the [`advance`](Self::advance) after it.
+    ///
+    /// Features that do not go together, or that the device refuses, are no error: FEATURES_OK reads as unset then, and the
+    /// driver has to choose others.
+    ///
+    /// # Spec
+    /// virtio 1.4 §3.1.1, steps 5 and 6.
     pub(crate) fn write_status(&mut self, written: Status) -> Result<(), ServeError> {
         if written.is_empty() {
             return self.reset();
@@ -27,7 +33,10 @@ impl Served {
             | Status::FAILED;
         self.written |= written & drivers;
         if written.contains(Status::FEATURES_OK) {
-            self.agree()?;
+            match self.agree() {
+                Err(error) if error.refuses_features() => tracing::warn!("refused: {error}"),
+                agreed => agreed?,
+            }
         }
         if written.contains(Status::FAILED) {
             let own = self.device.status()?;
