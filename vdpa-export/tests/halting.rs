@@ -2,9 +2,11 @@
 
 mod rig;
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
+use nix::sys::eventfd::EventFd;
 use rig::guest::{GPA, Guest, LEN, SIZE, USER};
 use rig::less::Less;
 use rig::open;
@@ -63,6 +65,11 @@ impl Scene {
     }
 
     fn start(&mut self, base: u32) {
+        self.start_by(base, None);
+    }
+
+    /// * `kick`: an eventfd, or nothing: then the queue is looked at
+    fn start_by(&mut self, base: u32, kick: Option<OwnedFd>) {
         let state = |num| VringState { index: 0, num };
         let ring = self.guest.ring();
         self.tell(&FrontMessage::SetVringNum(state(SIZE.into())));
@@ -75,7 +82,7 @@ impl Scene {
             available: ring.avail_ring_addr,
             log: 0,
         }));
-        self.tell(&FrontMessage::SetVringKick(VringFd { index: 0, fd: None }));
+        self.tell(&FrontMessage::SetVringKick(VringFd { index: 0, fd: kick }));
     }
 
     fn end(self) {
@@ -137,6 +144,28 @@ fn a_device_that_cannot_switch_queues_goes_on_where_it_stood() {
         }
     }
     goes_on(Scene::new(without, Features::NONE));
+}
+
+/// 0 would be a place that it does not stand at.
+#[test]
+fn a_queue_whose_used_ring_is_gone_is_not_said_to_stand_anywhere() {
+    let mut scene = Scene::new(no_stop, Features::NONE);
+    scene.guest.submit(1, 5);
+    // Nobody kicks, so that the device finds out nothing by itself.
+    let kick = EventFd::new().unwrap();
+    scene.start_by(0, Some(kick.into()));
+    assert_eq!(scene.guest.finish(), 0);
+    let elsewhere = MemoryRegion {
+        guest: GPA + LEN,
+        size: LEN,
+        user: USER + LEN,
+        offset: 0,
+    };
+    let table = vec![(elsewhere, scene.guest.file())];
+    scene.tell(&FrontMessage::SetMemTable(table));
+    let refused = scene.front.vring_base(0);
+    assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
+    scene.end();
 }
 
 #[test]

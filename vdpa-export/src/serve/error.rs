@@ -82,6 +82,27 @@ pub enum ServeError {
         /// The queue.
         queue: QueueIndex,
     },
+    /// A queue of which nobody knows where it stands.
+    #[error(
+        "queue {queue} has stopped, and where is not known: its used ring at {at} is not mapped any more, and the device can \
+         neither pause a queue nor be suspended"
+    )]
+    NoPlace {
+        /// The queue.
+        queue: QueueIndex,
+        /// Where its used ring was for the device.
+        at: vdpa_mem::Iova,
+    },
+    /// A size that a split ring cannot have.
+    #[error(
+        "queue {queue}: a split ring of {size} descriptors cannot be: their number is a power of two"
+    )]
+    NoPowerOfTwo {
+        /// The queue.
+        queue: QueueIndex,
+        /// How many were asked for.
+        size: u16,
+    },
     /// A state that is to be moved while queues run.
     #[error("the state of a device can be moved only while its queues are stopped: {running} run")]
     StateWhileRunning {

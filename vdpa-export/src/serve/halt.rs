@@ -35,7 +35,10 @@ impl Served {
         };
         match stopped {
             // Its driver has to begin anew, wherever it stood.
-            Err(_) if self.is_lost()? => self.reset_all()?,
+            Err(_) if self.is_lost()? => match self.reset_all() {
+                Ok(()) | Err(ServeError::NoPlace { .. }) => {}
+                Err(error) => return Err(error),
+            },
             stopped => stopped?,
         }
         Ok(self.slot(q)?.base.unwrap_or(fresh))
@@ -62,10 +65,12 @@ impl Served {
         Ok(())
     }
 
+    /// All have stopped by that, also where one of them does not say where it stands.
     fn reset_all(&mut self) -> Result<(), ServeError> {
         let split = self.format() == Format::Split;
         self.device.reset(self.by())?;
         self.stale = true;
+        let mut unknown = None;
         for q in self.indices() {
             let (running, at) = {
                 let slot = self.slot(q)?;
@@ -76,6 +81,9 @@ impl Served {
             }
             let at = at.filter(|_| split);
             let used = at.and_then(|device| self.used_index(device));
+            if let (Some(at), None) = (at, used) {
+                unknown = Some(ServeError::NoPlace { queue: q, at });
+            }
             let base = used.map(|used| {
                 base::encode(QueueState::Split {
                     avail: used,
@@ -84,7 +92,7 @@ impl Served {
             });
             self.slot(q)?.stopped_at(base);
         }
-        Ok(())
+        unknown.map_or(Ok(()), Err)
     }
 
     /// How far the device came in the used ring at `device`.
