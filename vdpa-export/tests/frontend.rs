@@ -170,6 +170,51 @@ fn a_log_that_the_memory_does_not_fit_is_refused() {
 }
 
 #[test]
+fn memory_that_grows_beyond_the_log_in_use_is_refused_and_after_a_longer_log_it_is_not() {
+    // 2 MiB of addresses need 64 bytes, and 3 MiB 96.
+    let log_of = |mmap_size| {
+        let (log, _) = Region::memfd(4096).unwrap().into_shared();
+        let mmap_handle = log.file().unwrap().0.as_raw_fd();
+        let region = VhostUserDirtyLogRegion {
+            mmap_size,
+            mmap_offset: 0,
+            mmap_handle,
+        };
+        (log, region)
+    };
+    let more = Guest::new();
+    let second = VhostUserMemoryRegionInfo {
+        guest_phys_addr: GPA + LEN,
+        userspace_addr: 0x6f00_0000_0000,
+        ..more.region()
+    };
+    let served = Served::new("sim:blk,size=1M");
+    for longer in [false, true] {
+        let (mut front, mut guest) = running(&served);
+        let (_log, region) = log_of(64);
+        front.set_log_base(0, Some(region)).unwrap();
+        let logged = VERSION_1 | PROTOCOL_FEATURES | LOG_ALL;
+        front.set_features(logged).unwrap();
+        guest.round(1, 1);
+        if longer {
+            // As QEMU does it.
+            let (_log, region) = log_of(96);
+            front.set_log_base(0, Some(region)).unwrap();
+            front.add_mem_region(&second).unwrap();
+            guest.round(1, 2);
+        } else {
+            assert!(front.add_mem_region(&second).is_err());
+            let said = served.hears("cut off");
+            assert!(
+                said.contains("0x40 bytes, and the memory needs 0x60"),
+                "{said}"
+            );
+        }
+    }
+    served.end().unwrap();
+}
+
+#[test]
 fn a_record_of_what_is_in_flight_is_made_and_kept() {
     let served = Served::new("sim:blk,size=1M");
     let (mut front, mut guest) = (connect(&served), Guest::new());

@@ -11,6 +11,8 @@ use super::{ServeError, Served};
 #[derive(Default)]
 pub(super) struct Log {
     given: Option<Arc<dyn DirtyLog>>,
+    /// How long it is, in bytes.
+    len: u64,
     /// All writes are to be logged, by the features.
     all: bool,
     /// Set while the device has it.
@@ -69,7 +71,20 @@ impl Served {
             return Err(ServeError::ShortLog { len, needed });
         }
         self.log.given = Some(Arc::new(VhostLog::new(bytes)?));
+        self.log.len = len;
         self.switch_log()
+    }
+
+    /// Whether the log that is in use has room for all memory: what is added while a guest moves would be lost on the way
+    /// without a word. QEMU gives the larger log before the memory, and takes memory away before it gives a smaller one.
+    ///
+    /// * `end`: where the memory ends, guest-physical
+    pub(crate) fn check_log(&self, end: Gpa) -> Result<(), ServeError> {
+        let (len, needed) = (self.log.len, VhostLog::bytes_for(end));
+        match self.log.on && len < needed {
+            true => Err(ServeError::ShortLog { len, needed }),
+            false => Ok(()),
+        }
     }
 
     /// Whether all that the device writes is to be logged. It is once there is a log: QEMU asks for it before it gives one
@@ -101,6 +116,10 @@ impl Served {
         let log = self.log.given.clone().filter(|_| wanted);
         self.dma.set_dirty_log(log, self.by())?;
         self.log.on = wanted;
+        if !wanted {
+            // The next one that moves the guest gives its own, after it asked for it.
+            self.log.given = None;
+        }
         Ok(())
     }
 

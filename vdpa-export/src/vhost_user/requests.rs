@@ -74,11 +74,11 @@ impl FrontEnd<'_> {
 
             M::SetMemTable(table) => {
                 self.memory.set(table, served).map_err(unusable)?;
-                Ok(())
+                served.check_log(self.memory.end())
             }
             M::AddMemReg(region, fd) => {
                 self.memory.add(region, fd, served).map_err(unusable)?;
-                Ok(())
+                served.check_log(self.memory.end())
             }
             M::RemMemReg(region) => {
                 self.memory.remove(&region, served).map_err(unusable)?;
@@ -111,6 +111,7 @@ impl FrontEnd<'_> {
                 served
                     .set_areas(q, areas, logged)
                     .and_then(|()| served.match_log())
+                    .and_then(|()| served.check_log(self.memory.end()))
             }
             M::SetVringKick(VringFd { index, fd }) => {
                 let q = queue(index.into())?;
@@ -167,6 +168,8 @@ impl FrontEnd<'_> {
             .set_translated(translated, self.served)
             .map_err(|source| CutOff::Memory { request, source })?;
         self.served.set_log_all(log).map_err(refused)?;
+        let end = self.memory.end();
+        self.served.check_log(end).map_err(refused)?;
         Ok(Reply::Done)
     }
 
