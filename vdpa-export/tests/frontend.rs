@@ -215,6 +215,18 @@ fn memory_that_grows_beyond_the_log_in_use_is_refused_and_after_a_longer_log_it_
 }
 
 #[test]
+fn a_split_ring_of_a_size_that_is_none_is_refused_and_another_one_can_be_named() {
+    let served = Served::new("sim:blk,size=1M");
+    let (mut front, mut guest) = (connect(&served), Guest::new());
+    front.set_features(VERSION_1 | PROTOCOL_FEATURES).unwrap();
+    front.set_mem_table(&[guest.region()]).unwrap();
+    assert!(front.set_vring_num(0, 6).is_err());
+    start(&mut front, &guest, 0);
+    guest.round(1, 1);
+    served.end().unwrap();
+}
+
+#[test]
 fn a_record_of_what_is_in_flight_is_made_and_kept() {
     let served = Served::new("sim:blk,size=1M");
     let (mut front, mut guest) = (connect(&served), Guest::new());

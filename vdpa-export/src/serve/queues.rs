@@ -17,7 +17,8 @@ impl Served {
     /// Its size, in descriptors.
     ///
     /// # Errors
-    /// [`ServeError::TooLarge`], with which nothing has changed; when it runs with another size, or none can be this.
+    /// [`ServeError::TooLarge`] and [`ServeError::NoPowerOfTwo`], with which nothing has changed; when it runs with another
+    /// size, or none can be this.
     pub(crate) fn set_size(&mut self, q: QueueIndex, size: u32) -> Result<(), ServeError> {
         let legal = u16::try_from(size)
             .ok()
@@ -35,6 +36,13 @@ impl Served {
                 queue: q,
                 size: legal,
                 most,
+            });
+        }
+        let split = self.chosen.is_some() && self.format() == Format::Split;
+        if split && !legal.is_power_of_two() {
+            return Err(ServeError::NoPowerOfTwo {
+                queue: q,
+                size: legal,
             });
         }
         self.slot(q)?.size = Some(legal);

@@ -162,7 +162,10 @@ impl CutOff {
             Self::Request { source, .. } => source,
             _ => return false,
         };
-        matches!(source, ServeError::TooLarge { .. })
+        matches!(
+            source,
+            ServeError::TooLarge { .. } | ServeError::NoPowerOfTwo { .. }
+        )
     }
 
     /// Whose fault it is, and what can be done about it.
