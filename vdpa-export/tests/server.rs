@@ -17,7 +17,7 @@ use rig::guest::{DATA, Guest, LEN};
 use rig::less::Less;
 use rig::{Served, open};
 use vdpa_core::{Device, MgmtDevice as _, Relay};
-use vdpa_export::vhost_user::{EndedBy, Listen, Options, Server, ServerError};
+use vdpa_export::vhost_user::{EndedBy, Listen, Notice, Options, Server, ServerError, Stop};
 use vdpa_vhost_user::payload::{DeviceState, Direction};
 use vdpa_vhost_user::{Connection, Front, FrontMessage};
 
@@ -187,7 +187,7 @@ fn a_connection_that_is_handed_in_is_the_only_one() {
     let (device, _sim) = open("sim:blk,size=1M");
     let server = Server::new(device, Options::default());
     let serving = server.listen(Listen::Stream(theirs.into())).unwrap();
-    let stop = vdpa_export::vhost_user::Stop::new().unwrap();
+    let stop = Stop::new().unwrap();
     let thread = std::thread::spawn(move || serving.run(&stop));
     let mut front = Front::new(Connection::new(ours));
     assert!(answers(&mut front));
@@ -299,4 +299,31 @@ fn a_device_that_a_front_end_keeps_from_coming_to_rest_is_replaced_for_the_next_
         served.hears("left");
     }
     served.end().unwrap();
+}
+
+#[test]
+fn a_server_that_is_stopped_while_its_device_is_lost_makes_no_other_one() {
+    let mut less = Less::new("sim:blk,size=1M");
+    less.restless = true;
+    let device = Device::new(Arc::new(less), Relay::new()).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let stop = Stop::new().unwrap();
+    let set = stop.clone();
+    let options = Options::default()
+        .patience(Duration::from_millis(200))
+        .reopen(|| panic!("nobody comes any more"))
+        .observe(move |notice| {
+            if matches!(notice, Notice::Disconnected) {
+                set.set();
+            }
+        });
+    let server = Server::new(device, options);
+    let serving = server.listen(Listen::Stream(theirs.into())).unwrap();
+    let thread = std::thread::spawn(move || serving.run(&stop));
+    let (mut front, mut guest) = (Front::new(Connection::new(ours)), Guest::new());
+    let file = guest.file();
+    rig::set_up(&mut front, &guest, file);
+    guest.round(5, 0x42);
+    drop(front);
+    assert_eq!(thread.join().unwrap().unwrap().by, EndedBy::Stop);
 }

@@ -95,7 +95,8 @@ pub struct Serving {
 
 impl Serving {
     /// Serves one front end after the other, until it is stopped or the device goes. Front ends that misbehave are cut off
-    /// and do not end it. The calling thread sleeps while nothing passes the socket.
+    /// and do not end it. The calling thread sleeps while nothing passes the socket. A front end that reads no answers has
+    /// it wait for up to five seconds before it is cut off, and a stop is heard that much later.
     ///
     /// # Errors
     /// When the device is lost, does not stop in time after a front end has left, or the system fails. Either way the
@@ -113,6 +114,11 @@ impl Serving {
             };
             match after {
                 After::Next => self.shown = Some(shown),
+                // There is no next one for whom another device would be made.
+                After::Lost if stop.is_set() => {
+                    let (by, device) = (EndedBy::Stop, shown.served.into_device());
+                    return Ok(Ended { by, device });
+                }
                 After::Lost => {}
                 After::Ended(by) => {
                     let device = shown.served.into_device();
@@ -271,6 +277,6 @@ pub enum EndedBy {
 pub struct Ended {
     /// Why.
     pub by: EndedBy,
-    /// The device, reset, with nothing mapped. Its events were taken.
+    /// The device, reset, with nothing mapped; or one that the last front end broke. Its events were taken.
     pub device: Device,
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::ServerError;
@@ -21,6 +22,12 @@ impl Stop {
         let event = EventFd::from_value_and_flags(0, flags)
             .map_err(ServerError::system("create an eventfd"))?;
         Ok(Self(Arc::new(event.into())))
+    }
+
+    /// Whether it is set.
+    pub(super) fn is_set(&self) -> bool {
+        let mut asked = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Sets it: the servers let go of their front ends and end. Nothing but one write to an eventfd: a signal handler may
