@@ -1,5 +1,6 @@
 //! The management device `vhost-user`: opens back ends by their sockets.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vdpa_core::{
@@ -29,6 +30,20 @@ fn class(device_type: DeviceType) -> MgmtClass {
 pub struct VhostUserMgmt {
     classes: Vec<MgmtClass>,
     open: Mutex<Vec<Opened>>,
+    /// The names of those that are being opened.
+    opening: Mutex<BTreeSet<String>>,
+}
+
+/// A back end that is being opened, and by nobody else, until dropped.
+struct Opening<'m> {
+    mgmt: &'m VhostUserMgmt,
+    name: String,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.mgmt.opening().remove(&self.name);
+    }
 }
 
 struct Opened {
@@ -42,6 +57,7 @@ impl VhostUserMgmt {
         Self {
             classes: TYPES.map(class).to_vec(),
             open: Mutex::default(),
+            opening: Mutex::default(),
         }
     }
 
@@ -50,6 +66,21 @@ impl VhostUserMgmt {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|opened| opened.device.strong_count() > 0);
         open
+    }
+
+    fn opening(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on nobody else opens it. `None`: somebody does, or has.
+    fn begin(&self, name: &str) -> Option<Opening<'_>> {
+        let mut opening = self.opening();
+        let is_open = self.open().iter().any(|opened| opened.entry.name == name);
+        let first = !is_open && opening.insert(name.to_owned());
+        first.then(|| Opening {
+            mgmt: self,
+            name: name.to_owned(),
+        })
     }
 
     fn find(&self, name: &str) -> Result<Arc<VhostUser>> {
@@ -87,9 +118,9 @@ impl MgmtDevice for VhostUserMgmt {
         let options = Options::of(spec)?;
         let name = options.path.display().to_string();
         // A second connection would wait in the socket's queue, for an answer that does not come.
-        if self.open().iter().any(|opened| opened.entry.name == name) {
+        let Some(_opening) = self.begin(&name) else {
             return Err(VhostError::Open { path: options.path }.into());
-        }
+        };
         let device_type = options.device_type;
         // Without the lock: a back end takes its time.
         let device = Arc::new(VhostUser::open(options)?);
@@ -125,5 +156,35 @@ impl MgmtDevice for VhostUserMgmt {
             .iter()
             .map(|opened| opened.entry.clone())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_back_end_that_is_being_opened_is_not_connected_to_twice() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("back");
+        let listener = UnixListener::bind(&path).unwrap();
+        let spec = format!("vhost-user:{},type=blk,timeout=60", path.display());
+        let spec = DeviceSpec::parse(&spec).unwrap();
+        let mgmt = VhostUserMgmt::new();
+        let open = || mgmt.dev_add(&spec).err().unwrap().to_string();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(open);
+            // It waits for an answer.
+            let (connection, _) = listener.accept().unwrap();
+            let twice = VhostError::Open { path: path.clone() };
+            assert_eq!(open(), Error::from(twice).to_string());
+            drop(connection);
+            assert!(first.join().is_ok());
+        });
+        assert!(mgmt.opening().is_empty());
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "nobody else came");
     }
 }
