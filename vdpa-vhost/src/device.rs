@@ -7,7 +7,12 @@
 //!   for the answers when they are asked.
 //! * What has to be done on return is asked for at once and waited for, all requests of a call together, for the time-out
 //!   of the device string at most. A back end that lets it pass is given up, and so is broken: no later call waits for it.
-//! * Kicks and calls are eventfds between driver and back end. They do not pass here.
+//! * What is begun and polled may wait all the same, for the same time, in two cases. Some 250 requests fit the socket: where
+//!   no acknowledgements were agreed on and the back end reads none, the next one waits for room. And a poll waits for a
+//!   call of another thread's that waits for its answer.
+//! * Kicks and calls are eventfds between driver and back end. They do not pass here. A back end can have a kick block and
+//!   fill its counter, so that the driver's thread waits for it: who drives a device trusts it to go on, or drives it on a
+//!   thread that may stay.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;

@@ -1,6 +1,8 @@
 //! What a back end says unasked: that it leaves, that a queue is broken, that its configuration changed.
 //!
-//! One thread a device sleeps on all of it. It holds nothing of the device but what it reports to.
+//! One thread a device sleeps on all of it. It holds nothing of the device but what it reports to. A back end that asks for
+//! acknowledgements on its channel and reads none has it wait, once, for the five seconds that a message may take: the
+//! device ends that much later.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
