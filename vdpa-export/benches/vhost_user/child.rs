@@ -9,12 +9,16 @@
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// The variable that says which child a process is.
 const ROLE: &str = "VDPA_BENCH_CHILD";
+
+/// How long one may take to end after its stdin did.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A child that has said that it is ready.
 pub(crate) struct Peer {
@@ -60,6 +64,26 @@ impl Peer {
         self.answer(line)
     }
 
+    /// The same, of an order that it just carries out.
+    pub(crate) fn told(&mut self, line: &str) -> io::Result<()> {
+        match &*self.tell(line)? {
+            "done" => Ok(()),
+            other => Err(io::Error::other(format!("the child at '{line}': {other}"))),
+        }
+    }
+
+    /// The same, of a question whose answer is so many numbers.
+    pub(crate) fn numbers<const N: usize>(&mut self, line: &str) -> io::Result<[u64; N]> {
+        let answer = self.tell(line)?;
+        let numbers: Vec<u64> = answer
+            .split(' ')
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        numbers
+            .try_into()
+            .map_err(|_| io::Error::other(format!("the child at '{line}': {answer}")))
+    }
+
     fn answer(&mut self, to: &str) -> io::Result<String> {
         let mut line = String::new();
         if self.stdout.read_line(&mut line)? == 0 {
@@ -72,6 +96,14 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         drop(self.stdin.take());
+        let by = Instant::now() + FAREWELL;
+        while Instant::now() < by {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _killed = self.child.kill();
         let _ended = self.child.wait();
     }
 }

@@ -1,4 +1,5 @@
-//! How fast is the vhost-user back end, beside DPDK's and rust-vmm's, under a driver that nobody here wrote?
+//! How fast is the vhost-user end, beside DPDK's, rust-vmm's and QEMU's, under drivers that nobody here wrote; and our
+//! driver on a device that nobody here wrote?
 //!
 //! ```text
 //!   CPU 0: dpdk-testpmd, one virtio-user port a peer        CPU 1
@@ -7,32 +8,59 @@
 //!          port 2 ───────── socket ───────────▶  rust-vmm's vhost-user-backend         (a child of this program)
 //! ```
 //! The driver forwards on one port at a time, and the others' devices sleep or are stopped, so that A B C A B C is a matter
-//! of milliseconds and one driver process does it all. Ratios are taken within a round.
+//! of milliseconds and one driver process does it all. Ratios are taken within a round. This is table `net`; `mirror`,
+//! `block` and `latency` are drawn in the modules of these names. In all of them drivers are on CPU 0, devices on CPU 1.
 //!
 //! ```sh
-//! cargo bench -p vdpa-export --bench vhost_user -- --json rows.jsonl
-//! cargo bench -p vdpa-export --bench vhost_user -- --only net --rounds 5 --seconds 3
+//! cargo bench -p vdpa-export --bench vhost_user -- --json rows.jsonl --rounds 5 --seconds 3 --plot rows.svg
+//! cargo bench -p vdpa-export --bench vhost_user -- --only mirror+block
 //! cargo bench -p vdpa-export --bench vhost_user -- --rows "packed mrg, 64 bytes"
+//! cargo bench -p vdpa-export --bench vhost_user -- --plot-from rows.jsonl rows.svg
+//! cargo bench -p vdpa-export --bench vhost_user -- --test    # does it work? seconds
 //! ```
-//! It needs `dpdk-testpmd` (Debian: dpdk-dev), two CPUs with nothing else to do, and
-//! 256 huge pages of 2 MiB; without these, memory is of small pages for all peers, and the rows say so. What is missing is
-//! skipped by name.
+//! It needs `dpdk-testpmd` (Debian: dpdk-dev) and `qemu-storage-daemon` (qemu-system-common), and two CPUs with nothing else
+//! to do. As root it reserves 264 huge pages of 2 MiB for as long as it runs; where it cannot, memory is of small pages for
+//! all peers. What is missing is skipped by name, and the exit code is 0; 1: a row was not verified, or a peer failed; 2:
+//! wrong arguments.
+//!
+//! # A row of `--json`
+//! A line is an object: `schema` (1), `bench`, `table`; `mode`, `size` (bytes), `direction`, `depth` of requests;
+//! `rounds`, `seconds`, `huge_pages`, `verified`. `mpps` {ours, dpdk, rustvmm} and `packets_per_cpu_second` of the device, or
+//! `iops` {ours, qsd} and `requests_per_cpu_second`: medians; null of one that was not measured. `ratio` {median, min, max}
+//! is ours times the peer that `against` names: of packets a second, of requests a CPU second; `floor` and `goal` are its
+//! targets. `ratio_rustvmm`, and `ratio_per_cpu_second` or `ratio_iops`, likewise. Of latencies: `p50_ns`, `p99_ns` {median,
+//! min, max} over the rounds, `idle_cpu_ms_per_second`. What was skipped has `skipped`, `why`, and `rows` null.
 
 mod args;
+mod block;
+mod blocks;
 mod child;
 mod clock;
+mod disk;
+mod driver;
+mod ends;
+mod forecast;
+mod home;
 mod latency;
+mod mirror;
 mod net;
 mod ours;
+mod pages;
+mod plot;
+mod program;
 mod report;
 mod rustvmm;
+mod served;
 mod stamp;
 mod testpmd;
 mod work;
 
 use std::process::ExitCode;
 
-use args::Run;
+use args::{Asked, Run};
+use home::Home;
+use pages::Pages;
+use report::Report;
 
 fn main() -> ExitCode {
     if let Some(role) = child::role() {
@@ -45,11 +73,19 @@ fn main() -> ExitCode {
             }
         };
     }
-    let Some(run) = Run::from_args() else {
-        println!("SKIP bench vhost_user: nothing is measured by `cargo test`");
-        return ExitCode::SUCCESS;
+    let done = match Asked::from_args(std::env::args().skip(1)) {
+        Ok(Asked::Nothing) => {
+            println!("SKIP bench vhost_user: nothing is measured by `cargo test`");
+            Ok(())
+        }
+        Ok(Asked::Measure(run)) => measure(&run),
+        Ok(Asked::Draw { from, to }) => plot::draw_file(&from, &to),
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::from(2);
+        }
     };
-    match measure(&run) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("error: {why}");
@@ -60,24 +96,71 @@ fn main() -> ExitCode {
 
 /// A child.
 fn play(role: &str, words: &[String]) -> Result<(), String> {
-    let socket = words.first().ok_or("no socket")?;
-    match role {
-        "ours" => ours::child(socket, words.get(1).map(String::as_str)),
-        "rustvmm" => rustvmm::child(socket),
-        other => Err(format!("there is no such child: {other}")),
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match (role, &*words) {
+        ("ours", &[socket]) => ours::child(socket),
+        ("rustvmm", &[socket]) => rustvmm::child(socket),
+        ("served", &[socket, spec]) => served::child(socket, spec),
+        ("driver", &[socket, ring]) => driver::child(socket, ring),
+        ("disk", &[socket]) => disk::child(socket),
+        ("blocks", &[socket, ring, pages]) => blocks::child(socket, ring, pages),
+        _ => Err(format!("there is no such child, with {words:?}")),
     }
 }
 
+/// What a table takes, and how it is made.
+type Table = (
+    &'static str,
+    fn(&Run) -> forecast::Cost,
+    fn(&Run, &Home, &mut Report) -> Result<(), String>,
+);
+
+const TABLES: [Table; 4] = [
+    ("net", net::cost, net::measure),
+    ("mirror", mirror::cost, mirror::measure),
+    ("block", block::cost, block::measure),
+    ("latency", latency::cost, latency::measure),
+];
+
 fn measure(run: &Run) -> Result<(), String> {
-    let mut report = report::Report::new(run);
-    if run.wants("net") {
-        net::measure(run, &mut report)?;
+    let wanted = || TABLES.iter().filter(|(name, ..)| run.wants(name));
+    let time: std::time::Duration = wanted().map(|(_, cost, _)| cost(run).time(run)).sum();
+    let names: Vec<&str> = wanted().map(|(name, ..)| *name).collect();
+    let home = Home::new().map_err(|e| e.to_string())?;
+    let _pages = Pages::reserve();
+    println!(
+        "vhost_user: {}; {} rounds of {} s; about {}; {} pages",
+        names.join(", "),
+        run.rounds,
+        run.slice.as_secs_f64(),
+        spoken(time),
+        pages::word(),
+    );
+    if let Some(plot) = &run.plot {
+        plot::try_file(plot)?;
     }
-    if run.wants("latency") {
-        latency::measure(run, &mut report)?;
+    let mut report = Report::new(run)?;
+    // What one table cannot do says nothing of the others.
+    let mut failed = Vec::new();
+    for (name, _, measure) in wanted() {
+        if let Err(why) = measure(run, &home, &mut report) {
+            eprintln!("error: {why}");
+            failed.push(*name);
+        }
     }
-    match report.wrong() {
-        0 => Ok(()),
-        rows => Err(format!("{rows} rows were not verified")),
+    if let Some(plot) = &run.plot {
+        plot::draw(report.rows(), plot)?;
+    }
+    match (report.wrong(), &*failed) {
+        (0, []) => Ok(()),
+        (rows, []) => Err(format!("{rows} rows were not verified")),
+        (_, tables) => Err(format!("not measured to the end: {}", tables.join(", "))),
+    }
+}
+
+fn spoken(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{} s", seconds + 1),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
     }
 }

@@ -1,6 +1,7 @@
 //! A network device on rust-vmm's `vhost-user-backend` and `virtio-queue`, as their documentation has it: the ring by
 //! `Queue::iter`, a used entry for each chain. It polls from the first kick on, which spares it what a kick costs.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -11,7 +12,7 @@ use virtio_queue::{QueueOwnedT as _, QueueT as _};
 use vm_memory::{Bytes as _, GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
-use super::stamp::{self, EchoJudge, Judge, Seen};
+use super::stamp::{self, Judge, Seen};
 use super::work::{Orders, Work};
 
 /// virtio-net's header with the number of buffers, virtio 1.4 §5.1.6.
@@ -100,9 +101,10 @@ struct Device {
     word: u64,
     work: Work,
     sink: Judge,
-    echo: EchoJudge,
     sent: u64,
     frame: Vec<u8>,
+    /// What is to be sent back.
+    taken: VecDeque<Vec<u8>>,
     buffer: Vec<u8>,
     used: Vec<(u16, u32)>,
 }
@@ -115,9 +117,9 @@ impl Device {
             word: 0,
             work: Work::Idle,
             sink: Judge::default(),
-            echo: EchoJudge::default(),
             sent: 0,
             frame: Vec::new(),
+            taken: VecDeque::new(),
             buffer: vec![0; 2048],
             used: Vec::with_capacity(BATCH),
         }
@@ -145,23 +147,17 @@ impl Device {
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 continue;
             }
+            let taken = self.take(transmit);
             let sent = match self.work {
-                Work::Source(_) | Work::Echo(_) => self.send(receive),
+                Work::Source(_) => self.send(receive, BATCH),
+                Work::Reflect => self.send(receive, self.taken.len()),
                 _ => 0,
             };
-            let taken = self.take(transmit);
             if sent + taken == 0 {
                 std::hint::spin_loop();
             } else {
-                self.orders.report(self.sent, self.seen());
+                self.orders.report(self.sent, self.sink.seen());
             }
-        }
-    }
-
-    fn seen(&self) -> Seen {
-        match self.work {
-            Work::Echo(_) => self.echo.seen(),
-            _ => self.sink.seen(),
         }
     }
 
@@ -179,11 +175,8 @@ impl Device {
         }
         self.sent = 0;
         self.sink = Judge::default();
-        if let Work::Source(len) | Work::Echo(len) = self.work {
-            self.frame = [&[0; HEADER][..], &stamp::frame(len)].concat();
-            // virtio 1.4 §5.1.9.4.1: one buffer for each.
-            self.frame[10] = 1;
-            self.echo = EchoJudge::new(len);
+        if let Work::Source(len) = self.work {
+            self.frame = headed(&stamp::frame(len));
         }
         self.orders.report(0, Seen::default());
         self.orders.acknowledge(word);
@@ -215,7 +208,7 @@ impl Device {
             }
             let frame = self.buffer.get(HEADER..filled).unwrap_or_default();
             match self.work {
-                Work::Echo(_) => self.echo.look(frame),
+                Work::Reflect => self.taken.push_back(headed(frame)),
                 _ => self.sink.look(frame),
             }
             self.used.push((head, 0));
@@ -227,8 +220,8 @@ impl Device {
         self.used.len()
     }
 
-    /// Sends as many frames as there are buffers, up to a batch.
-    fn send(&mut self, vring: &VringRwLock) -> usize {
+    /// Sends as many frames as there are buffers, up to so many.
+    fn send(&mut self, vring: &VringRwLock, most: usize) -> usize {
         let memory = self.memory.memory();
         let mut state = vring.get_mut();
         if !state.get_queue().ready() {
@@ -238,9 +231,13 @@ impl Device {
             return 0;
         };
         self.used.clear();
-        for chain in chains.take(BATCH) {
+        for chain in chains.take(most) {
             let head = chain.head_index();
-            stamp::stamp(&mut self.frame[HEADER..], self.sent);
+            if let Some(taken) = self.taken.pop_front() {
+                self.frame = taken;
+            } else {
+                stamp::stamp(&mut self.frame[HEADER..], self.sent);
+            }
             let mut rest = &*self.frame;
             for descriptor in chain.writable() {
                 let len = rest.len().min(descriptor.len() as usize);
@@ -267,4 +264,12 @@ impl Device {
             let _full = state.signal_used_queue();
         }
     }
+}
+
+/// A frame behind its header.
+fn headed(frame: &[u8]) -> Vec<u8> {
+    let mut headed = [&[0; HEADER][..], frame].concat();
+    // virtio 1.4 §5.1.9.4.1: one buffer for each.
+    headed[10] = 1;
+    headed
 }

@@ -6,6 +6,10 @@
 //!
 //! What we send is such a packet with a number of 64 bits in its payload.
 
+use std::borrow::Cow;
+
+use vdpa::net::Frame;
+
 /// What a packet is compared by, always: its first cache line.
 const HEAD: usize = 64;
 
@@ -32,6 +36,54 @@ pub(crate) struct Seen {
     pub(crate) missing: u64,
 }
 
+/// A frame that is looked at, wherever it is.
+pub(crate) trait Looked {
+    /// Its length in bytes.
+    fn bytes(&self) -> usize;
+
+    /// Its first bytes.
+    fn head(&self) -> Option<[u8; HEAD]>;
+
+    /// All of it.
+    fn whole(&self) -> Cow<'_, [u8]>;
+}
+
+impl Looked for [u8] {
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn head(&self) -> Option<[u8; HEAD]> {
+        self.first_chunk().copied()
+    }
+
+    #[inline]
+    fn whole(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl Looked for Frame<'_> {
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn head(&self) -> Option<[u8; HEAD]> {
+        let mut head = [0; HEAD];
+        (self.read(0, &mut head) == HEAD).then_some(head)
+    }
+
+    fn whole(&self) -> Cow<'_, [u8]> {
+        let mut whole = Vec::new();
+        self.copy_to(&mut whole);
+        Cow::Owned(whole)
+    }
+}
+
 /// Looks at what testpmd sends.
 #[derive(Default)]
 pub(crate) struct Judge {
@@ -45,15 +97,15 @@ pub(crate) struct Judge {
 impl Judge {
     /// Looks at a frame.
     #[inline]
-    pub(crate) fn look(&mut self, frame: &[u8]) {
-        let Some(head) = frame.first_chunk::<HEAD>() else {
+    pub(crate) fn look(&mut self, frame: &(impl Looked + ?Sized)) {
+        let Some(head) = &frame.head() else {
             self.seen.packets += 1;
             self.seen.bad += 1;
             return;
         };
         let count = head[COUNT];
-        if frame.len() != self.model.len() {
-            self.begin(frame, count);
+        if frame.bytes() != self.model.len() {
+            self.begin(&frame.whole(), count);
         }
         let mut differs = 0;
         for ((word, model), at) in head.chunks_exact(8).zip(&self.head).zip(0..) {
@@ -62,7 +114,7 @@ impl Judge {
         }
         differs |= u64::from(sum(head) != self.sum);
         if self.seen.packets.is_multiple_of(SAMPLE) {
-            differs |= u64::from(frame.get(HEAD..) != self.model.get(HEAD..));
+            differs |= u64::from(frame.whole().get(HEAD..) != self.model.get(HEAD..));
         }
         self.seen.packets += 1;
         self.seen.bad += u64::from(differs != 0);
@@ -152,7 +204,8 @@ impl EchoJudge {
     }
 
     /// Looks at every byte of a frame.
-    pub(crate) fn look(&mut self, frame: &[u8]) {
+    pub(crate) fn look(&mut self, frame: &(impl Looked + ?Sized)) {
+        let frame = &*frame.whole();
         self.seen.packets += 1;
         let number = frame
             .get(NUMBER)

@@ -1,18 +1,20 @@
-//! `dpdk-testpmd`, as it is installed, driven by its command line: the driver of every row, and one of the devices.
+//! `dpdk-testpmd`, as it is installed, driven by its command line: a driver, or a device.
 
-use std::io::{self, Read as _, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::io;
 
 use nix::unistd::Pid;
 
-/// How long a command may take on a machine that does other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::pages;
+use super::program::{self, Program};
 
 /// What testpmd shows when it is done with a command.
 const PROMPT: &str = "testpmd> ";
+
+/// MiB of its memory.
+const MEMORY: u64 = 256;
+
+/// Huge pages that two of them need.
+pub(crate) const HUGE_PAGES: u64 = 2 * MEMORY / 2;
 
 /// What testpmd's port does with packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,16 +34,10 @@ pub(crate) struct Forwarded {
     pub(crate) received: u64,
     /// Packets that were sent.
     pub(crate) sent: u64,
-    /// Packets that were made, and for which the ring had no room.
-    pub(crate) dropped: u64,
 }
 
 /// One that runs on a CPU of its own.
-pub(crate) struct Testpmd {
-    child: Child,
-    stdin: ChildStdin,
-    output: Receiver<Vec<u8>>,
-}
+pub(crate) struct Testpmd(Program);
 
 impl Testpmd {
     /// Starts one, and waits until it takes commands.
@@ -55,55 +51,33 @@ impl Testpmd {
         vdevs: &[String],
         simd: Option<u32>,
     ) -> io::Result<Self> {
-        // Line by line: what it prints is waited for.
-        let mut command = Command::new("stdbuf");
-        command.args(["-oL", "dpdk-testpmd"]);
-        command.args(["--lcores", &format!("0@{cpu},1@{cpu}")]);
-        command.args(["--no-pci", "--single-file-segments", "--file-prefix"]);
-        command.arg(format!("{name}-{}", std::process::id()));
-        match huge_pages() {
-            true => command.args(["--in-memory", "-m", "256"]),
-            false => command.args(["--no-huge", "-m", "256"]),
-        };
+        let mut words = vec!["dpdk-testpmd".to_owned()];
+        let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
+        add(&["--lcores", &format!("0@{cpu},1@{cpu}")]);
+        add(&["--no-pci", "--single-file-segments", "--file-prefix"]);
+        add(&[&format!("{name}-{}", std::process::id())]);
+        add(&[match pages::are_huge() {
+            true => "--in-memory",
+            false => "--no-huge",
+        }]);
+        add(&["-m", &MEMORY.to_string()]);
         if let Some(bits) = simd {
-            command.arg(format!("--force-max-simd-bitwidth={bits}"));
+            add(&[&format!("--force-max-simd-bitwidth={bits}")]);
         }
         for vdev in vdevs {
-            command.args(["--vdev", vdev]);
+            add(&["--vdev", vdev]);
         }
-        command.args(["--", "-i", "--no-mlockall", "--total-num-mbufs=16384"]);
-        command.args(["--txonly-multi-flow", "--no-lsc-interrupt"]);
-        command.arg("--disable-link-check");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::null()).spawn()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let (Some(stdin), Some(mut stdout)) = (stdin, stdout) else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        let (send, output) = channel();
-        std::thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            while let Ok(read @ 1..) = stdout.read(&mut chunk) {
-                if send
-                    .send(chunk.get(..read).unwrap_or_default().to_vec())
-                    .is_err()
-                {
-                    break;
-                }
-            }
-        });
-        let mut testpmd = Self {
-            child,
-            stdin,
-            output,
-        };
+        add(&["--", "-i", "--no-mlockall", "--total-num-mbufs=16384"]);
+        add(&["--txonly-multi-flow", "--no-lsc-interrupt"]);
+        add(&["--disable-link-check"]);
+        let mut testpmd = Self(Program::start("dpdk-testpmd", cpu, &words, "quit")?);
         testpmd.wait("")?;
         Ok(testpmd)
     }
 
     /// The process.
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
+        self.0.pid()
     }
 
     /// Has port `port` forward packets.
@@ -128,85 +102,37 @@ impl Testpmd {
         Ok(Forwarded {
             received: of("RX-packets:")?,
             sent: of("TX-packets:")?,
-            dropped: of("TX-dropped:")?,
         })
     }
 
-    /// So many packets came to a port and left it since it was opened.
-    pub(crate) fn counts(&mut self, port: usize) -> io::Result<(u64, u64)> {
+    /// What came to a port and left it since it was opened.
+    pub(crate) fn counts(&mut self, port: usize) -> io::Result<Forwarded> {
         let said = self.command(&format!("show port stats {port}"))?;
-        Ok((
-            number_behind(&said, "RX-packets:")?,
-            number_behind(&said, "TX-packets:")?,
-        ))
+        Ok(Forwarded {
+            received: number_behind(&said, "RX-packets:")?,
+            sent: number_behind(&said, "TX-packets:")?,
+        })
     }
 
     fn command(&mut self, line: &str) -> io::Result<String> {
-        writeln!(self.stdin, "{line}")?;
+        self.0.tell(line)?;
         self.wait(line)
     }
 
     /// What is printed until the prompt behind `line`.
     fn wait(&mut self, line: &str) -> io::Result<String> {
-        let by = Instant::now() + PATIENCE;
-        let mut said = String::new();
-        loop {
-            let left = by.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(chunk) => said.push_str(&String::from_utf8_lossy(&chunk)),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(io::Error::other(format!(
-                        "testpmd: no answer to '{line}' within {PATIENCE:?}: {said}"
-                    )));
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(io::Error::other(format!("testpmd ended: {said}")));
-                }
-            }
+        let is_whole = |said: &str| {
             let echoed = said.find(line).map(|at| said.split_at(at).1);
-            if echoed.is_some_and(|rest| rest.len() > line.len() && rest.ends_with(PROMPT)) {
-                return Ok(said);
-            }
-        }
+            echoed.is_some_and(|rest| rest.len() > line.len() && rest.ends_with(PROMPT))
+        };
+        self.0.wait(line, is_whole).map(str::to_owned)
     }
 }
 
-impl Drop for Testpmd {
-    fn drop(&mut self) {
-        let _closed = writeln!(self.stdin, "quit");
-        let by = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < by {
-            if let Ok(Some(_)) = self.child.try_wait() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _killed = self.child.kill();
-        let _ended = self.child.wait();
-    }
-}
-
-/// Whether it is installed.
-pub(crate) fn is_installed() -> bool {
-    let asked = Command::new("sh")
-        .args(["-c", "command -v dpdk-testpmd && command -v stdbuf"])
-        .stdout(Stdio::null())
-        .status();
-    asked.is_ok_and(|status| status.success())
-}
-
-/// Whether there were huge pages for two processes of 256 MiB when this was asked first: all peers have the same. Without,
-/// memory is of small pages, and all rows slower.
-pub(crate) fn huge_pages() -> bool {
-    static FREE: OnceLock<u64> = OnceLock::new();
-    let free = FREE.get_or_init(|| {
-        let free =
-            std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-        free.ok()
-            .and_then(|free| free.trim().parse().ok())
-            .unwrap_or(0)
-    });
-    *free >= 256
+/// Why there is none, if there is none.
+pub(crate) fn missing() -> Option<String> {
+    program::missing("dpdk-testpmd")
+        .map(|what| format!("not installed: {what} (apt install dpdk-dev util-linux coreutils)"))
 }
 
 /// The number behind the first `what`.

@@ -1,11 +1,12 @@
-//! What a back end in a child is told to do with packets, and what it has done.
+//! What an end in a child is told to do with packets, and what it has done.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::stamp::Seen;
 
-/// What a device does with packets.
+/// What an end does with packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
     /// Nothing.
@@ -14,16 +15,16 @@ pub(crate) enum Work {
     Sink,
     /// Sends frames of so many bytes.
     Source(usize),
-    /// The same, and looks at them as they come back.
-    Echo(usize),
-    /// Sends one frame of so many bytes, and the next when that has come back.
+    /// Sends one frame of so many bytes, and the next when that has come back: a driver.
     Ping(usize),
+    /// Sends what comes back: a device.
+    Reflect,
 }
 
 /// How long the working thread may take to see an order: before its queues run it sees none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The orders of a device, and its counts, between the thread that is told and the one that works.
+/// The orders of an end, and its counts, between the thread that is told and the one that works.
 #[derive(Default)]
 pub(crate) struct Orders {
     /// Kind and length; changes with each order, so that the same one again is seen.
@@ -35,7 +36,7 @@ pub(crate) struct Orders {
     bad: AtomicU64,
     missing: AtomicU64,
     /// Of round trips, in nanoseconds.
-    pub(crate) trips: std::sync::Mutex<Vec<u32>>,
+    pub(crate) trips: Mutex<Vec<u32>>,
 }
 
 impl Orders {
@@ -47,8 +48,8 @@ impl Orders {
             ["idle"] => Work::Idle,
             ["sink"] => Work::Sink,
             ["source", _] => Work::Source(len()),
-            ["echo", _] => Work::Echo(len()),
             ["ping", _] => Work::Ping(len()),
+            ["reflect"] => Work::Reflect,
             ["counts"] => return self.counts(),
             ["trips"] => return self.percentiles(),
             _ => return "unknown".to_owned(),
@@ -71,12 +72,9 @@ impl Orders {
             Work::Idle => (0, 0),
             Work::Sink => (1, 0),
             Work::Source(len) => (2, len),
-            Work::Echo(len) => (3, len),
-            Work::Ping(len) => (4, len),
+            Work::Ping(len) => (3, len),
+            Work::Reflect => (4, 0),
         };
-        if let Ok(mut trips) = self.trips.lock() {
-            trips.clear();
-        }
         let number = (self.order.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         self.order
             .store(number << 32 | (len as u64) << 8 | kind, Ordering::Release);
@@ -99,8 +97,8 @@ impl Orders {
         match word & 0xff {
             1 => Work::Sink,
             2 => Work::Source(len),
-            3 => Work::Echo(len),
-            4 => Work::Ping(len),
+            3 => Work::Ping(len),
+            4 => Work::Reflect,
             _ => Work::Idle,
         }
     }
