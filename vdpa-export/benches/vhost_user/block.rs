@@ -41,7 +41,7 @@ fn wanted(run: &Run, mode: &str) -> Vec<usize> {
 /// Why qemu-storage-daemon is not measured, if it is not.
 fn missing() -> Option<String> {
     program::missing("qemu-storage-daemon")
-        .map(|what| format!("not installed: {what} (apt install qemu-system-common)"))
+        .map(|what| format!("not installed: {what} (apt install qemu-utils)"))
 }
 
 /// How long it takes.

@@ -1,7 +1,7 @@
 //! The two ends of a ring, in whatever process they are: one sends packets and the other one takes them, for a while.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -14,8 +14,12 @@ use super::testpmd::{Forward, Forwarded, Testpmd};
 pub(crate) const DRIVER_CPU: usize = 0;
 pub(crate) const DEVICE_CPU: usize = 1;
 
-/// How long traffic runs before it is looked at, and how long what is under way is waited for.
+/// How long traffic runs before it is looked at.
 pub(crate) const WARM: Duration = Duration::from_millis(60);
+
+/// How long what is under way may take on a machine that does other things, and how often it is looked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Which way packets go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +125,10 @@ pub(crate) fn measure<'a>(
         Way::ToHost => (driver, device),
         Way::ToGuest => (device, driver),
     };
+    let base = match receiver {
+        End::Child(_) => 0,
+        End::Testpmd(..) => receiver.counts()?.received,
+    };
     receiver.receive()?;
     sender.send(len)?;
     std::thread::sleep(WARM);
@@ -136,7 +144,12 @@ pub(crate) fn measure<'a>(
     let (seconds, cpu) = stretch.end();
     // Whoever sends ends, and the other one takes what is left.
     let sent = sender.end()?;
-    std::thread::sleep(WARM);
+    let by = Instant::now() + PATIENCE;
+    while receiver.counts()?.received.saturating_sub(base) < sent.forwarded.sent
+        && Instant::now() < by
+    {
+        std::thread::sleep(LOOK);
+    }
     let received = receiver.end()?;
     let sample = Sample {
         count: after.saturating_sub(before),

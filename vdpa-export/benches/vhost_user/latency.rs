@@ -27,8 +27,7 @@ const LEN: usize = 64;
 /// The ring that all devices have.
 const RING: &str = "split";
 
-/// How long an idle device is watched, and how long it has to come to rest.
-const IDLE: Duration = Duration::from_secs(1);
+/// How long a device has to come to rest before it is watched.
 const REST: Duration = Duration::from_millis(100);
 
 /// The devices.
@@ -128,6 +127,11 @@ struct Line {
     verified: bool,
 }
 
+/// How long an idle device is watched.
+fn idle(slice: Duration) -> Duration {
+    slice.min(Duration::from_secs(1))
+}
+
 /// How long it takes.
 pub(crate) fn cost(run: &Run) -> Cost {
     let lines = Kind::ALL.iter().filter(|kind| kind.is_wanted(run)).count();
@@ -135,7 +139,7 @@ pub(crate) fn cost(run: &Run) -> Cost {
     Cost {
         samples: lines * run.rounds,
         starts: 1,
-        waits: (IDLE + REST) * watches,
+        waits: (idle(run.slice) + REST) * watches,
     }
 }
 
@@ -188,7 +192,7 @@ impl Line {
             // Whatever it polled for is over.
             std::thread::sleep(REST);
             let watched = Stretch::begin(self.device.pid());
-            std::thread::sleep(IDLE);
+            std::thread::sleep(idle(slice));
             let (seconds, cpu) = watched.end();
             self.idle.push(cpu / seconds * 1e3);
         }

@@ -18,7 +18,7 @@
 //! cargo bench -p vdpa-export --bench vhost_user -- --plot-from rows.jsonl rows.svg
 //! cargo bench -p vdpa-export --bench vhost_user -- --test    # does it work? seconds
 //! ```
-//! It needs `dpdk-testpmd` (Debian: dpdk-dev) and `qemu-storage-daemon` (qemu-system-common), and two CPUs with nothing else
+//! It needs `dpdk-testpmd` (Debian: dpdk-dev) and `qemu-storage-daemon` (qemu-utils), and two CPUs with nothing else
 //! to do. As root it reserves 264 huge pages of 2 MiB for as long as it runs; where it cannot, memory is of small pages for
 //! all peers. What is missing is skipped by name, and the exit code is 0; 1: a row was not verified, or a peer failed; 2:
 //! wrong arguments.

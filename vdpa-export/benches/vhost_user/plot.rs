@@ -14,6 +14,8 @@ const NAMES: i32 = 300;
 const ROW: u32 = 22;
 const AROUND: u32 = 84;
 const TOP: u32 = 40;
+/// What is written behind a bar takes so many at most.
+const VALUE: i32 = 44;
 
 const FONT: &str = "sans-serif";
 const OURS: RGBColor = RGBColor(0x2b, 0x6c, 0xb0);
@@ -31,6 +33,8 @@ struct Bar {
     min: f64,
     max: f64,
     goal: Option<f64>,
+    /// It is a peer's own figure.
+    is_theirs: bool,
     /// Nobody knows whether what was counted was right.
     is_doubtful: bool,
 }
@@ -165,6 +169,7 @@ fn bar(row: &Value, ratio: &str, goal: &str) -> Option<Bar> {
         min: of("min")?,
         max: of("max")?,
         goal: row.get(goal).and_then(Value::as_f64),
+        is_theirs: false,
         is_doubtful: !row.get("verified")?.as_bool()?,
     })
 }
@@ -181,12 +186,14 @@ fn name(row: &Value) -> Option<String> {
 fn trip(row: &Value) -> Option<Bar> {
     let median = |key: &str| row.get(key)?.get("median")?.as_f64();
     let p50 = median("p50_ns")?;
+    let name = row.get("mode")?.as_str()?;
     Some(Bar {
-        name: row.get("mode")?.as_str()?.to_owned(),
+        name: name.to_owned(),
         median: p50,
         min: p50,
         max: median("p99_ns")?,
         goal: None,
+        is_theirs: !name.starts_with("ours"),
         is_doubtful: !row.get("verified")?.as_bool()?,
     })
 }
@@ -214,7 +221,8 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Failed> {
         .bars
         .iter()
         .flat_map(|bar| [bar.max, bar.goal.unwrap_or(1.0)]);
-    let end = most.fold(1.0, f64::max) * 1.12;
+    // What is written behind the longest bar needs room.
+    let end = most.fold(1.0, f64::max) * if panel.is_ratio { 1.12 } else { 1.3 };
     let rows = panel.bars.len() as f64;
     let mut chart = ChartBuilder::on(area)
         .margin_top(28)
@@ -237,9 +245,10 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Failed> {
         .draw()?;
     for (bar, at) in panel.bars.iter().zip(0..) {
         let middle = f64::from(at) + 0.5;
-        let colour = match bar.goal.is_some_and(|goal| bar.median < goal) {
-            true => MISSED,
-            false => OURS,
+        let colour = match bar.goal {
+            _ if bar.is_theirs => GREY,
+            Some(goal) if bar.median < goal => MISSED,
+            _ => OURS,
         };
         chart.draw_series([Rectangle::new(
             [(0.0, middle - 0.32), (bar.median, middle + 0.32)],
@@ -257,6 +266,12 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Failed> {
         let value = match panel.is_ratio {
             true => format!("{:.2}", bar.median),
             false => format!("{:.0}, p99 {:.0}", bar.median, bar.max),
+        };
+        // Not through the line of the goal.
+        let line = bar.goal.map(|goal| chart.backend_coord(&(goal, middle)).0 - left);
+        let x = match line.filter(|line| (x..x + VALUE).contains(line)) {
+            Some(line) => line,
+            None => x,
         };
         area.draw_text(&value, &text(12, HPos::Left, &BLACK), (x + 8, y))?;
         let name = match bar.is_doubtful {

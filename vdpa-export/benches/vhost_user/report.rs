@@ -173,12 +173,10 @@ impl Report {
             let (rate, cpu) = (median(rate), median(cpu));
             rates.insert(peer.name.into(), row.unit.written(rate));
             per_cpu.insert(peer.name.into(), cpu.round().into());
-            line.push_str(&format!(
-                "{} {:.2} ({:.2}) ",
-                peer.name,
-                rate / 1e6,
-                cpu / 1e6
-            ));
+            if !peer.samples.is_empty() {
+                let (rate, cpu) = (rate / 1e6, cpu / 1e6);
+                line.push_str(&format!("{} {rate:.2} ({cpu:.2}) ", peer.name));
+            }
             let Some(place) = number.checked_sub(1) else {
                 continue;
             };
