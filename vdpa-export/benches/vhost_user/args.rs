@@ -65,7 +65,7 @@ impl Asked {
         let mut args = args.peekable();
         while let Some(arg) = args.next() {
             let mut value = |what: &str| {
-                // The next argument is no value, but for a file of that name that nobody has.
+                // What begins so is the next argument, and no value.
                 args.next_if(|next| !next.starts_with("--"))
                     .ok_or_else(|| format!("{arg} needs {what}"))
             };

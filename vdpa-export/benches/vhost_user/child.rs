@@ -124,9 +124,12 @@ pub(crate) fn role() -> Option<String> {
 
 /// Says that the child is ready, and answers each line with what `answer` makes of it, until there are no more.
 pub(crate) fn serve(mut answer: impl FnMut(&[&str]) -> String) {
-    println!("ready");
-    for line in io::stdin().lock().lines().map_while(Result::ok) {
+    // Whoever does not listen any more has ended, and stdin ends with him.
+    let say = |line: &str| writeln!(io::stdout(), "{line}").is_ok();
+    let mut heard = say("ready");
+    let mut lines = io::stdin().lock().lines().map_while(Result::ok);
+    while let Some(line) = lines.next().filter(|_| heard) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        println!("{}", answer(&words));
+        heard = say(&answer(&words));
     }
 }

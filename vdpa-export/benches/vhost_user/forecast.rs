@@ -38,6 +38,14 @@ impl Cost {
         }
     }
 
+    /// Both.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            waits: self.waits + other.waits,
+            ..self.and(other.samples, other.starts)
+        }
+    }
+
     /// How long that takes.
     pub(crate) fn time(self, run: &Run) -> Duration {
         let times = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

@@ -78,7 +78,18 @@ fn main() -> ExitCode {
             println!("SKIP bench vhost_user: nothing is measured by `cargo test`");
             Ok(())
         }
-        Ok(Asked::Measure(run)) => measure(&run),
+        Ok(Asked::Measure(run)) if forecast(&run).samples == 0 => {
+            eprintln!("error: --rows: no row of the tables wanted has that in its name");
+            return ExitCode::from(2);
+        }
+        // What cannot be written is told before it is measured for minutes.
+        Ok(Asked::Measure(run)) => match Report::new(&run) {
+            Ok(report) => measure(&run, report),
+            Err(why) => {
+                eprintln!("error: {why}");
+                return ExitCode::from(2);
+            }
+        },
         Ok(Asked::Draw { from, to }) => plot::draw_file(&from, &to),
         Err(why) => {
             eprintln!("error: {why}");
@@ -122,9 +133,16 @@ const TABLES: [Table; 4] = [
     ("latency", latency::cost, latency::measure),
 ];
 
-fn measure(run: &Run) -> Result<(), String> {
+/// What the tables wanted take.
+fn forecast(run: &Run) -> forecast::Cost {
+    let wanted = TABLES.iter().filter(|(name, ..)| run.wants(name));
+    wanted.fold(forecast::Cost::NONE, |cost, (_, more, _)| {
+        cost.plus(more(run))
+    })
+}
+
+fn measure(run: &Run, mut report: Report) -> Result<(), String> {
     let wanted = || TABLES.iter().filter(|(name, ..)| run.wants(name));
-    let time: std::time::Duration = wanted().map(|(_, cost, _)| cost(run).time(run)).sum();
     let names: Vec<&str> = wanted().map(|(name, ..)| *name).collect();
     let home = Home::new().map_err(|e| e.to_string())?;
     let _pages = Pages::reserve();
@@ -133,13 +151,9 @@ fn measure(run: &Run) -> Result<(), String> {
         names.join(", "),
         run.rounds,
         run.slice.as_secs_f64(),
-        spoken(time),
+        spoken(forecast(run).time(run)),
         pages::word(),
     );
-    if let Some(plot) = &run.plot {
-        plot::try_file(plot)?;
-    }
-    let mut report = Report::new(run)?;
     // What one table cannot do says nothing of the others.
     let mut failed = Vec::new();
     for (name, _, measure) in wanted() {

@@ -94,7 +94,7 @@ pub(crate) fn draw_file(from: &Path, to: &Path) -> Result<(), String> {
     draw(&rows, to)
 }
 
-/// Whether the picture can be written: to be asked before it is measured for minutes.
+/// Whether the picture can be written.
 pub(crate) fn try_file(to: &Path) -> Result<(), String> {
     let opened = fs::File::options().create(true).append(true).open(to);
     opened
@@ -268,7 +268,9 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Failed> {
             false => format!("{:.0}, p99 {:.0}", bar.median, bar.max),
         };
         // Not through the line of the goal.
-        let line = bar.goal.map(|goal| chart.backend_coord(&(goal, middle)).0 - left);
+        let line = bar
+            .goal
+            .map(|goal| chart.backend_coord(&(goal, middle)).0 - left);
         let x = match line.filter(|line| (x..x + VALUE).contains(line)) {
             Some(line) => line,
             None => x,

@@ -14,7 +14,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How many of its last bytes are told when it has ended.
-const TAIL: usize = 2000;
+const TAIL: usize = 1000;
 
 /// One that runs.
 pub(crate) struct Program {
@@ -22,8 +22,9 @@ pub(crate) struct Program {
     child: Child,
     stdin: ChildStdin,
     output: Receiver<Vec<u8>>,
-    /// What it printed since it was last told something.
+    /// What it printed since it was last told something, and the end of what it printed before.
     said: String,
+    before: String,
     /// What makes it end.
     farewell: &'static str,
 }
@@ -64,6 +65,7 @@ impl Program {
             stdin,
             output,
             said: String::new(),
+            before: String::new(),
             farewell,
         })
     }
@@ -78,7 +80,8 @@ impl Program {
     /// # Errors
     /// When it has ended, with what it said last.
     pub(crate) fn tell(&mut self, line: &str) -> io::Result<()> {
-        self.said.clear();
+        self.before.push_str(&std::mem::take(&mut self.said));
+        self.before = tail(&self.before).to_owned();
         match writeln!(self.stdin, "{line}") {
             Ok(()) => Ok(()),
             Err(_) => Err(self.ended(&format!("at '{line}'"))),
@@ -140,10 +143,11 @@ impl Program {
             Ok(Some(status)) => status.to_string(),
             _ => "its output is closed".to_owned(),
         };
+        self.before.push_str(&self.said);
         io::Error::other(format!(
             "{} ended {when} ({how}); it said last: {}",
             self.name,
-            tail(&self.said)
+            tail(&self.before)
         ))
     }
 }
@@ -185,7 +189,7 @@ fn tail(said: &str) -> &str {
     while !said.is_char_boundary(from) {
         from += 1;
     }
-    said.split_at(from).1.trim()
+    said.split_at(from).1
 }
 
 /// The first of these programs, and of those that start them, that is not installed.

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::args::Run;
-use super::pages;
+use super::{pages, plot};
 
 /// What one peer did in one round.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +111,11 @@ impl Report {
     /// Appends to the file that was asked for.
     ///
     /// # Errors
-    /// When that cannot be written.
+    /// When that cannot be written, or the picture cannot.
     pub(crate) fn new(run: &Run) -> Result<Self, String> {
+        if let Some(plot) = &run.plot {
+            plot::try_file(plot)?;
+        }
         let open = |path: &std::path::PathBuf| {
             let opened = File::options().create(true).append(true).open(path);
             opened.map_err(|e| format!("--json {}: {e}", path.display()))
@@ -120,7 +123,6 @@ impl Report {
         let mut facts = Map::new();
         facts.insert("rounds".into(), run.rounds.into());
         facts.insert("seconds".into(), run.slice.as_secs_f64().into());
-        facts.insert("huge_pages".into(), pages::are_huge().into());
         Ok(Self {
             file: run.json.as_ref().map(open).transpose()?,
             run: facts,
@@ -236,6 +238,7 @@ impl Report {
 
     fn write(&mut self, mut object: Map<String, Value>) {
         object.extend(self.run.clone());
+        object.insert("huge_pages".into(), pages::are_huge().into());
         let object = Value::from(object);
         if let Some(file) = &mut self.file
             && let Err(e) = writeln!(file, "{object}")
