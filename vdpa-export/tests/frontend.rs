@@ -84,6 +84,28 @@ fn a_disk_is_set_up_used_stopped_and_goes_on_where_it_stood() {
     served.end().unwrap();
 }
 
+/// DPDK's virtio-user says 0 of every ring, also to a back end that takes the place of one that died.
+#[test]
+fn a_split_ring_in_its_midst_goes_on_from_its_used_index_where_the_front_end_says_0() {
+    let served = Served::new("sim:blk,size=1M");
+    let mut guest = Guest::new();
+    for fill in 1..=3 {
+        let mut front = connect(&served);
+        front.set_features(VERSION_1 | PROTOCOL_FEATURES).unwrap();
+        front.set_mem_table(&[guest.region()]).unwrap();
+        start(&mut front, &guest, 0);
+        // More than there are entries.
+        for sector in 0..u64::from(SIZE) {
+            guest.round(sector, fill);
+        }
+        drop(front);
+        served.hears("left");
+        // Nobody is there to take it; the next one does.
+        guest.submit(0, 1);
+    }
+    served.end().unwrap();
+}
+
 #[test]
 fn memory_comes_and_goes_while_the_disk_runs() {
     let served = Served::new("sim:blk,size=1M");

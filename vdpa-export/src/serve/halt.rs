@@ -6,7 +6,7 @@
 //!   reset    all queues at once; a split ring has how far the device came, in its used index
 //! ```
 
-use vdpa_core::{Format, QueueIndex, QueueState};
+use vdpa_core::{Format, QueueConfig, QueueIndex, QueueState};
 use vdpa_mem::Iova;
 
 use super::{ServeError, Served, base};
@@ -80,7 +80,7 @@ impl Served {
                 continue;
             }
             let at = at.filter(|_| split);
-            let used = at.and_then(|device| self.used_index(device));
+            let used = at.and_then(|device| self.index(device));
             if let (Some(at), None) = (at, used) {
                 unknown = Some(ServeError::NoPlace { queue: q, at });
             }
@@ -95,12 +95,25 @@ impl Served {
         unknown.map_or(Ok(()), Err)
     }
 
-    /// How far the device came in the used ring at `device`.
+    /// Where a split ring begins of which the front end says 0. That is where it stands, or what DPDK's virtio-user says of
+    /// every ring, also of one that a back end of before left in the midst of: then no ring could stand at 0 with the
+    /// indices that it has, and it goes on from its used index, as it does in DPDK's own back end.
+    pub(super) fn split_base(&self, config: &QueueConfig) -> u32 {
+        let indices = (self.index(config.device), self.index(config.driver));
+        let (Some(used), Some(avail)) = indices else {
+            return 0;
+        };
+        // 0 is at most a ring ahead of what was used, and at most a ring behind what is available.
+        let fits = used.wrapping_neg() <= config.size && avail <= config.size;
+        if fits { 0 } else { u32::from(used) }
+    }
+
+    /// How far its writer came in the available or the used ring at `area`.
     ///
     /// # Spec
-    /// virtio 1.4 §2.7.8: flags, then the index.
-    fn used_index(&self, device: Iova) -> Option<u16> {
-        let window = self.window(device.checked_add(2)?, 2)?;
+    /// virtio 1.4 §2.7.6 and §2.7.8: flags, then the index.
+    fn index(&self, area: Iova) -> Option<u16> {
+        let window = self.window(area.checked_add(2)?, 2)?;
         let mut index = [0; 2];
         let read = window.bytes().read(0, &mut index);
         (read == index.len()).then(|| u16::from_le_bytes(index))

@@ -244,10 +244,10 @@ impl Served {
             place(Area::Driver, driver)?,
             place(Area::Device, device)?,
         );
-        let untold = format == Format::Packed && begin == 0;
-        let begin = match untold && !self.was_used(config.descriptor, size) {
-            true => base::fresh(format),
-            false => begin,
+        let begin = match (format, begin) {
+            (Format::Packed, 0) if !self.was_used(config.descriptor, size) => base::fresh(format),
+            (Format::Split, 0) => self.split_base(&config),
+            _ => begin,
         };
         config.state = Some(base::decode(q, format, begin)?);
         config.enabled = enabled;
