@@ -26,7 +26,7 @@ use crate::table::Target;
 use crate::until;
 use crate::watch::{self, Watch};
 
-pub use caller::{Caller, GUEST, MEMORY, SPARE, SPARE_BYTES, USER, file};
+pub use caller::{Caller, GUEST, MEMORY, SPARE, SPARE_BYTES, USER, event, file};
 
 /// Exchanges with the sibling that have to follow the attack.
 const ROUNDS: u64 = 3;

@@ -334,7 +334,8 @@ pub fn file(len: u64) -> OwnedFd {
     file.as_fd().try_clone_to_owned().expect("a descriptor")
 }
 
-fn event() -> OwnedFd {
+/// An eventfd.
+pub fn event() -> OwnedFd {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let event = EventFd::from_value_and_flags(0, flags);
     event.expect("an eventfd").into()

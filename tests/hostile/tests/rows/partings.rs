@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use vdpa_hostile::socket::{Caller, Come, Socket, Stage, file};
+use vdpa_hostile::socket::{Caller, Come, Socket, Stage, event, file};
 use vdpa_hostile::suite::{Code, code};
 use vdpa_hostile::table::Target;
 use vdpa_hostile::watch::Holdings;
@@ -139,16 +139,16 @@ fn come_and_go(caller: &mut Caller, at: usize) {
 
 /// One of the things that a front end may do as often as it likes.
 fn again(caller: &mut Caller, at: usize) {
-    let event = || VringFd {
+    let vring = || VringFd {
         index: 0,
-        fd: Some(file(8)),
+        fd: Some(event()),
     };
     match at % 10 {
         0 => {
-            caller.ask(&FrontMessage::SetVringCall(event()));
+            caller.ask(&FrontMessage::SetVringCall(vring()));
         }
         1 => {
-            caller.ask(&FrontMessage::SetVringErr(event()));
+            caller.ask(&FrontMessage::SetVringErr(vring()));
         }
         2 => {
             let (region, fd) = caller.spare();
