@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::args::Run;
 
 /// What it takes to have an end do something and to look at what it did, the measuring apart.
-const AROUND: Duration = Duration::from_millis(180);
+const AROUND: Duration = Duration::from_millis(400);
 
 /// What it takes to start a program of somebody else's.
-const START: Duration = Duration::from_millis(900);
+const START: Duration = Duration::from_millis(1200);
 
 /// What a table takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,6 +5,10 @@
 //!   ours: vdpa::net over vdpa-vhost ──── socket ────▶  net_vhost, port 0
 //!   dpdk-testpmd: virtio-user ────────── socket ────▶  net_vhost, port 1
 //! ```
+//! What the drivers do for a packet is not the same. To send one, ours copies the frame into a buffer of the ring's, all of
+//! it; testpmd writes the headers into a buffer of its own, and the payload is what was there. To receive one, ours looks at
+//! the first 64 bytes, and at all of every sixteenth; testpmd does not look. And testpmd's memory is of huge pages where there
+//! are some, ours is not.
 
 use std::io;
 

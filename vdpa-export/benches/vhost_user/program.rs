@@ -13,6 +13,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long what it said last may be on its way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How many of its last bytes are told when it has ended.
 const TAIL: usize = 1000;
 
@@ -25,6 +28,8 @@ pub(crate) struct Program {
     /// What it printed since it was last told something, and the end of what it printed before.
     said: String,
     before: String,
+    /// What it complained of: apart, since it may do so in the middle of a line.
+    complaints: Receiver<Vec<u8>>,
     /// What makes it end.
     farewell: &'static str,
 }
@@ -57,7 +62,8 @@ impl Program {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let (send, output) = channel();
-        read(stdout, send.clone());
+        read(stdout, send);
+        let (send, complaints) = channel();
         read(stderr, send);
         Ok(Self {
             name,
@@ -66,6 +72,7 @@ impl Program {
             output,
             said: String::new(),
             before: String::new(),
+            complaints,
             farewell,
         })
     }
@@ -136,7 +143,7 @@ impl Program {
 
     fn ended(&mut self, when: &str) -> io::Error {
         // Its readers end with it.
-        while let Ok(chunk) = self.output.recv_timeout(Duration::from_secs(2)) {
+        while let Ok(chunk) = self.output.recv_timeout(LAST_WORDS) {
             self.said.push_str(&String::from_utf8_lossy(&chunk));
         }
         let how = match self.child.try_wait() {
@@ -144,6 +151,9 @@ impl Program {
             _ => "its output is closed".to_owned(),
         };
         self.before.push_str(&self.said);
+        while let Ok(chunk) = self.complaints.recv_timeout(LAST_WORDS) {
+            self.before.push_str(&String::from_utf8_lossy(&chunk));
+        }
         io::Error::other(format!(
             "{} ended {when} ({how}); it said last: {}",
             self.name,
