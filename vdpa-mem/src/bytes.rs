@@ -174,6 +174,26 @@ impl<'a> Bytes<'a> {
         }
     }
 
+    /// Copies all of `from` to the bytes from `at` on. Answers whether it had room; otherwise nothing is written.
+    ///
+    /// For what is small and of a length that the compiler knows: constants become stores of constants, with no load from
+    /// memory that was just written piece by piece. Such a load waits until every store before it is done, those to lines
+    /// of another core too.
+    #[inline(always)]
+    pub fn write_array<const N: usize>(&self, at: usize, from: &[u8; N]) -> bool {
+        match at.checked_add(N) {
+            Some(end) if end <= self.room => {
+                // SAFETY: `at` is inside the span, or at its end where `N` is 0.
+                let to = unsafe { self.base.add(at) };
+                // SAFETY: the `N` bytes are inside; no reference into the span exists, so `from` is elsewhere.
+                unsafe { copy_in(from.as_ptr(), to.as_ptr(), N) };
+                true
+            }
+            Some(end) if end <= self.len && self.log.is_some() => self.write_logged(at, from) == N,
+            _ => false,
+        }
+    }
+
     #[cold]
     fn write_logged(&self, at: usize, from: &[u8]) -> usize {
         let len = self.unlogged().write(at, from);
@@ -434,6 +454,23 @@ mod tests {
         assert_eq!(bytes.read(10, &mut back), 0);
         assert_eq!(bytes.read(usize::MAX, &mut back), 0);
         assert_eq!(bytes.zero(0, 100), 10);
+    }
+
+    #[test]
+    fn an_array_is_written_whole_or_not_at_all() {
+        let region = Region::anonymous(4096).unwrap();
+        let bytes = region.bytes().slice(0, 20).unwrap();
+        assert!(bytes.write_array(8, &[1; 12]));
+        assert!(!bytes.write_array(9, &[2; 12]));
+        assert!(!bytes.write_array(usize::MAX, &[2; 12]));
+        let mut back = [9; 24];
+        region.bytes().read(0, &mut back);
+        assert_eq!(back[..8], [0; 8]);
+        assert_eq!(back[8..20], [1; 12]);
+        assert_eq!(back[20..], [0; 4]);
+        // SAFETY: the region is mapped, and lives longer.
+        let fixed = unsafe { super::Bytes::new(bytes.base, 20, false, None) };
+        assert!(!fixed.write_array(0, &[2; 12]), "it may only be read");
     }
 
     #[test]

@@ -198,6 +198,25 @@ impl FrameBatch {
             .get_mut(slot.at as usize..(slot.at as usize).checked_add(slot.len as usize)?)
     }
 
+    /// The packets that have not been taken out, each with the room for its header.
+    #[inline]
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &[u8]> {
+        let slots = self.slots.get(self.front..self.len).unwrap_or_default();
+        slots.iter().map_while(|slot| {
+            let (at, len) = (slot.at as usize, slot.len as usize);
+            self.bytes.get(at..at.checked_add(len)?)
+        })
+    }
+
+    /// Takes the first `n` frames out.
+    #[inline]
+    pub(crate) fn pop_many(&mut self, n: usize) {
+        self.front = self.front.saturating_add(n).min(self.len);
+        if n != 0 {
+            self.cut = Cut::default();
+        }
+    }
+
     /// Takes the first frame out.
     #[inline]
     pub fn pop(&mut self) {

@@ -2,12 +2,13 @@
 
 mod pass;
 mod place;
+mod plain;
 mod steered;
 mod unfinished;
 
 use vdpa_core::Features;
 use vdpa_mem::{Hint, Iova, Section};
-use vdpa_ring::{Batch, Used};
+use vdpa_ring::Batch;
 
 use super::NetShared;
 use super::config::Settings;
@@ -25,7 +26,7 @@ use crate::port::Lane;
 use crate::queue::{Completeness, Halt, Queue, QueueMem};
 use crate::stats::Counters;
 use pass::Pass;
-use place::{Booked, Buffers, header};
+use place::{Booked, Buffers};
 
 /// The receiving half of a pair.
 #[derive(Default)]
@@ -368,16 +369,14 @@ impl Delivery<'_> {
     }
 
     /// Moves frames into the buffers of one take, as far as they go.
-    #[inline]
     fn fill(&self, frames: &mut FrameBatch, mut to: Buffers<'_, '_>, spent: Spent) -> Round {
-        // Nothing out of line sees these two themselves, so that they stay in registers.
         let mut round = Round::default();
-        while let Some(packet) = frames.first() {
+        let mut places = [None; BATCH_FRAMES];
+        loop {
+            self.fill_plain(frames, &mut to, &mut round, &mut places);
+            let Some(packet) = frames.first() else { break };
             if !Header::is_none(packet) {
-                let mut so_far = round;
-                let goes_on = self.put_unfinished(frames, &mut to.lent(), &mut so_far, spent);
-                round = so_far;
-                if goes_on {
+                if self.put_unfinished(frames, &mut to, &mut round, spent) {
                     continue;
                 }
                 break;
@@ -387,29 +386,7 @@ impl Delivery<'_> {
                 frames.pop();
                 continue;
             }
-            let len = self.len(packet);
-            let Some(first) = to.batch.chain(round.next) else {
-                round.short = true;
-                break;
-            };
-            // Nearly all frames: one segment in one mapping.
-            if let [one] = *first.writable()
-                && one.len as usize >= len
-                && self.write_whole(header(1), packet, one.addr, to.section, to.near)
-            {
-                to.used.push(Used {
-                    token: first.token(),
-                    len: len as u32,
-                });
-                round.next = round.next.wrapping_add(1);
-                round.count(packet.len());
-                frames.pop();
-                continue;
-            }
-            let mut so_far = round;
-            let booked = self.put(packet, &mut to.lent(), &mut so_far, spent);
-            round = so_far;
-            match booked {
+            match self.put(packet, &mut to, &mut round, spent) {
                 Booked::Done => {}
                 Booked::NoRoom => self.counters.add(Rx::NoRoom as usize, 1),
                 Booked::Again => continue,

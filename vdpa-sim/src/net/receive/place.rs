@@ -17,20 +17,6 @@ pub(super) struct Buffers<'a, 'r> {
     pub(super) scratch: &'a mut Vec<u8>,
 }
 
-impl<'r> Buffers<'_, 'r> {
-    /// The same, for a while.
-    #[inline(always)]
-    pub(super) fn lent(&mut self) -> Buffers<'_, 'r> {
-        Buffers {
-            batch: self.batch,
-            used: &mut *self.used,
-            section: self.section,
-            near: &mut *self.near,
-            scratch: &mut *self.scratch,
-        }
-    }
-}
-
 /// Where a frame went.
 enum Placed {
     /// Into this many buffers.
@@ -117,7 +103,7 @@ impl Delivery<'_> {
             Ok(bytes) if bytes.len() == len => {
                 let frame = packet.get(HEADER_BYTES..).unwrap_or_default();
                 // Apart from the frame: a header just stored in front of it would be read back by the copy at once.
-                bytes.write(0, &header);
+                bytes.write_array(0, &header);
                 if let Some(hashing) = self.report {
                     bytes.write(HEADER_BYTES, &hashing.report(frame));
                 }
