@@ -1,20 +1,21 @@
 //! From a transmit queue to the port.
 
+mod plain;
 mod unfinished;
 
 use vdpa_core::Features;
 use vdpa_mem::{Access, Hint, Iova, Section};
-use vdpa_ring::{Segment, Used};
+use vdpa_ring::{ChainRef, Segment, Used};
 
 use super::NetShared;
 use super::config::{ETHERNET_BYTES, Settings, header_bytes};
 use super::count::Tx;
 use crate::class::Desk;
 use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
-use crate::offload::Header;
 use crate::port::{Lane, Room};
 use crate::queue::{Completeness, Halt, Hold, Queue};
 use crate::stats::Counters;
+use plain::copy;
 
 /// The transmitting half of a pair.
 pub(super) struct Transmitter {
@@ -41,6 +42,21 @@ struct Outcome {
     taken: usize,
     /// The first address that could not be read.
     fault: Option<Iova>,
+}
+
+/// What was put into a batch.
+#[derive(Default)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Sent {
+    #[inline]
+    fn count(&mut self, frame: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(frame as u64);
+    }
 }
 
 impl Transmitter {
@@ -142,18 +158,21 @@ impl Transmitter {
         }
         queue.disarm(&mem);
         let mut outcome = Outcome { taken, fault: None };
-        let (mut packets, mut bytes, mut done) = (0_u64, 0_u64, 0_usize);
-        for chain in queue.batch.iter() {
-            let segments = chain.readable();
-            let len = match *segments {
-                [one] => u64::from(one.len),
-                _ => chain.readable_len(),
+        let (mut sent, mut done) = (Sent::default(), 0_usize);
+        let mut places = [None; BATCH_FRAMES];
+        loop {
+            let run = self.places(section, queue, done, &mut places);
+            let places = places.get(..run).unwrap_or_default();
+            let copied = copy(places, batch, sending, &mut sent);
+            done = done.wrapping_add(copied);
+            if copied < run {
+                break;
+            }
+            let Some(chain) = queue.batch.chain(done) else {
+                break;
             };
-            match self.gather(section, segments, len, batch, sending) {
-                Ok(frame) => {
-                    packets = packets.wrapping_add(1);
-                    bytes = bytes.wrapping_add(frame as u64);
-                }
+            match self.gather(section, chain, batch, sending) {
+                Ok(frame) => sent.count(frame),
                 Err(Refused::Full) => break,
                 Err(Refused::Drop(why)) => counters.add(why as usize, 1),
                 Err(Refused::Fault(at)) => {
@@ -162,82 +181,57 @@ impl Transmitter {
                 }
             }
             done = done.wrapping_add(1);
-            // Nothing was written: virtio 1.4 §2.7.8.2.
-            queue.used.push(Used {
-                token: chain.token(),
-                len: 0,
-            });
         }
-        counters.add(Tx::Packets as usize, packets);
-        counters.add(Tx::Bytes as usize, bytes);
+        counters.add(Tx::Packets as usize, sent.packets);
+        counters.add(Tx::Bytes as usize, sent.bytes);
+        // Nothing was written: virtio 1.4 §2.7.8.2.
+        let Queue { batch, used, .. } = &mut *queue;
+        used.extend(batch.iter().take(done).map(|chain| Used {
+            token: chain.token(),
+            len: 0,
+        }));
         queue.rewind(taken.saturating_sub(done))?;
         queue.commit(&mem, Completeness::Whole)?;
         Ok(outcome)
     }
 
     /// Copies one packet, however it is cut. Answers with the length of its frame.
-    #[inline]
+    #[inline(never)]
     fn gather(
         &mut self,
         section: &Section<'_>,
-        segments: &[Segment],
-        len: u64,
+        chain: ChainRef<'_>,
         batch: &mut FrameBatch,
         sending: &Sending<'_>,
     ) -> Result<usize, Refused> {
-        let shortest = HEADER_BYTES
-            .saturating_add(self.gap)
-            .saturating_add(ETHERNET_BYTES);
+        let len = chain.readable_len();
+        let (shortest, most) = self.lengths();
         if len < shortest as u64 {
             return Err(Refused::Drop(Tx::Short));
         }
-        let most = HEADER_BYTES
-            .saturating_add(self.gap)
-            .saturating_add(self.longest);
         if len > most as u64 {
             return Err(Refused::Drop(Tx::OverMtu));
         }
         // At most `longest` and a header.
         let len = (len as usize).saturating_sub(self.gap);
         let room = batch.room(len).ok_or(Refused::Full)?;
-        let whole = match *segments {
-            // Nearly all packets: one segment in one mapping.
-            [one] => {
-                let bytes = section
-                    .translate(one.addr, one.len, Access::DeviceReads, &mut self.near)
-                    .map_err(|_| Refused::Fault(one.addr))?;
-                if self.gap == 0 {
-                    bytes.read(0, room) == len
-                } else {
-                    let (head, frame) = room.split_at_mut(HEADER_BYTES.min(len));
-                    let at = HEADER_BYTES.saturating_add(self.gap);
-                    bytes.read(0, head) == head.len() && bytes.read(at, frame) == frame.len()
-                }
-            }
-            _ => false,
-        };
-        if !whole {
-            self.gather_pieces(section, segments, room)?;
-        }
-        let frame = len.saturating_sub(HEADER_BYTES);
-        // Nearly all packets of drivers without offloads.
-        if Header::is_none(room) {
-            // What stands behind flags and type means nothing, and whoever receives it is not to see it.
-            Header::NONE.put(room);
-            let settings = sending.settings;
-            if frame > settings.plain()
-                && !settings.fits(room.get(HEADER_BYTES..).unwrap_or_default())
-            {
-                return Err(Refused::Drop(Tx::OverMtu));
-            }
-        } else {
-            sending.settle(room).map_err(Refused::Drop)?;
-        }
+        self.gather_pieces(section, chain.readable(), room)?;
+        sending.finish(room).map_err(Refused::Drop)?;
         batch.push(len);
-        Ok(frame)
+        Ok(len.saturating_sub(HEADER_BYTES))
     }
 
-    /// The same for a packet in several pieces: of the driver's, or of this process's memory.
+    /// How long a packet is at least and at most, header and all.
+    #[inline]
+    fn lengths(&self) -> (usize, usize) {
+        let header = HEADER_BYTES.saturating_add(self.gap);
+        (
+            header.saturating_add(ETHERNET_BYTES),
+            header.saturating_add(self.longest),
+        )
+    }
+
+    /// Its bytes: the pieces are the driver's, or of this process's memory.
     fn gather_pieces(
         &mut self,
         section: &Section<'_>,
