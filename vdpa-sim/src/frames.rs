@@ -18,6 +18,9 @@ use crate::offload::Header;
 /// How many frames a batch holds at most.
 pub const BATCH_FRAMES: usize = 64;
 
+/// So many frames are few: what is prepared for a whole batch would take longer than they do.
+pub(crate) const FEW: usize = 4;
+
 /// Bytes of the header of a packet, `virtio_net_hdr` with `num_buffers` (virtio 1.4 §5.1.9).
 pub const HEADER_BYTES: usize = 12;
 

@@ -20,7 +20,7 @@ use super::settled::Watch;
 use super::sorter::Sorter;
 use super::waiting::InHand;
 use crate::class::{Desk, Station};
-use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::frames::{BATCH_FRAMES, FEW, FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
 use crate::port::Lane;
 use crate::queue::{Completeness, Halt, Queue, QueueMem};
@@ -371,9 +371,17 @@ impl Delivery<'_> {
     /// Moves frames into the buffers of one take, as far as they go.
     fn fill(&self, frames: &mut FrameBatch, mut to: Buffers<'_, '_>, spent: Spent) -> Round {
         let mut round = Round::default();
-        let mut places = [None; BATCH_FRAMES];
+        // Filling the larger one takes longer than a lone frame.
+        let (mut few, mut many);
+        let places: &mut [_] = if frames.len() <= FEW {
+            few = [None; FEW];
+            &mut few
+        } else {
+            many = [None; BATCH_FRAMES];
+            &mut many
+        };
         loop {
-            self.fill_plain(frames, &mut to, &mut round, &mut places);
+            self.fill_plain(frames, &mut to, &mut round, places);
             let Some(packet) = frames.first() else { break };
             if !Header::is_none(packet) {
                 if self.put_unfinished(frames, &mut to, &mut round, spent) {

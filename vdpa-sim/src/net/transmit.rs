@@ -11,7 +11,7 @@ use super::NetShared;
 use super::config::{ETHERNET_BYTES, Settings, header_bytes};
 use super::count::Tx;
 use crate::class::Desk;
-use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::frames::{BATCH_FRAMES, FEW, FrameBatch, HEADER_BYTES};
 use crate::port::{Lane, Room};
 use crate::queue::{Completeness, Halt, Hold, Queue};
 use crate::stats::Counters;
@@ -159,9 +159,17 @@ impl Transmitter {
         queue.disarm(&mem);
         let mut outcome = Outcome { taken, fault: None };
         let (mut sent, mut done) = (Sent::default(), 0_usize);
-        let mut places = [None; BATCH_FRAMES];
+        // Filling the larger one takes longer than a lone packet.
+        let (mut few, mut many);
+        let places: &mut [_] = if taken <= FEW {
+            few = [None; FEW];
+            &mut few
+        } else {
+            many = [None; BATCH_FRAMES];
+            &mut many
+        };
         loop {
-            let run = self.places(section, queue, done, &mut places);
+            let run = self.places(section, queue, done, places);
             let places = places.get(..run).unwrap_or_default();
             let copied = copy(places, batch, sending, &mut sent);
             done = done.wrapping_add(copied);

@@ -5,11 +5,8 @@ use vdpa_ring::Used;
 
 use super::place::{Buffers, header};
 use super::{Delivery, Round};
-use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::frames::{FrameBatch, HEADER_BYTES};
 use crate::offload::Header;
-
-/// Where the packets of a batch go, as far as they are in one piece.
-pub(super) type Places<'r> = [Option<Bytes<'r>>; BATCH_FRAMES];
 
 /// In front of each of them.
 static PLAIN: [u8; HEADER_BYTES] = header(1);
@@ -27,7 +24,7 @@ impl Delivery<'_> {
         frames: &mut FrameBatch,
         to: &mut Buffers<'r, '_>,
         round: &mut Round,
-        places: &mut Places<'r>,
+        places: &mut [Option<Bytes<'r>>],
     ) {
         if self.report.is_some() {
             return;

@@ -3,7 +3,7 @@
 use vdpa_mem::{Access, Bytes, Section};
 
 use super::{Sending, Sent, Transmitter};
-use crate::frames::{BATCH_FRAMES, FrameBatch, HEADER_BYTES};
+use crate::frames::{FrameBatch, HEADER_BYTES};
 use crate::net::count::Tx;
 use crate::offload::Header;
 use crate::queue::Queue;
@@ -16,7 +16,7 @@ impl Transmitter {
         section: &'s Section<'_>,
         queue: &Queue,
         from: usize,
-        places: &mut [Option<Bytes<'s>>; BATCH_FRAMES],
+        places: &mut [Option<Bytes<'s>>],
     ) -> usize {
         if self.gap != 0 {
             return 0;
