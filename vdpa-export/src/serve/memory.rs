@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vdpa_core::{DmaHandle, Mapping, Window};
 use vdpa_mem::{DirtyLog, Gpa, Iova, VhostLog};
 
+use super::position::Seen;
 use super::{ServeError, Served};
 
 /// The dirty log, and whether it is asked for.
@@ -48,17 +49,30 @@ impl Served {
     /// second lap; else it comes from a front end that does not say how packed rings begin (virtio-driver's).
     ///
     /// # Spec
-    /// virtio 1.4 §2.8.1: the flags are the last 16 bits of a descriptor, and USED is bit 15 of them. It is set in the
-    /// first lap by the device, in the second one by both sides.
+    /// virtio 1.4 §2.8.1: USED is bit 15 of the flags. It is set in the first lap by the device, in the second one by both
+    /// sides.
     pub(super) fn was_used(&self, descriptor: Iova, size: u16) -> bool {
-        let Some(ring) = self.window(descriptor, u64::from(size).saturating_mul(16)) else {
-            return true;
-        };
-        let (bytes, mut flags) = (ring.bytes(), [0; 2]);
-        (0..usize::from(size)).any(|slot| {
-            let at = slot.saturating_mul(16).saturating_add(14);
-            bytes.read(at, &mut flags) == 2 && u16::from_le_bytes(flags) & 0x8000 != 0
-        })
+        let ring = self.packed_ring(descriptor, size);
+        ring.is_none_or(|ring| ring.iter().any(|seen| seen.flags & 0x8000 != 0))
+    }
+
+    /// The packed ring at `descriptor`, where all of it can be seen.
+    ///
+    /// # Spec
+    /// virtio 1.4 §2.8.13: of 16 bytes the last four are a descriptor's id and its flags.
+    pub(super) fn packed_ring(&self, descriptor: Iova, size: u16) -> Option<Vec<Seen>> {
+        let ring = self.window(descriptor, u64::from(size).saturating_mul(16))?;
+        let bytes = ring.bytes();
+        let slots = (0..usize::from(size)).map(|slot| {
+            let mut words = [0; 4];
+            let at = slot.saturating_mul(16).saturating_add(12);
+            let [a, b, c, d] = (bytes.read(at, &mut words) == 4).then_some(words)?;
+            Some(Seen {
+                id: u16::from_le_bytes([a, b]),
+                flags: u16::from_le_bytes([c, d]),
+            })
+        });
+        slots.collect()
     }
 
     /// Where writes are to be logged, if they are: vhost's bitmap. One that is in use is replaced without a gap.

@@ -16,6 +16,7 @@ mod error;
 mod features;
 mod halt;
 mod memory;
+mod position;
 mod queues;
 mod slot;
 mod state;

@@ -3,12 +3,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use vdpa_core::{Area, Call, Format, QueueConfig, QueueIndex, Status, check_eventfd};
+use vdpa_core::{
+    Area, Call, Format, QueueConfig, QueueIndex, QueueState, Status, bits, check_eventfd,
+};
 use vdpa_mem::Iova;
 
 use super::slot::KickFrom;
 use super::watch::{EventKind, set_nonblocking};
-use super::{ServeError, Served, Starts, base};
+use super::{ServeError, Served, Starts, base, position};
+
+/// How often a ring is looked at that a driver may write to meanwhile.
+const LOOKS: usize = 4;
 
 /// Where the front end's addresses are for the device: one that is nowhere is `None`.
 pub(crate) type Places<'a> = &'a dyn Fn(u64) -> Option<u64>;
@@ -249,7 +254,12 @@ impl Served {
             (Format::Split, 0) => self.split_base(&config),
             _ => begin,
         };
-        config.state = Some(base::decode(q, format, begin)?);
+        let told = base::decode(q, format, begin)?;
+        config.state = Some(match self.records.is_empty() {
+            true => self.corrected(&config, told),
+            // Which tell what was under way as well.
+            false => told,
+        });
         config.enabled = enabled;
         if !self.records.is_empty() {
             let record = self.records.get(q.place()).cloned();
@@ -267,6 +277,38 @@ impl Served {
         slot.doorbell = Some(doorbell);
         slot.started_at = Some(config.device);
         Ok(())
+    }
+
+    /// Where a ring stands, if a packed one says that it is not where the front end has it.
+    fn corrected(&self, config: &QueueConfig, told: QueueState) -> QueueState {
+        let chosen = self.chosen();
+        // In order, one that is used stands for all before it.
+        let QueueState::Packed { used, .. } = told else {
+            return told;
+        };
+        if chosen.contains(bits::IN_ORDER) {
+            return told;
+        }
+        let single = chosen.contains(bits::INDIRECT_DESC);
+        // Looked at again where the driver adds to it meanwhile.
+        let found = (0..LOOKS).find_map(|_| {
+            let ring = self.packed_ring(config.descriptor, config.size)?;
+            position::corrected(&ring, used, single)
+        });
+        match found {
+            Some(found) => {
+                tracing::info!(
+                    ?found,
+                    ?used,
+                    "a packed ring is not where the front end has it"
+                );
+                QueueState::Packed {
+                    avail: found,
+                    used: found,
+                }
+            }
+            None => told,
+        }
     }
 
     /// A device that is lost to the driver of before is reset for the next one.
