@@ -1,7 +1,9 @@
 //! A disk of ours in a guest: what it reads and writes, a filesystem, another size, another driver, another VMM.
 
+mod each;
+
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -59,13 +61,19 @@ impl Scene {
     /// The file on the host has this version in these blocks, byte for byte.
     #[track_caller]
     pub(crate) fn holds(&self, version: u64, first: u64, count: u64) {
-        let file = std::fs::File::open(&self.image).unwrap();
-        let mut bytes = vec![0; BLOCK * count as usize];
-        file.read_exact_at(&mut bytes, first * BLOCK as u64)
-            .unwrap();
-        let sector = first * (BLOCK / SECTOR) as u64;
-        content::judge(&bytes, sector, version).unwrap();
+        holds(&self.image, version, first, count);
     }
+}
+
+/// A file has this version in these blocks, byte for byte.
+#[track_caller]
+fn holds(image: &Path, version: u64, first: u64, count: u64) {
+    let file = std::fs::File::open(image).unwrap();
+    let mut bytes = vec![0; BLOCK * count as usize];
+    file.read_exact_at(&mut bytes, first * BLOCK as u64)
+        .unwrap();
+    let sector = first * (BLOCK / SECTOR) as u64;
+    content::judge(&bytes, sector, version).unwrap();
 }
 
 /// Everything but reboots, on a disk that is as large as it was made.

@@ -8,6 +8,7 @@
 //! Guests are those of `tests/lab`: Debian's kernel as it comes, and busybox. Tests in `full` are for `tests/run --full`.
 #![cfg(feature = "cli")]
 
+mod choices;
 #[path = "guest/content.rs"]
 mod content;
 #[path = "../kernel/datagrams.rs"]
@@ -36,3 +37,5 @@ mod stranger;
 mod streams;
 #[path = "../lab/transcript.rs"]
 mod transcript;
+mod unfit;
+mod wire;

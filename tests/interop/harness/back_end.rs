@@ -40,6 +40,20 @@ impl BackEnd {
         object(&self.process.wait_for(is))
     }
 
+    /// All that it tells until an event of this name, with that.
+    #[track_caller]
+    pub(crate) fn events_until(&mut self, name: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        loop {
+            let event = object(&self.process.wait_for(|_| true));
+            let is = event["event"] == name;
+            events.push(event);
+            if is {
+                return events;
+            }
+        }
+    }
+
     /// Where it is connected to.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket

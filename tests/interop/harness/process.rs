@@ -132,7 +132,13 @@ impl Drop for Process {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
         if thread::panicking() {
-            eprintln!("{} has said:\n{}", self.name, self.errors());
+            let unread: Vec<String> = self.lines.try_iter().collect();
+            eprintln!(
+                "{} has said:\n{}\n{}",
+                self.name,
+                unread.join("\n"),
+                self.errors()
+            );
         }
     }
 }

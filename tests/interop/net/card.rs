@@ -16,6 +16,9 @@ const EVENT_IDX: usize = 29;
 const ACCESS_PLATFORM: usize = 33;
 const RING_PACKED: usize = 34;
 
+/// Behind which the first card of a guest is.
+pub(crate) const FIRST_SLOT: usize = 10;
+
 /// How a card is set up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Card {
@@ -37,24 +40,14 @@ impl Card {
     /// * `socket`: where the back end is
     #[track_caller]
     pub(crate) fn machine(self, socket: &Path) -> Machine {
-        let part = self.part(socket);
-        let parts: &[&str] = match self.iommu {
-            // The IOMMU comes before what is behind it.
-            true => &["intel-iommu", &part],
-            false => &[&part],
-        };
-        let machine = talker(packed(machine(parts), "ethtool"));
-        // A queue for each processor that sends.
-        match self.pairs {
-            1 => machine,
-            _ => machine.words(&["-smp", "2"]),
-        }
+        with_cards(&[(self, socket)])
     }
 
-    fn part(self, socket: &Path) -> String {
+    /// * `slot`: behind which it is, of two digits
+    fn part(self, slot: usize, socket: &Path) -> String {
         let switch = |on| if on { "on" } else { "off" };
         format!(
-            "vhost-user-net,socket={},pairs={},mq={},packed={},mergeable={},events={},offloads={},iommu={}",
+            "vhost-user-net,name={slot},slot={slot},socket={},pairs={},mq={},packed={},mergeable={},events={},offloads={},iommu={}",
             socket.display(),
             self.pairs,
             switch(self.pairs > 1),
@@ -88,6 +81,26 @@ impl Card {
         let link = guest.does("ethtool eth0");
         assert!(link.contains("Link detected: yes"), "{link}");
         assert_eq!(channels(guest).0, self.pairs);
+    }
+}
+
+/// A guest with several cards, each with its back end at a socket: the first one is behind slot 10.
+#[track_caller]
+pub(crate) fn with_cards(cards: &[(Card, &Path)]) -> Machine {
+    let parts = (FIRST_SLOT..).zip(cards);
+    let mut parts: Vec<_> = parts
+        .map(|(slot, (card, socket))| card.part(slot, socket))
+        .collect();
+    if cards.iter().any(|(card, _)| card.iommu) {
+        // It comes before what is behind it.
+        parts.insert(0, "intel-iommu".to_owned());
+    }
+    let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+    let machine = talker(packed(machine(&parts), "ethtool"));
+    // A queue for each processor that sends.
+    match cards.iter().any(|(card, _)| card.pairs > 1) {
+        true => machine.words(&["-smp", "2"]),
+        false => machine,
     }
 }
 

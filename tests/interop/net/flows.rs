@@ -20,6 +20,9 @@ const GUEST: u16 = 9001;
 /// busy machine may let a guest wait.
 const GAP: u64 = 10;
 
+/// By how many datagrams it is seen that they come.
+const GOES_ON: usize = 20;
+
 /// What is under way. The host's side is in this thread's namespace.
 pub(crate) struct Flows {
     enough: Arc<AtomicBool>,
@@ -33,11 +36,14 @@ pub(crate) struct Flows {
 pub(crate) struct Outcome {
     /// How many were sent.
     pub(crate) sent: u64,
-    /// How many came; all of them different, and as they were sent.
+    /// How many came, as they were sent.
     pub(crate) heard: u64,
+    /// How many of them had come before.
+    pub(crate) doubled: u64,
     /// What was lost between the first that came and the last: the first of it, and how many.
     pub(crate) gaps: Vec<(u64, u64)>,
-    /// The number of the last that came.
+    /// The numbers of the first and of the last that came.
+    pub(crate) first: u64,
     pub(crate) last: u64,
 }
 
@@ -80,16 +86,25 @@ impl Flows {
     #[track_caller]
     pub(crate) fn go_on(&self) {
         while self.came.try_recv().is_ok() {}
-        for _ in 0..50 {
+        for _ in 0..GOES_ON {
             self.came
                 .recv_timeout(PATIENCE)
                 .expect("the guest is heard");
         }
     }
 
-    /// Ends both: what came to the guest, and what came to the host.
+    /// Ends both: what came to the guest, and what came to the host. None came twice.
+    #[allow(dead_code, reason = "for what is between and does not die")]
     #[track_caller]
     pub(crate) fn end(self, guest: &mut Guest) -> [Outcome; 2] {
+        let ways = self.end_after_deaths(guest);
+        assert!(ways.iter().all(|way| way.doubled == 0));
+        ways
+    }
+
+    /// The same after what was between was killed: what it had sent and not told of may have been sent again.
+    #[track_caller]
+    pub(crate) fn end_after_deaths(self, guest: &mut Guest) -> [Outcome; 2] {
         self.enough.store(true, Ordering::Relaxed);
         let sent = self.sending.join().unwrap();
         guest.does("touch /run/enough; wait $hear && wait $send; rm /run/enough");
@@ -107,14 +122,21 @@ impl Outcome {
     fn read(sent: u64, heard: &str) -> Self {
         let said: Value = serde_json::from_str(heard).unwrap();
         assert_eq!(said["altered"], 0, "{said}");
-        assert_eq!(said["doubled"], 0, "{said}");
         let gaps: Vec<(u64, u64)> = serde_json::from_value(said["gaps"].clone()).unwrap();
         println!("of {sent}: {said}");
         Self {
             sent,
             heard: said["heard"].as_u64().unwrap(),
+            doubled: said["doubled"].as_u64().unwrap(),
             gaps,
+            first: said["first"].as_u64().unwrap(),
             last: said["last"].as_u64().unwrap(),
         }
+    }
+
+    /// How many never came.
+    pub(crate) fn lost(&self) -> u64 {
+        let between: u64 = self.gaps.iter().map(|(_, count)| count).sum();
+        self.first + between + (self.sent - 1 - self.last)
     }
 }

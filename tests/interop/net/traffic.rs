@@ -18,7 +18,7 @@ const TRANSFER: u16 = 5001;
 /// Loads the driver, gives the guest its addresses, and has it give back what it is sent at port 7.
 #[track_caller]
 pub(crate) fn answers(guest: &mut Guest) {
-    guest.does("modprobe virtio_net; sysctl -w net.ipv6.conf.eth0.accept_dad=0");
+    guest.does("sysctl -w net.ipv6.conf.default.accept_dad=0; modprobe virtio_net");
     // A datagram that waits counts with the whole buffer that it came in, which may be a page.
     guest.does("sysctl -w net.core.rmem_default=2097152");
     is_addressed(guest);
