@@ -99,19 +99,19 @@ fn a_guest_behind_an_iommu_reaches_and_is_reached() {
     );
 }
 
-/// How often a back end is killed under a guest's traffic.
-const KILLS: usize = 20;
+/// How often a back end is killed under a guest's traffic, in each ring format.
+const KILLS: u64 = 10;
 
 /// Each time at a moment that has nothing to do with what passes, and with the next back end traffic goes on. What is lost
 /// is counted by its numbers.
-fn is_killed_again_and_again(name: &str, card: Card, seed: u64) {
+fn is_killed_again_and_again(name: &str, card: Card, kills: u64, seed: u64) {
     with_a_tap(name, move |home| {
         let socket = home.join("net");
         let mut back_end = BackEnd::start(DEVICE, &socket, &[]);
         let mut guest = guest_with(card, &socket);
         let flows = Flows::begin(&mut guest);
         let mut dice = seed;
-        for _ in 0..KILLS {
+        for _ in 0..kills {
             // Not a wait for anything.
             thread::sleep(Duration::from_micros(content::mixed(&mut dice) % 100_000));
             back_end.kill();
@@ -133,7 +133,7 @@ fn is_killed_again_and_again(name: &str, card: Card, seed: u64) {
                 way.doubled
             );
             // What was sent and not yet said to be sent is sent again: of each death one batch, which is one datagram here.
-            assert!(way.doubled <= KILLS as u64);
+            assert!(way.doubled <= kills);
             assert!(way.last < way.sent && way.lost() > 0);
             assert_eq!(way.heard - way.doubled + way.lost(), way.sent);
         }
@@ -142,28 +142,50 @@ fn is_killed_again_and_again(name: &str, card: Card, seed: u64) {
     });
 }
 
+/// What is killed: a card with as little as can be, and one with as much.
+const SPLIT: Card = Card {
+    mergeable: false,
+    events: false,
+    offloads: false,
+    ..CARD
+};
+
+const PACKED: Card = Card {
+    packed: true,
+    pairs: 4,
+    ..CARD
+};
+
 #[test]
 fn a_back_end_dies_again_and_again_under_load_of_split_rings_and_traffic_goes_on() {
     let name = "net::a_back_end_dies_again_and_again_under_load_of_split_rings_and_traffic_goes_on";
-    let card = Card {
-        mergeable: false,
-        events: false,
-        offloads: false,
-        ..CARD
-    };
-    is_killed_again_and_again(name, card, 21);
+    is_killed_again_and_again(name, SPLIT, KILLS, 21);
 }
 
 #[test]
 fn a_back_end_dies_again_and_again_under_load_of_packed_rings_and_traffic_goes_on() {
     let name =
         "net::a_back_end_dies_again_and_again_under_load_of_packed_rings_and_traffic_goes_on";
-    let card = Card {
-        packed: true,
-        pairs: 4,
-        ..CARD
-    };
-    is_killed_again_and_again(name, card, 22);
+    is_killed_again_and_again(name, PACKED, KILLS, 22);
+}
+
+/// For `tests/run --full`.
+mod full {
+    use super::{Card, KILLS, PACKED, SPLIT, is_killed_again_and_again};
+
+    #[test]
+    fn a_back_end_dies_many_times() {
+        let name = "net::full::a_back_end_dies_many_times";
+        let cards = [
+            SPLIT,
+            PACKED,
+            Card { pairs: 4, ..SPLIT },
+            Card { pairs: 1, ..PACKED },
+        ];
+        for (seed, card) in (31..).zip(cards) {
+            is_killed_again_and_again(name, card, 2 * KILLS, seed);
+        }
+    }
 }
 
 #[test]
