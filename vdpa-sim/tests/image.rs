@@ -315,6 +315,8 @@ fn one_image_is_written_by_one_device_and_read_by_any_number() {
             "{why}"
         );
     }
+    // Where somebody else sees to it that they take turns.
+    Lab::new().open(&home.spec(",lock=off")).close();
     writer.close();
     let readers = [Lab::new(), Lab::new()].map(|lab| lab.open(&home.spec(",ro=on")));
     let why = refused(&home.spec(""));

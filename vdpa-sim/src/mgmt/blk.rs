@@ -32,6 +32,11 @@ const KEYS: &[Key] = &[
     ),
     key("file", "PATH", "the image that is the disk; default memory"),
     key("ro", "on or off", "only for reading; default off"),
+    key(
+        "lock",
+        "on or off",
+        "off: another device may have the image at the same time; default on",
+    ),
     key("queues", "1 to 128", "request queues; default 1"),
     key(
         "queue_size",
@@ -120,6 +125,7 @@ pub(super) fn make(_: &SimMgmt, mut keys: Keys<'_>, number: u32) -> Result<Box<d
     };
     let open = Open {
         read_only,
+        lock: keys.take("lock")?.unwrap_or(true),
         unit: blk_size,
         engine: keys.take_one_of("io", ENGINES)?.unwrap_or_default(),
         threads: keys.take_in("io_threads", 1..=64_usize)?.unwrap_or(4),

@@ -184,6 +184,7 @@ pub fn open_in(path: &Path, engine: Engine, crew: &Arc<Crew>) -> (Device, Arc<Ga
         path,
         Open {
             read_only: false,
+            lock: true,
             unit: 512,
             engine,
             threads: 2,

@@ -2,7 +2,8 @@
 //!
 //! Requests go by io_uring, or where that is refused by threads of the disk's own: never on a worker. The file is never
 //! mapped, so that one that is cut under us is an I/O error and not a signal. It is locked as a whole (`F_OFD_SETLK` of
-//! `fcntl.h`), for writing or with `ro` for reading, so that two devices do not spoil one image.
+//! `fcntl.h`), for writing or with `ro` for reading, so that two devices do not spoil one image; with `lock=off` somebody
+//! else sees to that, as whoever has a guest migrate.
 
 mod open;
 mod pool;
@@ -42,6 +43,8 @@ pub enum Engine {
 pub struct Open {
     /// Only for reading.
     pub read_only: bool,
+    /// Whether it is locked: then a device that locks it as well has it at the same time only where both read.
+    pub lock: bool,
     /// The size of the image has to be a multiple of so many bytes.
     pub unit: u32,
     /// How requests get there.
@@ -50,7 +53,7 @@ pub struct Open {
     pub threads: usize,
 }
 
-/// An image, open and locked.
+/// An image, open, and locked if it is to be.
 #[derive(Debug)]
 pub(super) struct File {
     file: std::fs::File,

@@ -59,7 +59,8 @@ pub enum ImageError {
     },
     /// Somebody else has it.
     #[error(
-        "image {path} is in use: another device or program holds a lock for {held} on it; close that, or serve a copy"
+        "image {path} is in use: another device or program holds a lock for {held} on it; close that, or serve a copy (lock=off, \
+         if the two take turns as in a migration)"
     )]
     Locked {
         /// The file.
@@ -86,7 +87,7 @@ pub enum ImageError {
     },
 }
 
-/// Opens and locks an image. Answers with its size, too.
+/// Opens an image, and locks it if it is to be. Answers with its size, too.
 pub(super) fn open(path: &Path, how: Open) -> Result<(File, u64), ImageError> {
     let path_of = || path.to_owned();
     // Not held up by a FIFO without a writer.
@@ -136,7 +137,9 @@ pub(super) fn open(path: &Path, how: Open) -> Result<(File, u64), ImageError> {
     // From here on it may block whoever asks it for something: none of them is a worker.
     let blocks = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
     blocks.map_err(|e| failed(e.into()))?;
-    take_lock(&file, path, how)?;
+    if how.lock {
+        take_lock(&file, path, how)?;
+    }
     // Of a block device too.
     let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
     if bytes == 0 {
