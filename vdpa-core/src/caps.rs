@@ -5,6 +5,7 @@ use std::task::Poll;
 use vdpa_mem::{Iova, Mapping, Window};
 use vdpa_ring::QueueState;
 
+use crate::config::Mac;
 use crate::{Asid, GroupIndex, QueueIndex, Result};
 
 /// The capabilities of a parent. They are constant while the device is open: using one that was not negotiated is an
@@ -30,6 +31,8 @@ pub struct Caps<'a> {
     pub in_flight: Option<&'a dyn InFlight>,
     /// The state of the device's class can be saved and restored.
     pub class_state: Option<&'a dyn ClassState>,
+    /// The device can say in its network that a card is reached through it.
+    pub announce: Option<&'a dyn Announce>,
     /// The device counts.
     pub stats: Option<&'a dyn Stats>,
 }
@@ -45,6 +48,7 @@ impl Caps<'_> {
         suspend: None,
         in_flight: None,
         class_state: None,
+        announce: None,
         stats: None,
     };
 
@@ -59,6 +63,7 @@ impl Caps<'_> {
             suspend,
             in_flight,
             class_state,
+            announce,
             stats,
         } = self;
         let named = [
@@ -75,6 +80,7 @@ impl Caps<'_> {
             ("suspend", suspend.is_some()),
             ("in-flight", in_flight.is_some()),
             ("class-state", class_state.is_some()),
+            ("announce", announce.is_some()),
             ("stats", stats.is_some()),
         ];
         named
@@ -320,6 +326,24 @@ pub trait ClassState: Send + Sync {
     /// # For parents
     /// The bytes are hostile. Called with features accepted and before the device is live.
     fn restore(&self, from: &[u8]) -> Result<()>;
+}
+
+/// What a network device says in the place of a driver that has moved to it, and does not say so itself (GUEST_ANNOUNCE).
+pub trait Announce: Send + Sync {
+    /// Has the network learn that `mac` is reached through this device, by a frame to everyone, which nobody answers.
+    ///
+    /// * `mac`: of one card
+    ///
+    /// # Errors
+    /// When none will be sent.
+    ///
+    /// # For parents
+    /// Called only while live and not suspended. Never waits: the frame leaves soon, and one may do for several calls. It is
+    /// lost as any other where nobody is, or the link is down.
+    ///
+    /// # Spec
+    /// A request reverse of RFC 903, ethertype 0x8035; vhost-user's VHOST_USER_SEND_RARP.
+    fn announce(&self, mac: Mac) -> Result<()>;
 }
 
 /// Counters.

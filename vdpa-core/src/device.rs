@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vdpa_mem::{AddressSpace, Deadline};
 use vdpa_ring::Format;
 
+use crate::config::Mac;
 use crate::event::{Channel, Event, EventSink};
 use crate::{
     Asid, Call, DeviceInfo, DmaHandle, Error, Events, Features, Host, QueueConfig, QueueIndex,
@@ -225,6 +226,31 @@ impl Device {
         let stats = self.inner.parent.caps().stats;
         let stats = stats.ok_or_else(|| self.unsupported("statistics"))?;
         self.heard(stats.read(to))
+    }
+
+    /// Has the network learn that a card is reached through this device: for a driver that came from elsewhere, and does not
+    /// say so itself.
+    ///
+    /// * `mac`: the address of the driver's card, which may be another one than the device's own
+    ///
+    /// # Errors
+    /// When the device cannot, does not run, or `mac` is no address of one card.
+    pub fn announce(&self, mac: Mac) -> Result<()> {
+        let held = self.enter_settled("announce")?;
+        let announce = self.inner.parent.caps().announce;
+        let announce = announce.ok_or_else(|| self.unsupported("announcements"))?;
+        held.control.check_negotiated("announce")?;
+        if !held.control.is_live() || !held.control.suspend.is_running() {
+            let need = "have the device run first";
+            return Err(held.control.wrong_state("announce", need));
+        }
+        if !mac.is_unicast() {
+            return Err(Error::Attr {
+                device: self.inner.info.name.clone(),
+                why: format!("{mac} is no address of one card, and nobody is reached by it"),
+            });
+        }
+        self.heard(announce.announce(mac))
     }
 
     /// Resets the device, waits for it, and lets go.

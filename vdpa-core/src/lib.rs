@@ -127,8 +127,8 @@ pub mod spec;
 
 pub use call::{Call, CallCell};
 pub use caps::{
-    Caps, ClassState, Dma, DmaLimits, DmaMap, GroupSpaces, InFlight, QueueEnable, QueuePause,
-    QueueReset, Reach, Stats, Suspend,
+    Announce, Caps, ClassState, Dma, DmaLimits, DmaMap, GroupSpaces, InFlight, QueueEnable,
+    QueuePause, QueueReset, Reach, Stats, Suspend,
 };
 pub use device::Device;
 pub use device_type::{DeviceType, UnassignedId, UnknownDeviceType};

@@ -123,6 +123,7 @@ impl VdpaDevice for Recorder {
             suspend,
             in_flight,
             class_state,
+            announce,
             stats,
         } = self.below.caps();
         Caps {
@@ -134,6 +135,7 @@ impl VdpaDevice for Recorder {
             suspend: suspend.is_some().then_some(self),
             in_flight: in_flight.is_some().then_some(self),
             class_state: class_state.is_some().then_some(self),
+            announce,
             stats: stats.is_some().then_some(self),
         }
     }

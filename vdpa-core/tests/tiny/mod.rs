@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use vdpa_core::config::Mac;
 use vdpa_core::*;
 use vdpa_mem::{Access, Deadline, Iova, IovaRange, Mapping, Region};
 use vdpa_ring::QueueState;
@@ -151,6 +152,7 @@ impl VdpaDevice for Tiny {
             suspend: Some(self),
             in_flight: None,
             class_state: Some(self),
+            announce: Some(self),
             stats: Some(self),
         }
     }
@@ -311,6 +313,14 @@ impl ClassState for Tiny {
         }
         let why = format!("{} bytes", from.len());
         Err(Error::ClassState { why })
+    }
+}
+
+impl Announce for Tiny {
+    fn announce(&self, mac: Mac) -> Result<()> {
+        self.come("announce")?;
+        self.note(format!("announce {mac}"));
+        Ok(())
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::task::Poll;
 
+use vdpa_core::config::Mac;
 use vdpa_core::{
-    Asid, Caps, ClassState, Dma, DmaLimits, DmaMap, Error, GroupIndex, GroupSpaces, InFlight,
-    Mapping, QueueEnable, QueueIndex, QueuePause, QueueReset, QueueState, Result, Stats, Suspend,
-    VdpaDevice, Window,
+    Announce, Asid, Caps, ClassState, Dma, DmaLimits, DmaMap, Error, GroupIndex, GroupSpaces,
+    InFlight, Mapping, QueueEnable, QueueIndex, QueuePause, QueueReset, QueueState, Result, Stats,
+    Suspend, VdpaDevice, Window,
 };
 
 use super::{Faults, RefusedMapError, slot};
@@ -23,6 +24,7 @@ pub(super) fn around(faults: &Faults) -> Caps<'_> {
         suspend,
         in_flight,
         class_state,
+        announce,
         stats: _,
     } = faults.below.caps();
     Caps {
@@ -37,6 +39,7 @@ pub(super) fn around(faults: &Faults) -> Caps<'_> {
         suspend: suspend.map(|_| faults as _),
         in_flight: in_flight.map(|_| faults as _),
         class_state: class_state.map(|_| faults as _),
+        announce: announce.map(|_| faults as _),
         // The layer counts, whether the device below does or not.
         stats: Some(faults),
     }
@@ -223,6 +226,16 @@ impl ClassState for Faults {
             let cap = below.caps().class_state;
             cap.ok_or_else(|| self.missing("class state"))?
                 .restore(from)
+        })
+    }
+}
+
+impl Announce for Faults {
+    fn announce(&self, mac: Mac) -> Result<()> {
+        self.control("announce", |below, _| {
+            let cap = below.caps().announce;
+            cap.ok_or_else(|| self.missing("announcements"))?
+                .announce(mac)
         })
     }
 }

@@ -3,10 +3,11 @@
 use std::task::Poll;
 
 use tracing::Level;
+use vdpa_core::config::Mac;
 use vdpa_core::{
-    Asid, Caps, ClassState, Dma, DmaLimits, DmaMap, Error, GroupIndex, GroupSpaces, InFlight,
-    Mapping, QueueEnable, QueueIndex, QueuePause, QueueReset, QueueState, Result, Stats, Suspend,
-    VdpaDevice, Window,
+    Announce, Asid, Caps, ClassState, Dma, DmaLimits, DmaMap, Error, GroupIndex, GroupSpaces,
+    InFlight, Mapping, QueueEnable, QueueIndex, QueuePause, QueueReset, QueueState, Result, Stats,
+    Suspend, VdpaDevice, Window,
 };
 
 use super::{Trace, debug, done};
@@ -23,6 +24,7 @@ pub(super) fn around(trace: &Trace) -> Caps<'_> {
         suspend,
         in_flight,
         class_state,
+        announce,
         stats,
     } = trace.below.caps();
     Caps {
@@ -37,6 +39,7 @@ pub(super) fn around(trace: &Trace) -> Caps<'_> {
         suspend: suspend.map(|_| trace as _),
         in_flight: in_flight.map(|_| trace as _),
         class_state: class_state.map(|_| trace as _),
+        announce: announce.map(|_| trace as _),
         stats: stats.map(|_| trace as _),
     }
 }
@@ -247,6 +250,22 @@ impl ClassState for Trace {
             format_args!("{} bytes", from.len()),
             done,
             || self.class_state_below()?.restore(from),
+        )
+    }
+}
+
+impl Announce for Trace {
+    fn announce(&self, mac: Mac) -> Result<()> {
+        self.log.call(
+            Level::DEBUG,
+            "announce",
+            format_args!("{mac}"),
+            done,
+            || {
+                let cap = self.below.caps().announce;
+                cap.ok_or_else(|| self.missing("announcements"))?
+                    .announce(mac)
+            },
         )
     }
 }

@@ -2,9 +2,10 @@
 
 use std::task::Poll;
 
+use vdpa::core::config::Mac;
 use vdpa::core::{
-    Asid, Caps, ClassState, Dma, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
-    QueuePause, QueueReset, Suspend, Window,
+    Announce, Asid, Caps, ClassState, Dma, GroupIndex, GroupSpaces, InFlight, QueueEnable,
+    QueueIndex, QueuePause, QueueReset, Suspend, Window,
 };
 use vdpa::ring::QueueState;
 use vdpa::{Error, Result};
@@ -79,6 +80,12 @@ impl ClassState for All {
     }
 }
 
+impl Announce for All {
+    fn announce(&self, _: Mac) -> Result<()> {
+        refuse()
+    }
+}
+
 /// A name that changed in the library would have a bit vanish without a word.
 #[test]
 fn every_name_of_a_capability_has_its_bit_but_for_what_c_has_no_calls_for() {
@@ -93,6 +100,7 @@ fn every_name_of_a_capability_has_its_bit_but_for_what_c_has_no_calls_for() {
             suspend: Some(&All),
             in_flight: Some(&All),
             class_state: Some(&All),
+            announce: Some(&All),
             stats: Some(&*odd),
         }
         .names()
@@ -103,10 +111,7 @@ fn every_name_of_a_capability_has_its_bit_but_for_what_c_has_no_calls_for() {
         assert!(names.contains(&name), "{name} ({bit:#x}) is nobody's name");
     }
     names.retain(|name| CAPS.iter().all(|(named, _)| named != name));
-    assert_eq!(
-        names,
-        ["in-flight", "class-state", "in-flight", "class-state"]
-    );
+    assert_eq!(names, ["in-flight", "class-state", "announce"].repeat(2));
     let bits = CAPS.iter().fold(0, |bits, (_, bit)| bits | bit);
     assert_eq!(bits, 0x1ff, "each has a bit of its own");
     assert_eq!(device.close(), 0);

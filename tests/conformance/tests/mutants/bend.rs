@@ -167,6 +167,7 @@ impl<B: Bend> VdpaDevice for Bent<B> {
             suspend,
             in_flight,
             class_state,
+            announce,
             stats,
         } = self.inner.caps();
         self.bend.caps(Caps {
@@ -178,6 +179,7 @@ impl<B: Bend> VdpaDevice for Bent<B> {
             suspend: suspend.map(|_| self as _),
             in_flight: in_flight.map(|_| self as _),
             class_state: class_state.map(|_| self as _),
+            announce,
             stats,
         })
     }
