@@ -10,6 +10,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vdpa_core::config::Mac;
 use vdpa_core::{Attr, Bell, DeviceType, Features, GroupIndex, QueueIndex};
 use vdpa_mem::{Access, Iova, Reader};
 
@@ -124,6 +125,16 @@ pub trait Class: Send + Sync {
     /// # Errors
     /// With what is wrong; nothing is taken over then.
     fn restore(&self, from: &[u8]) -> Result<bool, String>;
+
+    /// Whether it has a network to say something in. Constant.
+    fn announces(&self) -> bool {
+        false
+    }
+
+    /// Says in its network that `mac` is reached here, soon: see [`Announce`](vdpa_core::Announce).
+    fn announce(&self, mac: Mac) {
+        let _ = mac;
+    }
 
     /// Calls `to` for each counter.
     fn stats(&self, to: &mut dyn FnMut(&str, u64));

@@ -350,6 +350,7 @@ impl VdpaDevice for SimDevice {
             suspend: Some(self),
             in_flight: Some(self),
             class_state: Some(self),
+            announce: self.shared.class.announces().then_some(self as _),
             stats: Some(self),
         }
     }

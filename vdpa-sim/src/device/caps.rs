@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use vdpa_core::config::Mac;
 use vdpa_core::{
-    Asid, ClassState, Error, Event, GroupIndex, GroupSpaces, InFlight, QueueEnable, QueueIndex,
-    QueuePause, QueueReset, Result, Stats, Suspend,
+    Announce, Asid, ClassState, Error, Event, GroupIndex, GroupSpaces, InFlight, QueueEnable,
+    QueueIndex, QueuePause, QueueReset, Result, Stats, Suspend,
 };
 use vdpa_mem::Window;
 use vdpa_ring::QueueState;
@@ -136,6 +137,13 @@ impl ClassState for SimDevice {
         if restored.map_err(|why| Error::ClassState { why })? {
             self.shared.raise(Event::Config);
         }
+        Ok(())
+    }
+}
+
+impl Announce for SimDevice {
+    fn announce(&self, mac: Mac) -> Result<()> {
+        self.shared.class.announce(mac);
         Ok(())
     }
 }

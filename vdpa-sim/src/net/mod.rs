@@ -13,6 +13,7 @@
 //! the port as it is, and is finished where the receiving driver does not take it so: see [`offload`](crate::offload).
 //! Not offered: HOST_UFO and GUEST_UFO (IP fragments), RSC_EXT, the bits for UDP tunnels, HASH_TUNNEL and RSS_CONTEXT.
 
+mod announcement;
 mod coalesce;
 mod config;
 mod control;
@@ -35,8 +36,9 @@ use std::sync::{Arc, OnceLock};
 
 use vdpa_core::config::net::NetStatus;
 use vdpa_core::{
-    Attr, Bell, DeviceType, FeatureBit, Features, GroupIndex, LinkState, QueueIndex, bits::net,
-    config::NetConfig,
+    Attr, Bell, DeviceType, FeatureBit, Features, GroupIndex, LinkState, QueueIndex,
+    bits::net,
+    config::{Mac, NetConfig},
 };
 
 use crate::class::{Class, Desk, QueueChange, Role, Served, SetError, Station, Stations, Unit};
@@ -47,6 +49,7 @@ pub use config::{MAX_PAIRS, POSSIBLE, Settings};
 pub use count::{RECEIVE_COUNTERS, TRANSMIT_COUNTERS};
 pub use filter::{Addresses, Filter, Modes};
 
+use announcement::Announcement;
 use coalesce::Coalescing;
 use control::Control;
 use count::PairCounters;
@@ -60,6 +63,9 @@ use transmit::Transmitter;
 
 /// The place of the receive queue in its unit; the other one is the transmit queue's.
 const RECEIVE: usize = 0;
+
+/// The pair that says what the device has to say itself: it is always there.
+const ANNOUNCER: u16 = 0;
 
 /// The group of the control queue, which its owner may keep to itself; the pairs are in group 0.
 const CONTROL_GROUP: u32 = 1;
@@ -78,6 +84,7 @@ pub(crate) struct NetShared {
     pub(crate) counters: Box<[PairCounters]>,
     coalescing: Coalescing,
     switched: Switched,
+    announcement: Announcement,
     /// How pairs hand frames to each other; made when a driver first chooses steering.
     exchange: OnceLock<Exchange>,
     pub(crate) control: crate::stats::Counters,
@@ -96,6 +103,7 @@ impl Net {
             settled: Settled::new(settings.mac),
             coalescing: Coalescing::new(settings.pairs),
             switched: Switched::new(settings.pairs),
+            announcement: Announcement::default(),
             exchange: OnceLock::new(),
             counters: (0..settings.pairs).map(|_| PairCounters::new()).collect(),
             control: crate::stats::Counters::new(control::COUNTERS),
@@ -288,6 +296,7 @@ impl Class for Net {
         self.shared.settled.reset();
         self.shared.coalescing.reset();
         self.shared.switched.reset();
+        self.shared.announcement.forget();
         self.shared.presence.set_active(1);
     }
 
@@ -430,6 +439,15 @@ impl Class for Net {
         Ok(differs)
     }
 
+    fn announces(&self) -> bool {
+        true
+    }
+
+    fn announce(&self, mac: Mac) {
+        self.shared.announcement.ask(mac);
+        self.shared.presence.ring(ANNOUNCER);
+    }
+
     fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
         for (pair, counters) in self.shared.counters.iter().enumerate() {
             let first = pair.saturating_mul(2);
@@ -470,6 +488,10 @@ impl Unit for Pair {
         if let Station::Running(queue) = transmit {
             let hold = shared.coalescing.hold(queue.index().get());
             worked |= transmitter.serve(queue, &mut **lane, shared, &counters.transmit, hold, desk);
+        }
+        if *pair == ANNOUNCER && shared.announcement.is_asked() {
+            let (announcement, presence) = (&shared.announcement, &shared.presence);
+            worked |= announcement.say(transmitter, &mut **lane, presence);
         }
         let seat = Seat {
             shared,

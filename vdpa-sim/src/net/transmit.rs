@@ -12,7 +12,7 @@ use super::config::{ETHERNET_BYTES, Settings, header_bytes};
 use super::count::Tx;
 use crate::class::Desk;
 use crate::frames::{BATCH_FRAMES, FEW, FrameBatch, HEADER_BYTES};
-use crate::port::{Lane, Room};
+use crate::port::{Lane, Presence, Room};
 use crate::queue::{Completeness, Halt, Hold, Queue};
 use crate::stats::Counters;
 use plain::copy;
@@ -134,6 +134,29 @@ impl Transmitter {
             lane.send(batch)
         });
         done.taken != 0
+    }
+
+    /// Sends a frame of the device's own, or discards it if there is nobody to send to. `false`: there is no room now, and
+    /// the port rings when there is.
+    pub(super) fn send_own(
+        &mut self,
+        frame: &[u8],
+        lane: &mut dyn Lane,
+        presence: &Presence,
+    ) -> bool {
+        match lane.room() {
+            Room::Full => return false,
+            Room::Nowhere => return true,
+            Room::Yes if !presence.has_link() => return true,
+            Room::Yes => {}
+        }
+        let longest = self.longest;
+        let spare = self.spare.take();
+        let mut batch = spare.unwrap_or_else(|| FrameBatch::new(longest));
+        // It is empty, and has room for a longer one.
+        let _fits = batch.push_frame(frame);
+        self.spare = Some(lane.send(batch));
+        true
     }
 
     /// Copies what the queue has into the batch, until that is full, and gives the buffers back. If they are to be sent

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use vdpa_core::config::Mac;
 use vdpa_core::{Attr, Bell, DeviceType, Features, GroupIndex, QueueIndex, bits};
 
 use super::clerk::Clerk;
@@ -160,6 +161,14 @@ impl Class for Owner {
 
     fn restore(&self, from: &[u8]) -> Result<bool, String> {
         self.class.restore(from)
+    }
+
+    fn announces(&self) -> bool {
+        self.class.announces()
+    }
+
+    fn announce(&self, mac: Mac) {
+        self.class.announce(mac);
     }
 
     fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
