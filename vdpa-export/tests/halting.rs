@@ -222,7 +222,10 @@ fn a_packed_ring_whose_place_is_lost_goes_on_where_its_descriptors_show() {
 
 #[test]
 fn capabilities_have_the_names_that_the_end_looks_for() {
+    let (net, _sim) = open("sim:net");
+    assert!(net.cap_names().contains(&"announce"));
     let (device, _sim) = open("sim:blk,size=1M,page_requests=on");
+    assert!(!device.cap_names().contains(&"announce"));
     for name in [
         "queue-pause",
         "suspend",

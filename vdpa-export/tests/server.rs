@@ -19,7 +19,7 @@ use rig::{Served, open};
 use vdpa_core::{Device, MgmtDevice as _, Relay};
 use vdpa_export::vhost_user::{EndedBy, Listen, Notice, Options, Server, ServerError, Stop};
 use vdpa_vhost_user::payload::{DeviceState, Direction};
-use vdpa_vhost_user::{Connection, Front, FrontMessage};
+use vdpa_vhost_user::{Connection, Front, FrontMessage, ProtocolFeatures};
 
 fn front(path: &std::path::Path) -> Front {
     Front::new(Connection::new(UnixStream::connect(path).unwrap()))
@@ -326,4 +326,37 @@ fn a_server_that_is_stopped_while_its_device_is_lost_makes_no_other_one() {
     guest.round(5, 0x42);
     drop(front);
     assert_eq!(thread.join().unwrap().unwrap().by, EndedBy::Stop);
+}
+
+#[test]
+fn a_guest_is_announced_by_a_card_that_runs_and_by_nothing_else() {
+    const RARP: ProtocolFeatures = ProtocolFeatures::RARP;
+    let offered = |front: &mut Front| {
+        let offered = front.value(&FrontMessage::GetProtocolFeatures).unwrap();
+        ProtocolFeatures::from_bits_retain(offered)
+    };
+    let rarp = FrontMessage::SendRarp([0x52, 0x54, 0, 0, 0, 9]);
+    let served = Served::new("sim:net");
+    let (mut front, guest) = (front(&served.path), Guest::new());
+    assert!(offered(&mut front).contains(RARP));
+    let agreed = RARP | ProtocolFeatures::REPLY_ACK;
+    front
+        .ask(&FrontMessage::SetProtocolFeatures(agreed))
+        .unwrap();
+    // Nobody is cut off for that.
+    assert!(front.ask(&rarp).is_err(), "it does not run");
+    rig::set_up(&mut front, &guest, guest.file());
+    served.hears("running");
+    front.ask(&rarp).unwrap();
+    let group = FrontMessage::SendRarp([0xff; 6]);
+    assert!(front.ask(&group).is_err(), "nobody's address");
+    assert!(answers(&mut front));
+    served.end().unwrap();
+
+    let served = Served::new("sim:blk,size=1M");
+    let mut front = self::front(&served.path);
+    assert!(!offered(&mut front).contains(RARP));
+    let _unanswered = front.begin(&rarp).unwrap();
+    assert!(served.hears("cut off").contains("VHOST_USER_SEND_RARP"));
+    served.end().unwrap();
 }

@@ -89,6 +89,8 @@ pub(crate) struct Can {
     /// What it writes is seen by this process, and so can be logged.
     pub(crate) log: bool,
     pub(crate) count: bool,
+    /// Says in its network where a card is.
+    pub(crate) announce: bool,
 }
 
 impl Can {
@@ -104,6 +106,7 @@ impl Can {
             miss: has("page-requests"),
             log: has("dma-software"),
             count: has("stats"),
+            announce: has("announce"),
         }
     }
 }

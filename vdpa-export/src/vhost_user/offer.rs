@@ -26,6 +26,7 @@ pub(super) fn protocol_features(served: &Served) -> ProtocolFeatures {
         (P::LOG_SHMFD, can.log),
         (P::INFLIGHT_SHMFD, can.record),
         (P::DEVICE_STATE, can.class_state),
+        (P::RARP, can.announce),
         (P::MTU, info.device_type == DeviceType::Net),
     ];
     let there = perhaps.into_iter().filter(|(_, is)| *is);

@@ -8,7 +8,7 @@ use vdpa_vhost_user::{F_LOG_ALL, F_PROTOCOL_FEATURES, FrontMessage, ProtocolFeat
 use super::error::MemoryError;
 use super::front::FrontEnd;
 use super::{CutOff, config, inflight, offer};
-use crate::serve::{KickFrom, ServeError, Starts};
+use crate::serve::{KickFrom, ServeError, Served, Starts};
 
 impl FrontEnd<'_> {
     /// Does what is asked, and says what to answer.
@@ -53,6 +53,7 @@ impl FrontEnd<'_> {
             M::SetDeviceStateFd(state, fd) => return Ok(self.begin_transfer(state.direction, fd)),
             M::CheckDeviceState => return Ok(self.end_transfer()),
             M::SetConfig(config) => return Ok(config::write(served.device(), &config)),
+            M::SendRarp(mac) if served.can().announce => return Ok(announce(served, mac)),
             M::NetSetMtu(mtu) => return Ok(config::check_mtu(served, mtu)),
 
             // Nobody shares this connection. To give it up is to give up the device.
@@ -179,6 +180,18 @@ impl FrontEnd<'_> {
             IotlbKind::Invalidate => self.memory.invalidate(entry.iova, entry.size, self.served),
             // Requests of a back end.
             _ => Err(MemoryError::NotTranslated),
+        }
+    }
+}
+
+/// The front end has taken a guest over that does not say itself where it is. One that does not run yet, or whose address is
+/// none, is nobody's fault that could be mended by a disconnection.
+fn announce(served: &Served, mac: [u8; 6]) -> Reply {
+    match served.device().announce(mac.into()) {
+        Ok(()) => Reply::Done,
+        Err(error) => {
+            tracing::warn!(%error, "the guest is not announced");
+            Reply::Failed
         }
     }
 }
