@@ -17,9 +17,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
+use vdpa_core::config::Mac;
 use vdpa_core::{
-    Asid, Call, Caps, DeviceInfo, Dma, DmaLimits, DmaMap, Doorbell, Features, GroupIndex, Host,
-    Kick, Mapping, QueueConfig, QueueEnable, QueueIndex, QueueLimits, QueuePause, QueueReset,
+    Announce, Asid, Call, Caps, DeviceInfo, Dma, DmaLimits, DmaMap, Doorbell, Features, GroupIndex,
+    Host, Kick, Mapping, QueueConfig, QueueEnable, QueueIndex, QueueLimits, QueuePause, QueueReset,
     QueueState, Result, Status, Suspend, VdpaDevice, bits,
 };
 use vdpa_ring::Format;
@@ -315,6 +316,10 @@ impl VdpaDevice for VhostUser {
                 Switch::Missing => None,
             },
             suspend: Some(self),
+            announce: match self.protocol.contains(ProtocolFeatures::RARP) {
+                true => Some(self),
+                false => None,
+            },
             ..Caps::NONE
         }
     }
@@ -465,6 +470,14 @@ impl QueueReset for VhostUser {
 
     fn poll(&self, q: QueueIndex) -> Result<Poll<()>> {
         Ok(self.poll_stop(q)?.map(|_| ()))
+    }
+}
+
+impl Announce for VhostUser {
+    fn announce(&self, mac: Mac) -> Result<()> {
+        let mac = mac.octets();
+        self.line.ask(&FrontMessage::SendRarp(mac))?;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use back::{Back, mirror, soon};
 use vdpa_core::session::{Backing, Completions, Part, QueueSetup};
 use vdpa_core::{
-    Attr, Device, Error, ErrorKind, Event, LinkState, MgmtDevice as _, QueueIndex, Session, bits,
+    Attr, Device, Error, ErrorKind, Event, LinkState, MgmtDevice as _, QueueIndex, Session, Status, bits,
 };
 use vdpa_vhost::VhostUserMgmt;
 
@@ -173,6 +173,56 @@ fn a_change_of_the_configuration_behind_is_told_in_front() {
     let mut status = [0; 2];
     device.read_config(6, &mut status).unwrap();
     assert_eq!(status, [0, 0], "the link is down");
+}
+
+/// What leaves the port of a card when the one in front of it is told to announce this address.
+fn announced(mac: [u8; 6]) -> Vec<u8> {
+    let home = tempfile::tempdir().unwrap();
+    let capture = home.path().join("out.pcap");
+    let spec = format!("sim:net,port=null,mirror={}", capture.display());
+    let mut back = Back::new(&spec);
+    let device = back.open("type=net");
+    assert!(device.cap_names().contains(&"announce"));
+    assert!(device.announce(mac.into()).is_err(), "it does not run");
+    let mut status = Status::ACKNOWLEDGE | Status::DRIVER;
+    device.write_status(status.bits()).unwrap();
+    device.accept(bits::VERSION_1.mask()).unwrap();
+    for more in [Status::FEATURES_OK, Status::DRIVER_OK] {
+        status |= more;
+        device.write_status(status.bits()).unwrap();
+    }
+    device.announce(mac.into()).unwrap();
+    drop(device);
+    // The capture is there once nobody writes to it any more.
+    back.end();
+    std::fs::read(&capture).unwrap()
+}
+
+/// Over the socket by SEND_RARP, and out of the port behind it as RFC 903 has it.
+#[test]
+fn a_guest_that_moved_is_announced_in_the_network_of_the_device_behind() {
+    let mac = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    let mut frame = [
+        &[0xff; 6][..],
+        &mac,
+        &[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3],
+        &mac,
+        &[0; 4],
+        &mac,
+    ]
+    .concat();
+    frame.resize(60, 0);
+    let by = soon();
+    // A reset takes back what has not left yet.
+    while !announced(mac).ends_with(&frame) {
+        assert!(!by.expired(), "it is never sent");
+    }
+
+    let disk = Back::new("sim:blk,size=1M");
+    let device = disk.open("type=blk");
+    assert!(!device.cap_names().contains(&"announce"));
+    let refused = device.announce(mac.into()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
 }
 
 #[test]
