@@ -1,6 +1,7 @@
 //! A disk of ours in a guest: what it reads and writes, a filesystem, another size, another driver, another VMM.
 
 mod each;
+mod migration;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ const QUEUES: &str = "4";
 
 /// An image, what serves it, and where.
 pub(crate) struct Scene {
-    _home: TempDir,
+    home: TempDir,
     pub(crate) image: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) spec: String,
@@ -39,11 +40,16 @@ impl Scene {
             .unwrap();
         let spec = format!("sim:blk,file={},queues={QUEUES}{keys}", image.display());
         Self {
-            _home: home,
+            home,
             image,
             socket,
             spec,
         }
+    }
+
+    /// Another file beside the image.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
     }
 
     /// A guest with the disk.

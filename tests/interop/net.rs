@@ -4,6 +4,7 @@
 mod card;
 mod each;
 mod flows;
+mod migration;
 mod traffic;
 
 use std::path::Path;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use back::{Back, mirror, soon};
 use vdpa_core::session::{Backing, Completions, Part, QueueSetup};
 use vdpa_core::{
-    Attr, Device, Error, ErrorKind, Event, LinkState, MgmtDevice as _, QueueIndex, Session, Status, bits,
+    Attr, Device, Error, ErrorKind, Event, LinkState, MgmtDevice as _, QueueIndex, Session, Status,
+    bits,
 };
 use vdpa_vhost::VhostUserMgmt;
 

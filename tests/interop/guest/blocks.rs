@@ -44,9 +44,10 @@ fn told(words: &[&str]) -> Result<Value, Failure> {
     match *words {
         ["fill", disk, version, range] => each(disk, range, version.parse()?, true),
         ["hold", disk, version, range] => each(disk, range, version.parse()?, false),
+        ["late", disk, version, range] => late(disk, range, version.parse()?),
         ["zero", disk, range, how] => zero(disk, range, how),
         ["storm", disk, workers, seed] => storm(disk, workers.parse()?, seed.parse()?),
-        _ => Err("blocks fill|hold DISK VERSION RANGE | zero DISK RANGE keep|unmap | storm DISK WORKERS SEED".into()),
+        _ => Err("blocks fill|hold|late DISK VERSION RANGE | zero DISK RANGE keep|unmap | storm DISK WORKERS SEED".into()),
     }
 }
 
@@ -131,6 +132,38 @@ fn each(disk: &str, range: &str, version: u64, write: bool) -> Result<Value, Fai
     }
     disk.flush()?;
     Ok(json!({ "blocks": range.end - range.start, "version": version, "of": disk.blocks()? }))
+}
+
+/// Reads one version of a range of blocks at the first line on standard input, and compares at the second. Before the first
+/// the memory for it is written, and nothing but the disk writes there after that. What was another one is told, not an error.
+fn late(disk: &str, range: &str, version: u64) -> Result<Value, Failure> {
+    let disk = Disk::open(disk)?;
+    let range = parse(range)?;
+    let parts = range.clone().step_by(MOST as usize);
+    let mut parts: Vec<_> = parts
+        .map(|first| (first..(first + MOST).min(range.end), Room::new()))
+        .collect();
+    for (blocks, room) in &mut parts {
+        room.bytes(blocks).fill(0xee);
+    }
+    let next = |now: &str| {
+        println!("{}", json!({ "waits": now }));
+        std::io::stdin().read_line(&mut String::new())
+    };
+    next("to read")?;
+    for (blocks, room) in &mut parts {
+        let bytes = room.bytes(blocks);
+        disk.0
+            .read_exact_at(bytes, at(blocks.start))
+            .map_err(|e| failed("read", blocks, &e))?;
+    }
+    next("to compare")?;
+    let others = parts.iter_mut().filter_map(|(blocks, room)| {
+        let bytes = room.bytes(blocks);
+        content::judge(bytes, sector(blocks.start), version).err()
+    });
+    let others: Vec<_> = others.collect();
+    Ok(json!({ "altered": others.len(), "of": parts.len(), "first": others.first() }))
 }
 
 fn zero(disk: &str, range: &str, how: &str) -> Result<Value, Failure> {

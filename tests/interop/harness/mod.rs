@@ -5,6 +5,7 @@
 
 mod back_end;
 mod guest;
+pub(crate) mod migration;
 pub(crate) mod process;
 mod program;
 
