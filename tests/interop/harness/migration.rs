@@ -4,7 +4,8 @@
 //!   begin ─ all memory goes over ─ what was written meanwhile goes over, again and again ─ end: here it stands still,
 //!           pass 1                 pass 2, 3, ... until the test says                       there it goes on
 //! ```
-//! What a device writes after pass 1 comes along by nothing but its log, where the guest itself does not write.
+//! It is held in pass 3. What a device writes then comes along by nothing but its log, where the guest itself does not write
+//! and has not since pass 1: buffers that a card was given during pass 1 go over again in pass 2.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ static ONE: Mutex<()> = Mutex::new(());
 /// zeroes: a page of those is a few bytes.
 pub(crate) const WRITES: &str = "dd if=/dev/urandom of=/dev/shm/noise bs=1M count=24 2>/dev/null; while dd if=/dev/shm/noise of=/dev/shm/dirt bs=1M conv=notrunc 2>/dev/null; do usleep 200000; done & writes=$!";
 
-/// Bytes a second that go over until all have, and then, while the guest is held. So a pass is never over before the guest
+/// Bytes a second that go over in passes 1 and 2, and then, while the guest is held. So a pass is never over before the guest
 /// has written something for the next one: QEMU would look for that again and again, have the guest come to nothing by it,
 /// and once find nothing, and end.
 const FAST: u64 = 64 << 20;
@@ -39,8 +40,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 impl Way {
-    /// Has `here` go to where `there` waits for it ([`WAITS`]), and waits until all of its memory has gone over once. It
-    /// [`WRITES`].
+    /// Has `here` go to where `there` waits for it ([`WAITS`]), and waits until it is held on its way. It [`WRITES`].
     ///
     /// * `socket`: by which it goes
     #[track_caller]
@@ -69,7 +69,7 @@ impl Way {
 /// What QEMU is started with that a guest is to come to.
 pub(crate) const WAITS: [&str; 2] = ["-incoming", "defer"];
 
-/// Has a guest leave for nowhere, and stay. `meanwhile` is in pass 2 or later.
+/// Has a guest leave for nowhere, and stay. `meanwhile` is in pass 3 or later.
 #[track_caller]
 pub(crate) fn is_given_up(guest: &Guest, meanwhile: impl FnOnce()) {
     let mut here = monitor_of(guest);
@@ -98,9 +98,9 @@ fn leaves(here: &mut Monitor, uri: &Value) {
     here.command("migrate-set-parameters", &never);
     goes_at(here, FAST);
     here.command("migrate", uri);
-    let second = |event: &Value| event["data"]["pass"].as_u64() >= Some(2);
-    let event = here.event(|event| second(event) || has_ended(event));
-    assert!(second(&event), "it did not wait: {event}");
+    let third = |event: &Value| event["data"]["pass"].as_u64() >= Some(3);
+    let event = here.event(|event| third(event) || has_ended(event));
+    assert!(third(&event), "it did not wait: {event}");
     goes_at(here, SLOW);
     is_under_way(here);
 }
