@@ -118,7 +118,7 @@ impl Unread {
 
     /// The guest reads it now, and gives it back.
     #[track_caller]
-    fn is_as_it_was(mut self, guest: &mut Guest) {
+    fn comes_back_as_it_was(mut self, guest: &mut Guest) {
         guest.does("kill -CONT $echo");
         let mut back = vec![0; self.bytes.len()];
         self.stream.read_exact(&mut back).unwrap();
@@ -207,7 +207,7 @@ fn migrates(name: &str, card: Card, announced: Announced) {
         back_end.stop();
 
         guest.does("kill $writes; kill -CONT $hear");
-        unread.is_as_it_was(&mut guest);
+        unread.comes_back_as_it_was(&mut guest);
         flows.go_on();
         lost_nothing_else(&flows.end(&mut guest));
         card.is_as_asked(&mut guest);
