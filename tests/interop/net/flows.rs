@@ -94,7 +94,6 @@ impl Flows {
     }
 
     /// Ends both: what came to the guest, and what came to the host. None came twice.
-    #[allow(dead_code, reason = "for what is between and does not die")]
     #[track_caller]
     pub(crate) fn end(self, guest: &mut Guest) -> [Outcome; 2] {
         let ways = self.end_after_deaths(guest);
