@@ -258,6 +258,61 @@ fn what_the_device_misses_is_asked_for_and_what_is_taken_back_is_asked_for_again
 }
 
 #[test]
+fn a_queue_with_a_record_of_what_is_in_flight_starts_once_its_ring_is_translated() {
+    use vdpa_vhost_user::payload::Inflight;
+
+    let served = Served::new("sim:blk,size=1M,page_requests=on");
+    let mut vmm = Vmm::new(&served);
+    let base = 0xffff_0000_0000;
+    vmm.guest.base = base;
+    vmm.tell(&FrontMessage::SetFeatures(
+        VERSION_1 | ACCESS_PLATFORM | F_PROTOCOL_FEATURES,
+    ));
+    let asked = Inflight {
+        mmap_size: 0,
+        mmap_offset: 0,
+        num_queues: 1,
+        queue_size: SIZE,
+    };
+    let made = vmm.front.ask(&FrontMessage::GetInflightFd(asked)).unwrap();
+    let Reply::Inflight(made, Some(region)) = made else {
+        panic!("no region: {made:?}");
+    };
+    vmm.tell(&FrontMessage::SetInflightFd(
+        made,
+        region.try_clone().unwrap(),
+    ));
+    vmm.tell(&FrontMessage::SetMemTable(vec![vmm.region()]));
+    vmm.queue(base);
+    let all = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+    vmm.tell(&FrontMessage::SetStatus(all));
+    // The parts of the ring, each once, and what was taken back once more.
+    for part in [DESCRIPTORS, AVAIL] {
+        assert_eq!(vmm.miss().iova, base + part);
+        vmm.update(base, base + part, 4096);
+    }
+    assert_eq!(vmm.miss().iova, base + USED);
+    vmm.invalidate(base + AVAIL, 4096);
+    assert_eq!(vmm.miss().iova, base + AVAIL);
+    vmm.update(base, base + AVAIL, 4096);
+    assert_eq!(vmm.miss().iova, base + USED);
+    vmm.update(base, base + USED, 4096);
+    served.hears("running with 1 queues");
+    vmm.guest.submit(1, 5);
+    vmm.translate_until(base, |guest| guest.used_index() == 1);
+    assert_eq!(vmm.guest.finish(), 0);
+    vmm.guest.round(5, 0x44);
+    // The same record, and the ring where it stands.
+    assert_eq!(vmm.front.vring_base(0).unwrap(), 3);
+    vmm.tell(&FrontMessage::SetInflightFd(made, region));
+    vmm.invalidate(0, u64::MAX);
+    vmm.queue(base);
+    vmm.guest.submit(0, 5);
+    vmm.translate_until(base, |guest| guest.used_index() == 4);
+    assert_eq!(vmm.guest.finish(), 0);
+}
+
+#[test]
 fn a_device_that_waits_for_nothing_offers_no_translation() {
     let served = Served::new("sim:blk,size=1M");
     let mut vmm = Vmm::new(&served);

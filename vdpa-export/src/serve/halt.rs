@@ -22,6 +22,7 @@ impl Served {
         if !slot.is_running() {
             // Started anew, it needs a kick of its own.
             slot.kick = None;
+            slot.awaits = None;
             return Ok(slot.base.unwrap_or(fresh));
         }
         let stopped = if self.can.pause {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{DmaHandle, Mapping, Window};
-use vdpa_mem::{DirtyLog, Gpa, Iova, VhostLog};
+use vdpa_core::{DmaHandle, Format, Mapping, QueueConfig, Window, bits};
+use vdpa_mem::{Access, DirtyLog, Gpa, Iova, VhostLog};
+use vdpa_ring::area_sizes;
 
 use super::position::Seen;
 use super::{ServeError, Served};
@@ -32,17 +33,52 @@ impl Served {
         &self.dma
     }
 
-    /// Bytes that are mapped for the device, in one piece.
+    /// Bytes that are mapped for the device, in one piece of this process's memory.
     pub(super) fn window(&self, at: Iova, len: u64) -> Option<Window> {
         let mappings = self.dma.mappings();
-        let holds = |m: &&Mapping| m.iova.first() <= at && at <= m.iova.last();
-        let mapping = mappings.iter().find(holds)?;
+        let first = mappings.iter().position(|m| holds(m, at))?;
+        let (mapping, others) = mappings.get(first..)?.split_first()?;
         let within = at.get().checked_sub(mapping.iova.first().get())?;
-        if within.checked_add(len)? > mapping.iova.len() {
+        let needed = within.checked_add(len)?;
+        let (mut have, mut last) = (mapping.iova.len(), mapping);
+        // What is translated page by page may be in one piece all the same.
+        for next in others {
+            if have >= needed || !continues(last, next) {
+                break;
+            }
+            have = have.checked_add(next.iova.len())?;
+            last = next;
+        }
+        if needed > have {
             return None;
         }
         let offset = mapping.offset.checked_add(within)?;
         Window::new(mapping.memory.clone(), offset, len).ok()
+    }
+
+    /// The first address of a ring that the front end has not translated yet, if it translates, and what it is wanted for.
+    pub(super) fn gap(&self, config: &QueueConfig) -> Option<(Iova, Access)> {
+        let chosen = self.chosen();
+        if !self.can.miss || !chosen.contains(bits::ACCESS_PLATFORM) {
+            return None;
+        }
+        let format = self.format();
+        let sizes = area_sizes(format, config.size, chosen.contains(bits::EVENT_IDX));
+        // Packed ones are marked used where they are.
+        let descriptors = match format {
+            Format::Packed => Access::Both,
+            Format::Split => Access::DeviceReads,
+        };
+        let mappings = self.dma.mappings();
+        let areas = [
+            (config.descriptor, sizes.descriptor.bytes, descriptors),
+            (config.driver, sizes.driver.bytes, Access::DeviceReads),
+            (config.device, sizes.device.bytes, Access::DeviceWrites),
+        ];
+        areas.into_iter().find_map(|(at, len, want)| {
+            let gap = first_gap(&mappings, at, len)?;
+            Some((gap, want))
+        })
     }
 
     /// Whether a device has given anything back in the packed ring at `descriptor`. Then a base of 0 is a place in its
@@ -141,4 +177,36 @@ impl Served {
     pub(crate) fn set_records(&mut self, records: Vec<Window>) {
         self.records = records;
     }
+}
+
+fn holds(mapping: &Mapping, at: Iova) -> bool {
+    mapping.iova.first() <= at && at <= mapping.iova.last()
+}
+
+/// Whether `next` goes on where `last` ends, for the device and in memory.
+fn continues(last: &Mapping, next: &Mapping) -> bool {
+    Arc::ptr_eq(&last.memory, &next.memory)
+        && last.iova.last().checked_add(1) == Some(next.iova.first())
+        && last.offset.checked_add(last.iova.len()) == Some(next.offset)
+}
+
+/// The first of `len` addresses from `at` on that no mapping holds.
+///
+/// * `mappings`: by ascending address
+fn first_gap(mappings: &[Mapping], at: Iova, len: u32) -> Option<Iova> {
+    let last = at.checked_add(u64::from(len).saturating_sub(1))?;
+    let mut next = at;
+    for mapping in mappings {
+        if mapping.iova.last() < next {
+            continue;
+        }
+        if !holds(mapping, next) {
+            return Some(next);
+        }
+        if mapping.iova.last() >= last {
+            return None;
+        }
+        next = mapping.iova.last().checked_add(1)?;
+    }
+    Some(next)
 }

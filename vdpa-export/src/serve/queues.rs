@@ -6,9 +6,9 @@ use std::sync::Arc;
 use vdpa_core::{
     Area, Call, Format, QueueConfig, QueueIndex, QueueState, Status, bits, check_eventfd,
 };
-use vdpa_mem::Iova;
+use vdpa_mem::{Access, Iova};
 
-use super::slot::KickFrom;
+use super::slot::{Awaited, KickFrom};
 use super::watch::{EventKind, set_nonblocking};
 use super::{ServeError, Served, Starts, base, position};
 
@@ -204,8 +204,7 @@ impl Served {
             let slot = self.slot(q)?;
             let enabled = slot.enabled.unwrap_or(unless_told);
             if !slot.is_running() && slot.is_complete() && (enabled || can.enable) {
-                self.start(q, enabled, places)?;
-                started = true;
+                started |= self.start(q, enabled, places)?;
             }
         }
         // One that was stopped as a whole stands still until a queue starts again.
@@ -222,19 +221,33 @@ impl Served {
         Ok(started)
     }
 
+    /// The addresses that the start of a queue waits for and that were not asked for yet.
+    pub(crate) fn take_misses(&mut self) -> Vec<(Iova, Access)> {
+        let awaited = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.awaits.as_mut());
+        let untold = awaited.filter_map(|awaited| {
+            let told = std::mem::replace(&mut awaited.told, true);
+            (!told).then_some(awaited.gap)
+        });
+        untold.collect()
+    }
+
+    /// `false`: a part of the ring is still to be mapped, and the next [`advance`](Self::advance) sees to it again.
     fn start(
         &mut self,
         q: QueueIndex,
         enabled: bool,
         places: Places<'_>,
-    ) -> Result<(), ServeError> {
+    ) -> Result<bool, ServeError> {
         self.renew()?;
         self.agree()?;
         let format = self.format();
         let slot = self.slot(q)?;
         let (Some(size), Some(areas), Some(kick)) = (slot.size, slot.areas, slot.kick.clone())
         else {
-            return Ok(());
+            return Ok(false);
         };
         let call = slot.call.clone();
         let begin = slot.base.unwrap_or(base::fresh(format));
@@ -249,6 +262,32 @@ impl Served {
             place(Area::Driver, driver)?,
             place(Area::Device, device)?,
         );
+        config.enabled = enabled;
+        // Not before all of it is there, though the device could wait by itself: where a ring stands is read from it, and
+        // from the record of what is in flight beside it.
+        let gap = self.gap(&config);
+        let slot = self.slot(q)?;
+        let Some(gap) = gap else {
+            slot.awaits = None;
+            return self.start_at(q, config, begin, kick, call);
+        };
+        if slot.awaits.is_none_or(|awaited| awaited.gap != gap) {
+            slot.awaits = Some(Awaited { gap, told: false });
+        }
+        Ok(false)
+    }
+
+    /// Starts a queue whose ring can be looked at.
+    fn start_at(
+        &mut self,
+        q: QueueIndex,
+        mut config: QueueConfig,
+        begin: u32,
+        kick: KickFrom,
+        call: Call,
+    ) -> Result<bool, ServeError> {
+        let format = self.format();
+        let size = config.size;
         let begin = match (format, begin) {
             (Format::Packed, 0) if !self.was_used(config.descriptor, size) => base::fresh(format),
             (Format::Split, 0) => self.split_base(&config),
@@ -260,7 +299,6 @@ impl Served {
             // Which tell what was under way as well.
             false => told,
         });
-        config.enabled = enabled;
         if !self.records.is_empty() {
             let record = self.records.get(q.place()).cloned();
             let queues = self.records.len();
@@ -276,7 +314,7 @@ impl Served {
         let slot = self.slot(q)?;
         slot.doorbell = Some(doorbell);
         slot.started_at = Some(config.device);
-        Ok(())
+        Ok(true)
     }
 
     /// Where a ring stands, if a packed one says that it is not where the front end has it.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vdpa_core::{Call, Doorbell, Kick};
-use vdpa_mem::Iova;
+use vdpa_mem::{Access, Iova};
 
 use super::watch::set_nonblocking;
 
@@ -26,6 +26,15 @@ impl KickFrom {
     }
 }
 
+/// A part of a ring that is not mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Awaited {
+    /// Its first address, and what for.
+    pub(super) gap: (Iova, Access),
+    /// Whether it was asked for.
+    pub(super) told: bool,
+}
+
 /// What was said of a queue, and whether it runs.
 #[derive(Default)]
 pub(super) struct Slot {
@@ -45,6 +54,8 @@ pub(super) struct Slot {
     pub(super) logged: bool,
     /// Where the device area is for the device, of its last start.
     pub(super) started_at: Option<Iova>,
+    /// What its start waits for.
+    pub(super) awaits: Option<Awaited>,
     /// Rings it while it runs.
     pub(super) doorbell: Option<Doorbell>,
 }

@@ -160,6 +160,12 @@ impl<'s> FrontEnd<'s> {
             .served
             .advance(&|at| memory.place(at))
             .map_err(|source| CutOff::Request { request, source })?;
+        if self.channel.is_some() {
+            for (at, want) in self.served.take_misses() {
+                let asked = self.ask_for(at.get(), want);
+                asked.map_err(|source| CutOff::Channel { source })?;
+            }
+        }
         let running = self.served.running();
         if started {
             self.options.tell(&Notice::Running {
