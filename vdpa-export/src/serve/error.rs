@@ -36,7 +36,10 @@ pub enum ServeError {
         source: vdpa_core::NotEventFd,
     },
     /// A ring at an address that the front end gave no memory for.
-    #[error("queue {queue}: {area} at {at:#x} is in no memory region")]
+    #[error(
+        "queue {queue}: {area} at {at:#x} is in no memory region: all of the guest's memory has to be shared, as by \
+         share=on"
+    )]
     Nowhere {
         /// The queue.
         queue: QueueIndex,

@@ -114,13 +114,13 @@ pub enum CutOff {
         source: ServeError,
     },
     /// It asked for something of a queue that the device has not.
-    #[error("{request}: there is no queue {index}: the device has {count}")]
+    #[error("{request}: there is no queue {index}: the device has {count} for data")]
     Queue {
         /// The request, as the specification calls it.
         request: &'static str,
         /// The number of the queue.
         index: u32,
-        /// How many there are.
+        /// How many there are, without a network device's control queue: that is the VMM's own.
         count: u16,
     },
     /// It asked for something that was not offered.
@@ -237,7 +237,9 @@ pub enum MemoryError {
         at: u64,
     },
     /// A translation to memory that was not given.
-    #[error("user address {at:#x} is in no memory region")]
+    #[error(
+        "user address {at:#x} is in no memory region: all of the guest's memory has to be shared, as by share=on"
+    )]
     Nowhere {
         /// The address.
         at: u64,

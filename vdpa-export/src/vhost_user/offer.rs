@@ -34,6 +34,9 @@ pub(super) fn protocol_features(served: &Served) -> ProtocolFeatures {
 }
 
 /// How many queues, without the control queue of a network device: VMMs count those that carry packets.
+///
+/// Of a network device this is two for each pair, as cloud-hypervisor reads it, which refuses fewer. QEMU takes it for
+/// pairs, as DPDK's back end has it: a pair too many shows there when its queues are set up.
 pub(super) fn queues(served: &Served) -> u16 {
     let control = served.device().info().device_type == DeviceType::Net
         && served.device().offered().contains(bits::net::CTRL_VQ);

@@ -24,7 +24,14 @@ impl FrontEnd<'_> {
         let not_offered = |why| CutOff::NotOffered { request, why };
         let served = &mut *self.served;
         let queues = served.device().info().queues;
-        let queue = |index| queue(queues, request, index);
+        let data = offer::queues(served);
+        let queue = |index| {
+            queue(queues, index).ok_or(CutOff::Queue {
+                request,
+                index,
+                count: data,
+            })
+        };
         let done = match message {
             M::GetFeatures => return Ok(Reply::Value(offer::features(served))),
             M::GetProtocolFeatures => {
@@ -197,13 +204,9 @@ fn announce(served: &Served, mac: [u8; 6]) -> Reply {
 }
 
 /// The queue of a request: all 32 bits of its number count.
-fn queue(count: u16, request: &'static str, index: u32) -> Result<QueueIndex, CutOff> {
+fn queue(count: u16, index: u32) -> Option<QueueIndex> {
     let legal = u16::try_from(index).ok().filter(|index| *index < count);
-    legal.map(QueueIndex::new).ok_or(CutOff::Queue {
-        request,
-        index,
-        count,
-    })
+    legal.map(QueueIndex::new)
 }
 
 fn log_bytes(log: Log, fd: std::os::fd::OwnedFd) -> Result<Window, vdpa_mem::MemError> {
