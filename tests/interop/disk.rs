@@ -57,7 +57,10 @@ impl Scene {
     pub(crate) fn guest(&self, rings: &str) -> Guest {
         let socket = self.socket.display();
         let disk = format!("vhost-user-blk,socket={socket},queues={QUEUES},vectors=6,{rings}");
-        let machine = machine(&[&disk]).words(&["-smp", QUEUES, "-action", "reboot=reset"]);
+        // It comes before what is behind it.
+        let iommu = rings.contains("iommu=on").then_some("intel-iommu");
+        let parts: Vec<&str> = iommu.into_iter().chain([disk.as_str()]).collect();
+        let machine = machine(&parts).words(&["-smp", QUEUES, "-action", "reboot=reset"]);
         let machine = ["mke2fs", "e2fsck"].into_iter().fold(machine, packed);
         let mut guest = Guest::start(talker(machine));
         guest.does("modprobe virtio_blk");

@@ -108,3 +108,31 @@ fn no_request_of_packed_rings_is_lost_or_done_twice_when_a_back_end_is_killed() 
     let name = "kill::no_request_of_packed_rings_is_lost_or_done_twice_when_a_back_end_is_killed";
     is_killed_again_and_again(name, "packed=on", ",io=uring,workers=2", 12);
 }
+
+/// QEMU gives the record before it translates anything, and hands it to the next back end.
+#[test]
+fn a_disk_behind_an_iommu_is_driven_and_its_back_end_may_die() {
+    if !can_run("kill::a_disk_behind_an_iommu_is_driven_and_its_back_end_may_die") {
+        return;
+    }
+    let scene = Scene::new(",page_requests=on");
+    let back_end = serve(&scene);
+    let mut guest = scene.guest("packed=on,iommu=on");
+    let features = guest.does("cat /sys/bus/virtio/devices/virtio0/features");
+    // ACCESS_PLATFORM
+    assert_eq!(features.as_bytes()[33], b'1', "{features}");
+    guest.does("talker blocks fill /dev/vda 1 0+512");
+    guest.does("(talker blocks fill /dev/vda 2 256+8192; echo $? >/run/filled) >/dev/null 2>&1 &");
+    back_end.signal(Signal::SIGKILL);
+    back_end.end();
+    let back_end = serve(&scene);
+    guest.does("until [ -s /run/filled ]; do sleep 0.1; done; [ $(cat /run/filled) = 0 ]");
+    guest.does("talker blocks hold /dev/vda 1 0+256");
+    guest.does("talker blocks hold /dev/vda 2 256+8192");
+    guest.ends();
+    back_end.signal(Signal::SIGTERM);
+    let (status, said) = back_end.end();
+    assert!(status.success(), "{status}: {said:#?}");
+    scene.holds(1, 0, 256);
+    scene.holds(2, 256, 8192);
+}
