@@ -130,9 +130,14 @@ impl Guest {
         self.kick.write(1).unwrap();
     }
 
+    /// Whether the device has given back all requests.
+    pub fn is_done(&self) -> bool {
+        self.used_index() == self.avail
+    }
+
     /// Waits until the device has given back all requests, and answers how the last one ended.
     pub fn finish(&self) -> u8 {
-        until("the end of a request", || self.used_index() == self.avail);
+        until("the end of a request", || self.is_done());
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.load(STATUS, 1)[0]
     }
