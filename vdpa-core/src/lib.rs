@@ -151,4 +151,4 @@ pub use status::{Status, StatusMachine, Step, SuspendBit};
 pub use sync::model;
 pub use vdpa_mem::clock;
 pub use vdpa_mem::{IovaRange, Mapping, Window};
-pub use vdpa_ring::{Format, Pos, QueueState, record_bytes};
+pub use vdpa_ring::{AreaSizes, Format, Pos, QueueState, area_sizes, record_bytes};

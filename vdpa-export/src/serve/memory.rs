@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use vdpa_core::{DmaHandle, Format, Mapping, QueueConfig, Window, bits};
+use vdpa_core::{DmaHandle, Format, Mapping, QueueConfig, Window, area_sizes, bits};
 use vdpa_mem::{Access, DirtyLog, Gpa, Iova, VhostLog};
-use vdpa_ring::area_sizes;
 
 use super::position::Seen;
 use super::{ServeError, Served};
