@@ -312,6 +312,35 @@ fn a_queue_with_a_record_of_what_is_in_flight_starts_once_its_ring_is_translated
     assert_eq!(vmm.guest.finish(), 0);
 }
 
+/// QEMU on a busy machine: whoever takes translations back there waits for the acknowledgement, and holds up the reading of
+/// the channel meanwhile.
+#[test]
+fn a_front_end_that_does_not_read_its_channel_is_answered_and_reads_it_later() {
+    let served = Served::new("sim:blk,size=1M,page_requests=on");
+    let mut vmm = Vmm::new(&served);
+    let base = 0xffff_0000_0000;
+    vmm.guest.base = base;
+    vmm.tell(&FrontMessage::SetFeatures(
+        VERSION_1 | ACCESS_PLATFORM | F_PROTOCOL_FEATURES,
+    ));
+    vmm.tell(&FrontMessage::SetMemTable(vec![vmm.region()]));
+    vmm.queue(base);
+    let all = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+    vmm.tell(&FrontMessage::SetStatus(all));
+    // Each time a part of the ring is asked for anew, far more often than a socket has room for.
+    for _ in 0..2000 {
+        for part in [DESCRIPTORS, AVAIL] {
+            vmm.update(base, base + part, 4096);
+        }
+        vmm.invalidate(0, u64::MAX);
+    }
+    vmm.guest.submit(1, 5);
+    vmm.translate_until(base, |guest| guest.used_index() == 1);
+    assert_eq!(vmm.guest.finish(), 0);
+    vmm.guest.round(5, 0x44);
+    served.end().unwrap();
+}
+
 #[test]
 fn a_device_that_waits_for_nothing_offers_no_translation() {
     let served = Served::new("sim:blk,size=1M");

@@ -153,6 +153,14 @@ pub enum CutOff {
         /// Why.
         source: vdpa_vhost_user::Error,
     },
+    /// It does not read its channel.
+    #[error(
+        "the back-end channel: {requests} requests wait for the front end to read those before"
+    )]
+    Unread {
+        /// How many are kept at most.
+        requests: usize,
+    },
 }
 
 impl CutOff {
@@ -174,7 +182,9 @@ impl CutOff {
             Self::Protocol(_) | Self::Channel { .. } | Self::Queue { .. } => {
                 ErrorKind::PeerMisbehaved
             }
-            Self::NotOffered { .. } | Self::HeldUp { .. } => ErrorKind::PeerMisbehaved,
+            Self::NotOffered { .. } | Self::HeldUp { .. } | Self::Unread { .. } => {
+                ErrorKind::PeerMisbehaved
+            }
             Self::Broken { .. } => ErrorKind::Gone,
             Self::Memory { source, .. } => source.kind(),
             Self::Request { source, .. } => source.kind(),

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use vdpa_core::{Event, Events};
 use vdpa_mem::Access;
-use vdpa_vhost_user::payload::{self, Iotlb, IotlbKind};
-use vdpa_vhost_user::{Back, BackMessage, Connection, ProtocolFeatures, Reply, ToFront};
+use vdpa_vhost_user::{Back, Connection, ProtocolFeatures, Reply, payload};
 
 use super::error::MemoryError;
 use super::memory::Memory;
+use super::owed::{Channel, Owed};
 use super::transfer::Transfer;
 use super::{CutOff, Notice, Options, ServerError, Stop, wait};
 use crate::serve::Served;
@@ -22,9 +22,6 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How many messages are taken before anything else is looked at.
 const AT_ONCE: usize = 64;
 
-/// How long a front end may leave a request of ours unread before the channel is full for good.
-const CHANNEL_PATIENCE: Duration = Duration::from_millis(200);
-
 /// A front end that is connected.
 pub(super) struct FrontEnd<'s> {
     pub(super) back: Back,
@@ -32,7 +29,7 @@ pub(super) struct FrontEnd<'s> {
     pub(super) options: &'s Options,
     pub(super) memory: Memory,
     /// For requests of ours.
-    pub(super) channel: Option<ToFront>,
+    pub(super) channel: Option<Channel>,
     /// A state that is on its way.
     pub(super) transfer: Transfer,
     /// How many queues ran after the last message.
@@ -76,14 +73,18 @@ impl<'s> FrontEnd<'s> {
             let due = stats.and_then(|(every, last)| last.checked_add(every));
             let until = wait::earlier(self.back.connection().due(), due);
             let until = wait::earlier(until, look);
+            if let Err(why) = self.channel.as_mut().map_or(Ok(()), Channel::pay) {
+                return Ok(Left::CutOff(why));
+            }
             let ready = PollFlags::POLLIN;
-            let [stopped, held_up, event, message, moved] = wait::any(
+            let [stopped, held_up, event, message, moved, _room] = wait::any(
                 [
                     Some((stop.as_fd(), ready)),
                     Some((self.served.alarm(), ready)),
                     Some((events.as_fd(), ready)),
                     Some((self.back.as_fd(), ready)),
                     self.transfer.waits_for(),
+                    self.channel.as_ref().and_then(Channel::waits_for),
                 ],
                 until,
             )?;
@@ -162,8 +163,7 @@ impl<'s> FrontEnd<'s> {
             .map_err(|source| CutOff::Request { request, source })?;
         if self.channel.is_some() {
             for (at, want) in self.served.take_misses() {
-                let asked = self.ask_for(at.get(), want);
-                asked.map_err(|source| CutOff::Channel { source })?;
+                self.ask_for(at.get(), want)?;
             }
         }
         let running = self.served.running();
@@ -209,42 +209,36 @@ impl<'s> FrontEnd<'s> {
                     }
                 }
             };
-            if let Err(source) = told {
-                return Ok(Some(Left::CutOff(CutOff::Channel { source })));
+            if let Err(why) = told {
+                return Ok(Some(Left::CutOff(why)));
             }
         }
         Ok(None)
     }
 
     /// The device waits for an address: asks the front end for it.
-    fn ask_for(&mut self, iova: u64, want: Access) -> Result<(), vdpa_vhost_user::Error> {
+    fn ask_for(&mut self, iova: u64, want: Access) -> Result<(), CutOff> {
         let access = match want {
             Access::DeviceReads => payload::Access::READ,
             Access::DeviceWrites => payload::Access::WRITE,
             Access::Both => payload::Access::READ | payload::Access::WRITE,
         };
-        self.tell(&BackMessage::IotlbMsg(Iotlb {
-            iova,
-            size: 0,
-            user: 0,
-            access,
-            kind: IotlbKind::Miss,
-        }))
+        self.owe(Owed::Miss { iova, access })
     }
 
-    fn tell_of_config(&mut self) -> Result<(), vdpa_vhost_user::Error> {
+    fn tell_of_config(&mut self) -> Result<(), CutOff> {
         let negotiated = self.back.protocol_features();
         match negotiated.contains(ProtocolFeatures::CONFIG) {
-            true => self.tell(&BackMessage::ConfigChange),
+            true => self.owe(Owed::Config),
             false => Ok(()),
         }
     }
 
-    /// Over the channel, if the front end gave one. Nothing is waited for.
-    fn tell(&mut self, message: &BackMessage) -> Result<(), vdpa_vhost_user::Error> {
+    /// Over the channel, if the front end gave one.
+    fn owe(&mut self, what: Owed) -> Result<(), CutOff> {
         match &mut self.channel {
             None => Ok(()),
-            Some(channel) => channel.tell(message),
+            Some(channel) => channel.owe(what),
         }
     }
 
@@ -253,9 +247,7 @@ impl<'s> FrontEnd<'s> {
             .back
             .protocol_features()
             .contains(ProtocolFeatures::REPLY_ACK);
-        let mut channel = ToFront::new(fd, acknowledged);
-        channel.connection_mut().set_patience(CHANNEL_PATIENCE);
-        self.channel = Some(channel);
+        self.channel = Some(Channel::new(fd, acknowledged));
     }
 
     fn count(&mut self) -> Result<(), ServerError> {

@@ -30,6 +30,7 @@ mod memory;
 mod notice;
 mod offer;
 mod options;
+mod owed;
 mod requests;
 mod server;
 mod stop;

@@ -36,6 +36,17 @@ pub(super) fn any<const N: usize>(
     Ok(of.map(|slot| slot.is_some() && found.next().unwrap_or(false)))
 }
 
+/// Whether something can be written, or will never be: whoever writes is told.
+pub(super) fn is_writable(to: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(to, PollFlags::POLLOUT)];
+    let [to] = match poll(&mut asked, PollTimeout::ZERO) {
+        Ok(_) => asked,
+        // It is asked again.
+        Err(_) => return false,
+    };
+    to.any().unwrap_or(true)
+}
+
 /// Rounded up, so that nothing is asked a thousand times in the last millisecond.
 fn millis(left: Duration) -> PollTimeout {
     let millis = left.as_micros().div_ceil(1000);
