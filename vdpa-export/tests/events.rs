@@ -40,6 +40,15 @@ fn answers(front: &mut Front) -> bool {
     front.value(&FrontMessage::GetFeatures).is_ok()
 }
 
+/// An eventfd that the device calls from here on.
+fn called(front: &mut Front) -> EventFd {
+    let (mine, given) = event();
+    front
+        .ask(&FrontMessage::SetVringCall(vring(given)))
+        .unwrap();
+    mine
+}
+
 /// Waits until the device has come to its call; or until the front end is gone, whose counter may be seen before that.
 fn come_to_call(guest: &Guest, front: &mut Front) {
     until("the end of a request or of its front end", || {
@@ -99,10 +108,7 @@ fn a_file_or_a_pipe_is_taken_neither_for_a_call_nor_for_a_kick() {
 fn a_call_that_is_full_and_blocks_stops_the_front_end_and_not_the_device() {
     let served = Served::new("sim:blk,size=1M");
     let (mut hostile, mut guest) = running(&served);
-    let (mine, given) = event();
-    hostile
-        .ask(&FrontMessage::SetVringCall(vring(given)))
-        .unwrap();
+    let mine = called(&mut hostile);
     guest.round(5, 0x42);
     assert!(answers(&mut hostile));
     block(&mine);
@@ -118,10 +124,7 @@ fn a_call_that_is_full_and_blocks_stops_the_front_end_and_not_the_device() {
 fn a_call_that_blocks_is_replaced_without_the_server_waiting_for_ever() {
     let served = Served::new("sim:blk,size=1M");
     let (mut hostile, mut guest) = running(&served);
-    let (mine, given) = event();
-    hostile
-        .ask(&FrontMessage::SetVringCall(vring(given)))
-        .unwrap();
+    let mine = called(&mut hostile);
     guest.round(5, 0x42);
     assert!(answers(&mut hostile));
     block(&mine);
@@ -153,10 +156,7 @@ fn a_front_end_whose_call_blocks_does_not_stop_the_other_devices_of_the_crew() {
     let (mut hostile, mut guest) = running(&one);
     let (_good, mut sibling) = running(&other);
     sibling.round(1, 0x11);
-    let (mine, given) = event();
-    hostile
-        .ask(&FrontMessage::SetVringCall(vring(given)))
-        .unwrap();
+    let mine = called(&mut hostile);
     assert!(answers(&mut hostile));
     block(&mine);
     guest.submit(0, 5);
@@ -173,10 +173,7 @@ fn a_call_that_is_filled_again_whenever_it_has_room_lets_the_worker_go_all_the_s
     let [one, other] = on_one_crew();
     let (mut hostile, mut guest) = running(&one);
     let (_good, mut sibling) = running(&other);
-    let (mine, given) = event();
-    hostile
-        .ask(&FrontMessage::SetVringCall(vring(given)))
-        .unwrap();
+    let mine = called(&mut hostile);
     assert!(answers(&mut hostile));
     block(&mine);
     guest.submit(0, 5);

@@ -56,6 +56,17 @@ impl Vmm {
         }
     }
 
+    /// One that translates, and where its guest's memory is for the device: nowhere near the guest's own addresses.
+    fn translating(served: &Served) -> (Self, u64) {
+        let base = 0xffff_0000_0000;
+        let mut vmm = Self::new(served);
+        vmm.guest.base = base;
+        vmm.tell(&FrontMessage::SetFeatures(
+            VERSION_1 | ACCESS_PLATFORM | F_PROTOCOL_FEATURES,
+        ));
+        (vmm, base)
+    }
+
     fn tell(&mut self, message: &FrontMessage) {
         self.front.ask(message).unwrap();
     }
@@ -218,14 +229,10 @@ fn a_device_that_is_lost_to_a_bad_ring_says_so_and_starts_anew() {
 #[test]
 fn what_the_device_misses_is_asked_for_and_what_is_taken_back_is_asked_for_again() {
     let served = Served::new("sim:blk,size=1M,page_requests=on");
-    let mut vmm = Vmm::new(&served);
+    let (mut vmm, base) = Vmm::translating(&served);
     let features = VERSION_1 | ACCESS_PLATFORM;
     let offered = vmm.front.value(&FrontMessage::GetFeatures).unwrap();
     assert_eq!(offered & features, features);
-    // Nowhere near the guest's own addresses.
-    let base = 0xffff_0000_0000;
-    vmm.guest.base = base;
-    vmm.tell(&FrontMessage::SetFeatures(features | F_PROTOCOL_FEATURES));
     vmm.tell(&FrontMessage::SetMemTable(vec![vmm.region()]));
     vmm.queue(base);
     let all = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
@@ -262,12 +269,7 @@ fn a_queue_with_a_record_of_what_is_in_flight_starts_once_its_ring_is_translated
     use vdpa_vhost_user::payload::Inflight;
 
     let served = Served::new("sim:blk,size=1M,page_requests=on");
-    let mut vmm = Vmm::new(&served);
-    let base = 0xffff_0000_0000;
-    vmm.guest.base = base;
-    vmm.tell(&FrontMessage::SetFeatures(
-        VERSION_1 | ACCESS_PLATFORM | F_PROTOCOL_FEATURES,
-    ));
+    let (mut vmm, base) = Vmm::translating(&served);
     let asked = Inflight {
         mmap_size: 0,
         mmap_offset: 0,
@@ -317,12 +319,7 @@ fn a_queue_with_a_record_of_what_is_in_flight_starts_once_its_ring_is_translated
 #[test]
 fn a_front_end_that_does_not_read_its_channel_is_answered_and_reads_it_later() {
     let served = Served::new("sim:blk,size=1M,page_requests=on");
-    let mut vmm = Vmm::new(&served);
-    let base = 0xffff_0000_0000;
-    vmm.guest.base = base;
-    vmm.tell(&FrontMessage::SetFeatures(
-        VERSION_1 | ACCESS_PLATFORM | F_PROTOCOL_FEATURES,
-    ));
+    let (mut vmm, base) = Vmm::translating(&served);
     vmm.tell(&FrontMessage::SetMemTable(vec![vmm.region()]));
     vmm.queue(base);
     let all = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
