@@ -318,7 +318,8 @@ fn a_card_whose_packets_go_elsewhere_is_caught() {
 
 #[test]
 fn a_disk_that_alters_or_forgets_is_caught() {
-    let soaked = soak("sim:blk,fault=dma.corrupt:0.01,seed=1", 5000, &LONG);
+    // Enough that most sectors have been written: what others hold nobody knows.
+    let soaked = soak("sim:blk,fault=dma.corrupt:0.01,seed=1", 50_000, &LONG);
     let result = soaked.is_caught(&["holds no version"]);
     assert_eq!(result["altered"], 1);
     let soaked = soak("sim:blk,fault=ring.used_lost:@300,seed=1", 5000, &LONG);

@@ -3,6 +3,7 @@
 # quick: no
 # shellcheck shell=bash
 
+# Mutants are waited for in vain most of the time.
 stage() {
-  cargo_tests "judge" 1500 cargo test --locked -p vdpa-conformance -p vdpa-hostile --no-fail-fast --
+  cargo_tests "judge" 1500 env RUST_TEST_THREADS=6 cargo test --locked -p vdpa-conformance -p vdpa-hostile --no-fail-fast --
 }

@@ -6,17 +6,15 @@
 # No speed is checked: a busy machine is no wrong program.
 stage() {
   local file name from why
-  # Always both, so that everything is built once, with the same features.
-  local both=(-p vdpa -p vdpa-export)
-  check "build" 900 cargo build --locked --profile bench "${both[@]}" --benches || return
+  check "build" 900 cargo build "${RELEASED[@]}" || return
   for file in benches/*.rs benches/*/main.rs; do
     [ -f "$file" ] || continue
     name=${file#benches/} name=${name%/main.rs} name=${name%.rs}
-    check "$name" 120 cargo bench --locked "${both[@]}" --bench "$name" -- --test
+    check "$name" 120 cargo bench --locked "${BENCHED[@]}" --bench "$name" -- --test
   done
   # Beside strangers, where they are installed.
   from=$(log_size)
-  check "vhost_user" 120 cargo bench --locked "${both[@]}" --bench vhost_user -- --test
+  check "vhost_user" 120 cargo bench --locked "${BENCHED[@]}" --bench vhost_user -- --test
   while IFS=$'\t' read -r name why; do
     skip "vhost_user: $name" "$why"
   done < <(log_from "$from" | sed -nE '/^SKIP .*: /{s/^SKIP //;s/: /\t/;p}')

@@ -4,8 +4,10 @@
 
 # A reason that starts so is one that an installation would mend; with CI=true such a skip is a failure.
 INSTALLABLE='not installed: '
-# Seconds from the start after which nothing more is started and what runs is stopped.
-declare -A run_limits=([quick]=3000 [normal]=3540 [full]=36000)
+# Seconds from the start that a run is meant to take at most, and after which nothing more is started and what runs is
+# stopped: a busy machine is no wrong program.
+declare -A run_budgets=([quick]=480 [normal]=3600 [full]=36000)
+declare -A run_limits=([quick]=3000 [normal]=5100 [full]=36000)
 run_started=$SECONDS
 all_passed=0 all_failed=0 all_skipped=0
 all_failures=() all_skips=() stages_json=
@@ -48,10 +50,13 @@ end_stage() {
     "$(json "$STAGE")" "$seconds" "$passed" "$failed" "$skips_json")
 }
 
-# Writes tests.json, prints the failures, the skips and the last line; the exit code of the run.
+# Writes tests.json, prints a warning for what took too long, the failures, the skips and the last line; the exit code of the run.
 close_ledger() {
   kill_child
   printf '{"stages":[%s\n]}\n' "$stages_json" >"$ledger_dir/tests.json"
+  printf '\nall of it: %d s\n' "$((SECONDS - run_started))"
+  [ "$((SECONDS - run_started))" -le "${run_budgets[$EFFORT]}" ] ||
+    printf '   warning: over its budget of %d min\n' "$((run_budgets[$EFFORT] / 60))"
   if [ ${#all_failures[@]} -gt 0 ]; then printf '\nfailed:\n'; printf '  %s\n' "${all_failures[@]}"; fi
   if [ ${#all_skips[@]} -gt 0 ]; then printf '\nskipped:\n'; printf '  %s\n' "${all_skips[@]}"; fi
   printf '\n%d passed, %d failed, %d skipped\n' "$all_passed" "$all_failed" "$all_skipped"
@@ -202,6 +207,12 @@ begin_second_kernel() {
     begin_beside second-kernel tests/lab/kernel
   fi
 }
+
+# What tests and benches have of release, built in one way by whoever needs it: with other packages or targets named,
+# features differ, and all of it is built again.
+BENCHED=(-p vdpa -p vdpa-export)
+# shellcheck disable=SC2034
+RELEASED=(--locked --release "${BENCHED[@]}" --bins --examples --benches)
 
 # A target without an operating system, where only `no_std` code builds.
 BARE_TARGET=x86_64-unknown-none

@@ -444,8 +444,11 @@ impl Class for Net {
     }
 
     fn announce(&self, mac: Mac) {
-        self.shared.announcement.ask(mac);
-        self.shared.presence.ring(ANNOUNCER);
+        // Without a link nobody would hear it, and it is not kept until there is one.
+        if self.shared.presence.has_link() {
+            self.shared.announcement.ask(mac);
+            self.shared.presence.ring(ANNOUNCER);
+        }
     }
 
     fn stats(&self, to: &mut dyn FnMut(&str, u64)) {
