@@ -63,7 +63,7 @@ fn is_killed_again_and_again(name: &str, rings: &str, keys: &str, seed: u64) {
     for _ in 0..5 {
         guest.object();
     }
-    guest.begins("enough");
+    guest.hears("enough");
     let held = loop {
         let said = guest.object();
         if let Some(versions) = said["versions"].as_array() {

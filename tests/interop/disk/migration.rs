@@ -35,7 +35,7 @@ fn moves(mut guest: Guest, scene: &Scene, rings: &str) -> (Guest, BackEnd) {
     back_end.event("connected");
     let way = Way::begin(&guest, &arriving, &way);
     // What is read now lies in pages that went over before, and nothing but the disk writes there.
-    guest.begins("read");
+    guest.hears("read");
     assert_eq!(guest.object()["waits"], "to compare");
     way.end();
     back_end.event("running");
@@ -62,7 +62,7 @@ fn migrates(name: &str, rings: &str) {
     let (mut guest, other) = moves(guest, &scene, rings);
     back_end.stop();
 
-    guest.begins("compare");
+    guest.hears("compare");
     let said = guest.object();
     assert_eq!(said["altered"], 0, "{said}");
     guest.does("kill $writes; told=$(wc -l </run/storm)");
