@@ -4,6 +4,8 @@ use core::sync::atomic::{Ordering, fence};
 
 use vdpa_mem::{Bytes, Fault, Iova};
 
+use crate::layout;
+
 /// One area of a ring, shared with the peer: relaxed cells and the fences between them.
 ///
 /// `at` is a byte offset into the area, a multiple of the cell's width. Values are in the host's
@@ -67,6 +69,14 @@ pub trait RingMem {
     fn store_used(&self, at: u32, [id, len]: [u32; 2]) {
         self.store_u32(at, id);
         self.store_u32(at.wrapping_add(4), len);
+    }
+    /// Of a split ring's driver area: the descriptors that `count` entries of the available ring from `at` on name, modulo
+    /// the ring's size, will be loaded soon. A hint, which nothing has to come of; what the entries say is not trusted.
+    ///
+    /// * `mask`: the ring's size less 1
+    #[inline(always)]
+    fn look_ahead(&self, descriptors: &Self, at: u16, count: u16, mask: u16) {
+        let _ = (descriptors, at, count, mask);
     }
     /// No later access moves before an earlier load.
     fn acquire(&self);
@@ -132,6 +142,17 @@ impl RingMem for Bytes<'_> {
     #[inline(always)]
     fn store_used(&self, at: u32, entry: [u32; 2]) {
         self.store_u32_pair(at, entry);
+    }
+    #[inline(never)]
+    fn look_ahead(&self, descriptors: &Self, at: u16, count: u16, mask: u16) {
+        for by in 0..count {
+            let entry = layout::avail_entry(at.wrapping_add(by) & mask);
+            let head = Bytes::load_u16(self, entry) & mask;
+            let place = layout::descriptor(head) as usize;
+            if let Some(descriptor) = descriptors.slice(place, 16) {
+                descriptor.prefetch();
+            }
+        }
     }
     #[inline(always)]
     fn acquire(&self) {

@@ -178,9 +178,22 @@ impl SplitDevice {
 
         let most = batch.len().saturating_add(usize::from(pending));
         let goal = most.min(limit).min(batch.capacity());
+        let mut looked_ahead = false;
         while batch.len() < goal {
             let stopped = match self.take_singles(areas, batch, goal) {
-                Some(Ok((head, words))) => self.walk(mem, areas, batch, head, words),
+                Some(Ok((head, words))) => {
+                    // Where one chain is long the others are: another core wrote each last, and each would be waited
+                    // for when it is reached.
+                    if !looked_ahead {
+                        looked_ahead = true;
+                        let behind = self.avail.wrapping_add(1);
+                        let count = goal.wrapping_sub(batch.len()).wrapping_sub(1) as u16;
+                        areas
+                            .driver
+                            .look_ahead(&areas.descriptor, behind, count, self.mask);
+                    }
+                    self.walk(mem, areas, batch, head, words)
+                }
                 Some(Err(bad)) => Err(bad.into()),
                 None if batch.len() < goal => Err(Stop::Full),
                 None => Ok(()),
