@@ -10,67 +10,85 @@ use super::job::{Action, Extent};
 use super::request::{FAILED, HEADER, Refused};
 use super::scatter::{self, Stop};
 
-/// Where buffers were last.
+/// Where the parts of a request were last: each may be in a mapping of its own.
 #[derive(Default)]
 pub(super) struct Near {
+    pub(super) header: Hint,
     pub(super) readable: Hint,
     pub(super) writable: Hint,
+    pub(super) status: Hint,
 }
 
-/// Does a request at once. Answers with the bytes of data written to the driver.
-pub(super) fn now(
+/// Reads or writes an extent at once. Answers with the bytes of data written to the driver.
+///
+/// * `stable`: whether what is written has to be durable then
+#[inline]
+pub(super) fn transfer(
     lane: &mut dyn Inline,
     section: &Section<'_>,
     chain: &ChainRef<'_>,
-    (action, extents): (Action, &[Extent]),
+    action: Action,
+    Extent { at: begin, len }: Extent,
     stable: bool,
     near: &mut Near,
 ) -> Result<u64, Refused> {
-    let failed = |why: io::Error| {
-        tracing::debug!("{action:?} of {extents:?} failed: {why}");
-        FAILED
-    };
-    let (mut at, len) = extents
-        .first()
-        .map_or((0, 0), |extent| (extent.at, extent.len));
-    let mut each = |bytes: Bytes<'_>| {
-        let begin = at;
-        at = at.saturating_add(bytes.len() as u64);
-        match action {
-            Action::Read => lane.read(begin, &bytes),
-            _ => lane.write(begin, &bytes),
-        }
-    };
+    let failed = |why| failed(action, &[Extent { at: begin, len }], &why);
     let stopped = |stop| match stop {
         Stop::Stray(stray) => Refused::Stray(stray),
         Stop::Other(why) => failed(why),
     };
-    match action {
-        Action::Read => {
-            let (part, want) = (chain.writable(), Access::DeviceWrites);
-            scatter::pieces(section, part, want, (0, len), &mut near.writable, each)
-                .map_err(stopped)?;
-            return Ok(len);
-        }
-        Action::Write => {
-            let (part, want, near) = (chain.readable(), Access::DeviceReads, &mut near.readable);
-            scatter::pieces(section, part, want, (HEADER, len), near, &mut each)
-                .map_err(stopped)?;
-        }
-        Action::Flush => lane.flush().map_err(failed)?,
-        Action::Zero { .. } | Action::Discard | Action::Erase => {
-            for Extent { at, len } in extents.iter().filter(|extent| extent.len != 0) {
-                match action {
-                    Action::Zero { unmap } => lane.zero(*at, *len, unmap),
-                    Action::Discard => lane.discard(*at, *len),
-                    _ => lane.erase(*at, *len),
-                }
-                .map_err(failed)?;
-            }
-        }
+    let mut at = begin;
+    let mut place = |bytes: &Bytes<'_>| {
+        let place = at;
+        at = at.saturating_add(bytes.len() as u64);
+        place
+    };
+    if action == Action::Read {
+        let (part, want) = (chain.writable(), Access::DeviceWrites);
+        let read = |bytes: Bytes<'_>| lane.read(place(&bytes), &bytes);
+        scatter::pieces(section, part, want, (0, len), &mut near.writable, read)
+            .map_err(stopped)?;
+        return Ok(len);
     }
-    if stable && action != Action::Flush {
+    let (part, want) = (chain.readable(), Access::DeviceReads);
+    let write = |bytes: Bytes<'_>| lane.write(place(&bytes), &bytes);
+    let span = (HEADER, len);
+    scatter::pieces(section, part, want, span, &mut near.readable, write).map_err(stopped)?;
+    if stable {
         lane.flush().map_err(failed)?;
     }
     Ok(0)
+}
+
+/// Does at once what is no transfer.
+///
+/// * `stable`: whether what is changed has to be durable then
+pub(super) fn change(
+    lane: &mut dyn Inline,
+    action: Action,
+    extents: &[Extent],
+    stable: bool,
+) -> Result<u64, Refused> {
+    let failed = |why| failed(action, extents, &why);
+    if action == Action::Flush {
+        return lane.flush().map(|()| 0).map_err(failed);
+    }
+    for Extent { at, len } in extents.iter().filter(|extent| extent.len != 0) {
+        match action {
+            Action::Zero { unmap } => lane.zero(*at, *len, unmap),
+            Action::Discard => lane.discard(*at, *len),
+            _ => lane.erase(*at, *len),
+        }
+        .map_err(failed)?;
+    }
+    if stable {
+        lane.flush().map_err(failed)?;
+    }
+    Ok(0)
+}
+
+#[cold]
+fn failed(action: Action, extents: &[Extent], why: &io::Error) -> Refused {
+    tracing::debug!("{action:?} of {extents:?} failed: {why}");
+    FAILED
 }

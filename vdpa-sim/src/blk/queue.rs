@@ -12,13 +12,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vdpa_mem::{Access, Section};
-use vdpa_ring::{ChainRef, Used};
+use vdpa_ring::{Batch, ChainRef, Used};
 
 use super::backend::Lane;
 use super::config::{DISCARD_SEGMENTS, ID_BYTES};
 use super::count::Count;
 use super::flight::Flight;
-use super::inline::{Near, now};
+use super::inline::{Near, change, transfer};
 use super::job::{Action, Extent, Parcel};
 use super::request::{self, HEADER, IOERR, OK, Order, Refused, Rules};
 use super::scatter::{self, Stray, copy_id, locate};
@@ -153,6 +153,7 @@ impl Requests {
             return Ok(pass);
         };
         let (rules, sequence) = (shared.rules(), shared.sequence());
+        self.look_ahead(section, &queue.batch);
         let (mut copied, mut done) = (0_u64, 0_usize);
         for chain in queue.batch.iter() {
             if copied >= SECTION_BYTES {
@@ -164,7 +165,7 @@ impl Requests {
                 // There is room: no more were taken.
                 Lane::Queued(_) => self.flight.begin(chain.token(), sequence),
             };
-            let len = match self.attempt(section, &chain, &rules, counters, slot) {
+            let len = match self.attempt(section, &chain, &rules, counters, slot, &mut copied) {
                 Ok(Progress::Begun) => continue,
                 Ok(Progress::Done(len)) => len,
                 Err(stray) => {
@@ -179,8 +180,6 @@ impl Requests {
                 None => {
                     let token = chain.token();
                     queue.used.push(Used { token, len });
-                    let bytes = self.extents.iter().map(|extent| extent.len);
-                    copied = bytes.fold(copied, u64::saturating_add);
                 }
             }
         }
@@ -189,7 +188,22 @@ impl Requests {
         Ok(pass)
     }
 
+    /// Asks for the headers of a batch: the driver's core wrote each last, and one after the other they would be waited
+    /// for.
+    fn look_ahead(&self, section: &Section<'_>, batch: &Batch) {
+        let mut cursor = section.cursor(Access::DeviceReads, &self.near.header);
+        for chain in batch.iter() {
+            if let Some(first) = chain.readable().first()
+                && let Some(header) = cursor.span(first.addr, HEADER as u32)
+            {
+                header.prefetch();
+            }
+        }
+    }
+
     /// Does one request, or begins it in `slot`.
+    ///
+    /// * `copied`: the bytes that it is about are added to it
     ///
     /// # Errors
     /// With the address that cannot be used. Nothing is begun then.
@@ -200,6 +214,7 @@ impl Requests {
         rules: &Rules,
         counters: &Counters,
         slot: Option<usize>,
+        copied: &mut u64,
     ) -> Result<Progress, Stray> {
         let Some(last) = chain.writable_len().checked_sub(1) else {
             // Nowhere to say anything: it comes back, which is what can be done.
@@ -208,8 +223,8 @@ impl Requests {
         };
         let near = &mut self.near;
         // Looked for first: nothing is done whose end cannot be told.
-        let place = locate(section, chain.writable(), last, &mut near.writable)?;
-        let judged = request::judge(section, chain, rules, &mut self.extents, &mut near.readable);
+        let place = locate(section, chain.writable(), &mut near.status)?;
+        let judged = request::judge(section, chain, rules, &mut self.extents, &mut near.header);
         let done = match judged {
             Ok(order) => {
                 counters.add(order.count() as usize, 1);
@@ -220,25 +235,25 @@ impl Requests {
                             .map(|()| ID_BYTES as u64)
                             .map_err(Refused::from)
                     }
-                    (Order::Disk(action), Lane::Inline(lane)) => {
+                    (Order::Data(action, extent), Lane::Inline(lane)) => {
+                        *copied = copied.saturating_add(extent.len);
                         let stable = self.shared.is_writethrough();
-                        let done = now(
-                            &mut **lane,
-                            section,
-                            chain,
-                            (action, &self.extents),
-                            stable,
-                            near,
-                        );
+                        let lane = &mut **lane;
+                        let done = transfer(lane, section, chain, action, extent, stable, near);
                         if done.is_ok() {
-                            let bytes = self.extents.iter().map(|extent| extent.len).sum();
-                            count_end(counters, action, bytes, true);
+                            count_end(counters, action, extent.len, true);
                         }
                         done
                     }
-                    (Order::Disk(action), Lane::Queued(_)) => {
+                    (Order::Disk(action), Lane::Inline(lane)) => {
+                        let bytes = self.extents.iter().map(|extent| extent.len);
+                        *copied = bytes.fold(*copied, u64::saturating_add);
+                        let stable = self.shared.is_writethrough();
+                        change(&mut **lane, action, &self.extents, stable)
+                    }
+                    (order, Lane::Queued(_)) => {
                         let slot = slot.unwrap_or(usize::MAX);
-                        self.depart(section, chain, action, last, slot)?;
+                        self.depart(section, chain, order, last, slot)?;
                         return Ok(Progress::Begun);
                     }
                 }
@@ -262,18 +277,24 @@ impl Requests {
         &mut self,
         section: &Section<'_>,
         chain: &ChainRef<'_>,
-        action: Action,
+        order: Order,
         last: u64,
         slot: usize,
     ) -> Result<(), Stray> {
+        let (action, extents) = match &order {
+            Order::Data(action, extent) => (*action, std::slice::from_ref(extent)),
+            Order::Disk(action) => (*action, &*self.extents),
+            // Nobody has to be asked for it.
+            Order::Identity => return Ok(()),
+        };
         let mut job = self.flight.job();
         job.begin(slot, action, self.shared.is_writethrough());
         let mut end = 0_u64;
-        for extent in &self.extents {
+        for extent in extents {
             job.extend(*extent);
             end = end.max(extent.at.saturating_add(extent.len));
         }
-        let len = self.extents.first().map_or(0, |extent| extent.len);
+        let len = extents.first().map_or(0, |extent| extent.len);
         let held = match action {
             Action::Read => {
                 let (part, want) = (chain.writable(), Access::DeviceWrites);
@@ -302,10 +323,7 @@ impl Requests {
 
     /// Answers a request whose memory is not all mapped, if its status is. Answers with the used length.
     fn refuse(&mut self, section: &Section<'_>, chain: &ChainRef<'_>, status: u8) -> u32 {
-        let Some(last) = chain.writable_len().checked_sub(1) else {
-            return 0;
-        };
-        let place = locate(section, chain.writable(), last, &mut self.near.writable);
+        let place = locate(section, chain.writable(), &mut self.near.status);
         used_len(0, place.is_ok_and(|bytes| bytes.write(0, &[status]) == 1))
     }
 }

@@ -55,12 +55,15 @@ pub(super) struct Rules {
     pub(super) secure_erase: bool,
 }
 
-/// A legal request. Its extents are beside it.
+/// A legal request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Order {
     /// The identity of the disk.
     Identity,
-    /// What a backend does.
+    /// Data go one way or the other: a read or a write of one extent. In registers: what is stored in two pieces and
+    /// loaded in one waits until all stores before it are done, those to lines of another core too.
+    Data(Action, Extent),
+    /// What else a backend does. Its extents are beside it.
     Disk(Action),
 }
 
@@ -69,7 +72,7 @@ impl Order {
     pub(super) fn count(self) -> Count {
         match self {
             Self::Identity => Count::GetId,
-            Self::Disk(action) => match action {
+            Self::Data(action, _) | Self::Disk(action) => match action {
                 Action::Read => Count::Read,
                 Action::Write => Count::Write,
                 Action::Flush => Count::Flush,
@@ -106,7 +109,8 @@ impl From<Stray> for Refused {
 
 /// Reads and judges a request that has a status byte.
 ///
-/// * `extents`: what parts of the disk it is about
+/// * `extents`: what parts of the disk it is about, if it is about more than one
+#[inline]
 pub(super) fn judge(
     section: &Section<'_>,
     chain: &ChainRef<'_>,
@@ -115,26 +119,23 @@ pub(super) fn judge(
     near: &mut Hint,
 ) -> Result<Order, Refused> {
     extents.clear();
-    let mut header = [0; HEADER as usize];
-    if scatter::read(section, chain.readable(), 0, &mut header, near)? < header.len() {
+    let Some(header) = scatter::first(section, chain.readable(), near)? else {
         return Err(MALFORMED);
-    }
+    };
     // Read once: what the driver writes there from now on is not looked at.
-    let [a, b, c, d, _, _, _, _, sector @ ..] = header;
+    let [a, b, c, d, _, _, _, _, sector @ ..]: [u8; HEADER as usize] = header;
     let sector = u64::from_le_bytes(sector);
     match u32::from_le_bytes([a, b, c, d]) {
         IN => {
             // The last byte is the status.
             let len = chain.writable_len().saturating_sub(1);
-            extents.push(data(rules, sector, len)?);
-            Ok(Order::Disk(Action::Read))
+            Ok(Order::Data(Action::Read, data(rules, sector, len)?))
         }
         // virtio 1.4 §5.2.6.2: an error, and nothing is written.
         OUT if rules.read_only => Err(READ_ONLY),
         OUT => {
             let len = chain.readable_len().saturating_sub(HEADER);
-            extents.push(data(rules, sector, len)?);
-            Ok(Order::Disk(Action::Write))
+            Ok(Order::Data(Action::Write, data(rules, sector, len)?))
         }
         FLUSH if rules.flush => Ok(Order::Disk(Action::Flush)),
         GET_ID if chain.writable_len() > ID_BYTES as u64 => Ok(Order::Identity),

@@ -102,9 +102,29 @@ pub(super) fn holds(
     }
 }
 
+/// The first `N` bytes of `segments`; `None`: they are shorter.
+#[inline]
+pub(super) fn first<const N: usize>(
+    section: &Section<'_>,
+    segments: &[Segment],
+    near: &mut Hint,
+) -> Result<Option<[u8; N]>, Stray> {
+    let mut to = [0; N];
+    // As nearly all drivers have it: in one piece.
+    if let Some(Segment { addr, len }) = segments.first()
+        && *len as usize >= N
+        && let Ok(bytes) = section.translate(*addr, N as u32, Access::DeviceReads, near)
+        && bytes.len() == N
+    {
+        bytes.read(0, &mut to);
+        return Ok(Some(to));
+    }
+    let len = read(section, segments, 0, &mut to, near)?;
+    Ok((len == N).then_some(to))
+}
+
 /// Copies what is behind the first `skip` bytes of `segments` into `to`, which is not longer. Answers with the bytes
 /// copied.
-#[inline]
 pub(super) fn read(
     section: &Section<'_>,
     segments: &[Segment],
@@ -126,12 +146,11 @@ pub(super) fn read(
     }
 }
 
-/// Finds byte `last` of `segments`, which the device writes: the status.
+/// Finds the last byte of `writable`, which has one: the status.
 #[inline]
 pub(super) fn locate<'s>(
     section: &'s Section<'_>,
     writable: &[Segment],
-    last: u64,
     near: &mut Hint,
 ) -> Result<Bytes<'s>, Stray> {
     let want = Access::DeviceWrites;
@@ -139,17 +158,13 @@ pub(super) fn locate<'s>(
         at: Iova::new(0),
         want,
     };
-    let mut left = last;
-    for segment in writable {
-        let len = u64::from(segment.len);
-        if left < len {
-            let at = segment.addr.checked_add(left).ok_or(nowhere)?;
-            let found = section.translate(at, 1, want, near);
-            return found.map_err(|_| Stray { at, want });
-        }
-        left = left.saturating_sub(len);
-    }
-    Err(nowhere)
+    let segment = writable.iter().rev().find(|segment| segment.len != 0);
+    let Segment { addr, len } = *segment.ok_or(nowhere)?;
+    let at = addr
+        .checked_add(u64::from(len).saturating_sub(1))
+        .ok_or(nowhere)?;
+    let found = section.translate(at, 1, want, near);
+    found.map_err(|_| Stray { at, want })
 }
 
 /// Copies the identity to the first bytes of the buffer.
