@@ -210,6 +210,7 @@ impl Team {
                     post.quiet = None;
                     worked = true;
                 }
+                Served::Nothing if post.may_skip_clock() => {}
                 Served::Nothing => {
                     let now = *now.get_or_insert_with(Instant::now);
                     let since = *post.quiet.get_or_insert(now);

@@ -11,6 +11,9 @@ use super::command::{Seat, Stop};
 use crate::class::{Stations, Unit};
 use crate::kicks::Kicks;
 
+/// In how many looks that find nothing the clock is looked at once: it costs as much as a look.
+const LOOKS_A_CLOCK: u32 = 8;
+
 /// A unit in its team.
 pub(crate) struct Post {
     pub(super) unit: Box<dyn Unit>,
@@ -31,6 +34,8 @@ pub(crate) struct Post {
     pub(super) hot: bool,
     /// Since when there is nothing to do, while hot.
     pub(super) quiet: Option<Instant>,
+    /// How often there was nothing to do, for the looks at the clock.
+    pub(super) empty: u32,
     /// When a call that is held back has to be made, while not hot.
     pub(super) due: Option<Instant>,
 }
@@ -56,6 +61,7 @@ impl Post {
             bell,
             hot: false,
             quiet: None,
+            empty: 0,
             due: None,
         }
     }
@@ -79,6 +85,14 @@ impl Post {
     /// Whether nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.unit.in_flight(0) == 0 && self.unit.in_flight(1) == 0
+    }
+
+    /// Counts a look that found nothing. Whether the clock need not be looked at: it is for the first of them in a row,
+    /// and for one of [`LOOKS_A_CLOCK`].
+    #[inline]
+    pub(super) fn may_skip_clock(&mut self) -> bool {
+        self.empty = self.empty.wrapping_add(1);
+        self.quiet.is_some() && !self.empty.is_multiple_of(LOOKS_A_CLOCK)
     }
 
     /// Looked at in every pass from here on.
