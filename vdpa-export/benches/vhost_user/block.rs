@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!   CPU 0: virtio-driver, one process a disk      CPU 1
-//!          ───────── socket ─────────▶  ours: vdpa-export over vdpa-sim     (a child of this program)
-//!          ───────── socket ─────────▶  qemu-storage-daemon's export of a null-co node, in an I/O thread
+//!          ───────── socket ─────────▶  ours: vdpa-export over vdpa-sim, split rings     (a child of this program)
+//!          ───────── socket ─────────▶  the same, packed rings                           (another one)
+//!          ───────── socket ─────────▶  qemu-storage-daemon's export of a null-co node, in an I/O thread: split rings
 //! ```
+//! qemu-storage-daemon has no packed rings: both of ours are compared with what it does with its split ones, in the same
+//! rounds, so that the two formats can be compared, too.
+//!
 //! What is verified: each request ends once, and well. There are no data.
 
 use std::io;
@@ -46,13 +50,19 @@ fn missing() -> Option<String> {
 
 /// How long it takes.
 pub(crate) fn cost(run: &Run) -> Cost {
-    MODES.iter().fold(Cost::NONE, |cost, mode| {
-        let rows = wanted(run, mode).len() * run.rounds;
-        match *mode == "split" && rows != 0 && missing().is_none() {
-            true => cost.and(2 * rows, 1),
-            false => cost.and(rows, 0),
-        }
-    })
+    let rows: usize = MODES.iter().map(|mode| wanted(run, mode).len()).sum();
+    match (rows, missing()) {
+        (0, _) => Cost::NONE,
+        (_, Some(_)) => Cost::NONE.and(rows * run.rounds, 0),
+        (_, None) => Cost::NONE.and((rows + depths(run).len()) * run.rounds, 1),
+    }
+}
+
+/// The depths of which a row is wanted.
+fn depths(run: &Run) -> Vec<usize> {
+    let all = DEPTHS.into_iter();
+    all.filter(|depth| MODES.iter().any(|mode| wanted(run, mode).contains(depth)))
+        .collect()
 }
 
 /// Both formats, all depths.
@@ -62,18 +72,9 @@ pub(crate) fn measure(run: &Run, home: &Home, report: &mut Report) -> Result<(),
         report.skip("block", "block, qemu-storage-daemon", why);
     }
     report.title(
-        "reads of 4096 bytes by one client of two null disks: M a second (M a CPU second of the device) = ours times theirs, a CPU second",
+        "reads of 4096 bytes by one client of null disks: M a second (M a CPU second of the device) = ours times theirs, a CPU second",
     );
-    for mode in MODES {
-        let wanted = wanted(run, mode);
-        if !wanted.is_empty() {
-            // qemu-storage-daemon has no packed rings.
-            let is_alone = missing.is_some() || mode != "split";
-            measure_mode(run, home, report, mode, &wanted, is_alone)
-                .map_err(|e| format!("block, {mode}: {e}"))?;
-        }
-    }
-    Ok(())
+    measure_depths(run, home, report, missing.is_some()).map_err(|e| format!("block: {e}"))
 }
 
 /// A disk, and the client in front of it.
@@ -129,52 +130,71 @@ impl Pair {
     }
 }
 
-fn measure_mode(
-    run: &Run,
-    home: &Home,
-    report: &mut Report,
-    mode: &str,
-    depths: &[usize],
-    is_alone: bool,
-) -> io::Result<()> {
-    let socket = home.socket("ours");
-    let ours = Disk::Ours(Child::start("disk", DEVICE_CPU, &[&socket])?);
-    let mut pairs = vec![Pair::start("ours", ours, &socket, mode)?];
+fn measure_depths(run: &Run, home: &Home, report: &mut Report, is_alone: bool) -> io::Result<()> {
+    let mut ours = Vec::new();
+    for mode in MODES
+        .into_iter()
+        .filter(|mode| !wanted(run, mode).is_empty())
+    {
+        let socket = home.socket(mode);
+        let device = Disk::Ours(Child::start("disk", DEVICE_CPU, &[&socket])?);
+        ours.push((mode, Pair::start("ours", device, &socket, mode)?));
+    }
+    let mut theirs = None;
     if !is_alone {
         let socket = home.socket("qsd");
-        let theirs = Disk::Theirs(daemon(&socket)?);
-        pairs.push(Pair::start("qsd", theirs, &socket, mode)?);
+        let device = Disk::Theirs(daemon(&socket)?);
+        theirs = Some(Pair::start("qsd", device, &socket, "split")?);
     }
-    for &depth in depths {
-        let peer = |name, target| Peer {
-            name,
-            samples: Vec::new(),
-            target,
-        };
-        let mut row = Row {
-            table: "block",
-            facts: vec![
-                ("mode", mode.into()),
-                ("size", blocks::BLOCK.into()),
-                ("direction", "read".into()),
-                ("depth", depth.into()),
-            ],
-            unit: Unit::Requests,
-            peers: vec![peer("ours", None), peer("qsd", Some(TARGET))],
-            wrong: Vec::new(),
-        };
+    for depth in depths(run) {
+        let mut rows: Vec<(&mut Pair, Row)> = ours
+            .iter_mut()
+            .filter(|(mode, _)| wanted(run, mode).contains(&depth))
+            .map(|(mode, pair)| (pair, row(mode, depth)))
+            .collect();
         for _ in 0..run.rounds {
-            for (pair, peer) in pairs.iter_mut().zip(&mut row.peers) {
+            let measure = |pair: &mut Pair| {
                 let measured = pair.measure(run, depth);
-                let (sample, wrong) =
-                    measured.map_err(|e| io::Error::other(format!("{}: {e}", peer.name)))?;
-                peer.samples.push(sample);
-                row.wrong.extend(wrong);
+                measured.map_err(|e| io::Error::other(format!("{}: {e}", pair.name)))
+            };
+            let theirs = theirs.as_mut().map(measure).transpose()?;
+            for (pair, row) in &mut rows {
+                let ours = Some(measure(pair)?);
+                for (peer, measured) in row.peers.iter_mut().zip([&ours, &theirs]) {
+                    let Some((sample, wrong)) = measured else {
+                        continue;
+                    };
+                    peer.samples.push(*sample);
+                    row.wrong.extend(wrong.clone());
+                }
             }
         }
-        report.row(&row);
+        for (_, row) in &rows {
+            report.row(row);
+        }
     }
     Ok(())
+}
+
+/// A row without samples.
+fn row(mode: &str, depth: usize) -> Row {
+    let peer = |name, target| Peer {
+        name,
+        samples: Vec::new(),
+        target,
+    };
+    Row {
+        table: "block",
+        facts: vec![
+            ("mode", mode.into()),
+            ("size", blocks::BLOCK.into()),
+            ("direction", "read".into()),
+            ("depth", depth.into()),
+        ],
+        unit: Unit::Requests,
+        peers: vec![peer("ours", None), peer("qsd", Some(TARGET))],
+        wrong: Vec::new(),
+    }
 }
 
 /// qemu-storage-daemon with a null disk at a socket.
