@@ -153,10 +153,10 @@ impl Testpmd {
     #[track_caller]
     pub(crate) fn wait_for(&mut self, word: &str) {
         let said = &mut self.said;
-        let found = |line: &str| line.contains(word);
-        while let Some(line) = self.process.line() {
+        while let Some(line) = self.process.line_or(|| said.join("\n")) {
+            let found = line.contains(word);
             said.push(line);
-            if said.last().is_some_and(|line| found(line)) {
+            if found {
                 return;
             }
         }
@@ -171,11 +171,17 @@ impl Testpmd {
         self.ask("start");
     }
 
-    /// Ends that. What waits for room is let go of: who would make room may have ended before.
+    /// Ends that.
     #[track_caller]
     pub(crate) fn stop_forwarding(&mut self) {
-        self.ask("set burst tx delay 1 retry 1");
+        self.let_go();
         self.ask("stop");
+    }
+
+    /// What waits for room waits no longer: of threads that end, those that would make room may be the first.
+    #[track_caller]
+    fn let_go(&mut self) {
+        self.ask("set burst tx delay 1 retry 1");
     }
 
     /// Waits until this port's link is up or down.
@@ -199,9 +205,10 @@ impl Testpmd {
         self.process.end();
     }
 
-    /// Has it close its ports and end.
+    /// Has it close its ports and end, whether it forwards or not.
     #[track_caller]
     pub(crate) fn quit(mut self) {
+        self.let_go();
         self.process.say("quit");
         self.wait_for("Bye...");
         let (status, _) = self.process.end();

@@ -64,12 +64,19 @@ impl Process {
     /// Its next line of standard output; `None` when there will be none.
     #[track_caller]
     pub(crate) fn line(&mut self) -> Option<String> {
+        self.line_or(String::new)
+    }
+
+    /// The same. What was heard of it before is told when it says nothing.
+    #[track_caller]
+    pub(crate) fn line_or(&mut self, heard: impl FnOnce() -> String) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!(
-                "{} says nothing; it has said:\n{}",
+                "{} says nothing; it has said:\n{}\n{}",
                 self.name,
+                heard(),
                 self.errors()
             ),
         }
