@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use vdpa_conformance::{Ids, Selection};
 use vdpa_core::*;
-use vdpa_mem::Deadline;
+use vdpa_mem::{Deadline, Iova, Mapping};
 
-use crate::Mutant;
 use crate::bend::{Bend, bent};
 use crate::hand::{Hand, on_kick};
+use crate::{Mutant, judge};
 
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -320,4 +321,58 @@ impl Drop for Slow {
             OPEN.fetch_sub(1, Ordering::SeqCst);
         });
     }
+}
+
+/// Leaves as soon as memory is taken from it while it runs, as a back end does that cannot go on without.
+#[derive(Default)]
+struct Leaves {
+    host: OnceLock<Host>,
+    live: AtomicBool,
+}
+
+impl Bend for Leaves {
+    fn attached(&self, host: &Host) {
+        let _again = self.host.set(host.clone());
+    }
+    fn caps<'a>(&'a self, caps: Caps<'a>) -> Caps<'a> {
+        Caps {
+            dma: Dma::Map(self),
+            ..caps
+        }
+    }
+    fn add_status(&self, inner: &dyn VdpaDevice, bits: Status) -> Result<()> {
+        let live = bits.contains(Status::DRIVER_OK);
+        self.live.fetch_or(live, Ordering::SeqCst);
+        inner.add_status(bits)
+    }
+}
+
+impl DmaMap for Leaves {
+    fn limits(&self) -> DmaLimits {
+        DmaLimits {
+            ranges: vec![(Iova::new(0), Iova::new(u64::MAX))],
+            granule: 1,
+            max_entries: None,
+            reach: Reach::Process,
+        }
+    }
+    fn map(&self, _: Asid, _: &Mapping) -> Result<()> {
+        Ok(())
+    }
+    fn unmap(&self, _: Asid, _: &Mapping) -> Result<()> {
+        if let Some(host) = self.host.get().filter(|_| self.live.load(Ordering::SeqCst)) {
+            host.events.raise(Event::Gone);
+        }
+        Ok(())
+    }
+}
+
+/// It touches nothing any more.
+#[test]
+fn a_device_that_leaves_when_memory_is_taken_from_it_passes() {
+    let only = Selection::only(Ids::one(209));
+    let wrap = |inner| bent(inner, Leaves::default());
+    let report = judge("leaves at an unmap", "sim:blk", wrap, &only);
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.passed() > 0, "{report}");
 }

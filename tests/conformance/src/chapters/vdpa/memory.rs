@@ -109,6 +109,8 @@ fn unmapped(bench: &Bench<'_>, variant: Variant, traffic: Traffic, taken: Taken)
         let request = lane.request(&rig)?;
         lane.add(&request, Cut::Whole)?;
     }
+    // From its unmap on, the device may be gone: a back end that cannot go on ends its connection.
+    let late = lane.request(&rig)?;
     // In the middle of it.
     lane.ring.publish();
     let [lower, upper] = rig.halves().map(|half| half.iova);
@@ -119,8 +121,7 @@ fn unmapped(bench: &Bench<'_>, variant: Variant, traffic: Traffic, taken: Taken)
     // From here on what is gone does not change. It is kept alive here.
     lane.ring.poll()?;
     if lane.room() > 0 {
-        let request = lane.request(&rig)?;
-        lane.add(&request, Cut::Whole)?;
+        lane.add(&late, Cut::Whole)?;
         lane.ring.publish_silently();
     }
     if let (Traffic::Receive, Some(transmit)) = (traffic, &mut lane.other) {
