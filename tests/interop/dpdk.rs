@@ -71,8 +71,9 @@ fn carries(name: &str, mode: Mode, pairs: u16) {
         return;
     }
     alone(name, |home| {
-        let served = Served::wired(home, pairs, Makes::BackEnd);
+        let mut served = Served::wired(home, pairs, Makes::BackEnd);
         let mut course = Course::begin(mode, pairs, home, Makes::BackEnd);
+        served.has_on(pairs);
         course.go();
         course.arrives();
         course.testpmd.quit();
@@ -169,14 +170,14 @@ fn what_is_received_is_sent_on_from_the_port_to_its_peer() {
     });
 }
 
-/// What another mode would be is agreed on anew each time.
 #[test]
 fn ports_are_stopped_and_started() {
     let name = "dpdk::ports_are_stopped_and_started";
     for mode in [SPLIT_MERGEABLE, PACKED_MERGEABLE] {
         alone(name, |home| {
-            let served = Served::wired(home, 2, Makes::BackEnd);
+            let mut served = Served::wired(home, 2, Makes::BackEnd);
             let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+            served.has_on(2);
             for _ in 0..3 {
                 course.go();
                 course.arrives();
@@ -195,19 +196,52 @@ fn ports_are_stopped_and_started() {
     }
 }
 
+/// Its driver stops its rings, and says nothing of the reset that is between them and the next ones.
+#[test]
+fn other_features_are_negotiated_and_frames_pass_as_before() {
+    let name = "dpdk::other_features_are_negotiated_and_frames_pass_as_before";
+    for mode in [SPLIT_MERGEABLE, PACKED_MERGEABLE] {
+        alone(name, |home| {
+            let mut served = Served::wired(home, 2, Makes::BackEnd);
+            let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+            served.has_on(2);
+            let mut anew = |course: &mut Course, checksums| {
+                course.anew(checksums);
+                served.has_on(2);
+            };
+            for checksums in [true, false] {
+                course.go();
+                course.arrives();
+                anew(&mut course, checksums);
+            }
+            // And in the middle of it.
+            course.go();
+            course.comes(100);
+            anew(&mut course, true);
+            // What was sent before may come first, so this is not compared.
+            course.go();
+            course.comes(2000);
+            course.testpmd.quit();
+            served.stop();
+        });
+    }
+}
+
 #[test]
 fn the_driver_is_killed_and_another_takes_its_place() {
     alone(
         "dpdk::the_driver_is_killed_and_another_takes_its_place",
         |home| {
-            let served = Served::wired(home, 2, Makes::BackEnd);
+            let mut served = Served::wired(home, 2, Makes::BackEnd);
             // Each finds the devices as if nobody had been there.
             for mode in [SPLIT, PACKED_MERGEABLE, SPLIT_IN_ORDER] {
                 let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+                served.has_on(2);
                 course.go();
                 course.comes(100);
                 course.testpmd.kill();
                 let mut course = Course::begin(mode, 2, home, Makes::BackEnd);
+                served.has_on(2);
                 course.go();
                 course.arrives();
                 course.testpmd.quit();
@@ -221,8 +255,9 @@ fn the_driver_is_killed_and_another_takes_its_place() {
 #[test]
 fn the_link_goes_and_comes_with_the_devices() {
     alone("dpdk::the_link_goes_and_comes_with_the_devices", |home| {
-        let served = Served::wired(home, 2, Makes::FrontEnd);
+        let mut served = Served::wired(home, 2, Makes::FrontEnd);
         let mut course = Course::begin(SPLIT_MERGEABLE, 2, home, Makes::FrontEnd);
+        served.has_on(2);
         course.go();
         course.arrives();
         served.kill();

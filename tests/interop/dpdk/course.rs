@@ -99,13 +99,33 @@ impl Course {
         }
     }
 
-    /// Stops all ports and starts them: the captures are read and written from their beginning.
+    /// Stops all ports and starts them: the captures are read and written from their beginning. The devices are told
+    /// nothing of it, and are at work meanwhile.
     #[track_caller]
     pub(crate) fn again(&mut self) {
+        self.stop();
+        self.testpmd.ask("port start all");
+    }
+
+    /// The same, with other features: the drivers have their rings stopped, and begin with others.
+    ///
+    /// * `checksums`: whether they want to be told of them; not as before
+    #[track_caller]
+    pub(crate) fn anew(&mut self, checksums: bool) {
+        self.stop();
+        let wanted = if checksums { "on" } else { "off" };
+        for port in DRIVERS {
+            self.testpmd
+                .ask(&format!("port config {port} rx_offload udp_cksum {wanted}"));
+        }
+        self.testpmd.ask("port start all");
+    }
+
+    #[track_caller]
+    fn stop(&mut self) {
         self.testpmd.stop_forwarding();
         self.testpmd.ask("port stop all");
         self.testpmd.ask("clear port stats all");
-        self.testpmd.ask("port start all");
     }
 }
 

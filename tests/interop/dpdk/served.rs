@@ -26,6 +26,7 @@ pub(crate) fn sockets(home: &Path) -> [PathBuf; 2] {
 /// Ours: two cards on a wire, served by one process.
 pub(crate) struct Served {
     process: Process,
+    sockets: Vec<PathBuf>,
 }
 
 impl Served {
@@ -51,6 +52,7 @@ impl Served {
         }
         let mut new = Self {
             process: Process::start(&mut command),
+            sockets: specs.iter().map(|(_, path)| path.clone()).collect(),
         };
         if makes == Makes::BackEnd {
             for _ in specs {
@@ -65,6 +67,20 @@ impl Served {
     pub(crate) fn event(&mut self, name: &str) -> Value {
         let is = |line: &str| object(line)["event"] == name;
         object(&self.process.wait_for(is))
+    }
+
+    /// Waits until the driver of each device has so many pairs switched on. It switches on those behind the first without
+    /// waiting for an answer, and what it sends on one that is not on yet is discarded.
+    #[track_caller]
+    pub(crate) fn has_on(&mut self, pairs: u16) {
+        let mut left = self.sockets.clone();
+        while !left.is_empty() {
+            let running = self.event("running");
+            if running["queues"] == 2 * pairs {
+                let path = running["path"].as_str().map(Path::new);
+                left.retain(|socket| Some(socket.as_path()) != path);
+            }
+        }
     }
 
     /// Kills it as a crash would.

@@ -184,6 +184,13 @@ impl Served {
         u16::try_from(running).unwrap_or(u16::MAX)
     }
 
+    /// How many of those have effects: see [`enable`](Self::enable).
+    pub(crate) fn enabled(&self) -> u16 {
+        let on = |slot: &&Slot| slot.enabled.unwrap_or(self.enabled_unless_told);
+        let running = self.slots.iter().filter(|slot| slot.is_running());
+        u16::try_from(running.filter(on).count()).unwrap_or(u16::MAX)
+    }
+
     fn slot(&mut self, q: QueueIndex) -> Result<&mut Slot, ServeError> {
         let count = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
         let slot = self.slots.get_mut(q.place());

@@ -32,8 +32,9 @@ pub(super) struct FrontEnd<'s> {
     pub(super) channel: Option<Channel>,
     /// A state that is on its way.
     pub(super) transfer: Transfer,
-    /// How many queues ran after the last message.
+    /// How many queues ran after the last message, and how many of them were on.
     running: u16,
+    enabled: u16,
 }
 
 /// Why it is not served any more.
@@ -59,6 +60,7 @@ impl<'s> FrontEnd<'s> {
             channel: None,
             transfer: Transfer::default(),
             running: 0,
+            enabled: 0,
         }
     }
 
@@ -166,16 +168,17 @@ impl<'s> FrontEnd<'s> {
                 self.ask_for(at.get(), want)?;
             }
         }
-        let running = self.served.running();
-        if started {
+        let (running, enabled) = (self.served.running(), self.served.enabled());
+        // Live without a queue, or with more of them: those that are off have no effects yet.
+        if enabled > self.enabled || (started && running == 0) {
             self.options.tell(&Notice::Running {
                 features: self.served.chosen(),
-                queues: running,
+                queues: enabled,
             });
         } else if running == 0 && self.running > 0 {
             self.options.tell(&Notice::Stopped);
         }
-        self.running = running;
+        (self.running, self.enabled) = (running, enabled);
         Ok(())
     }
 

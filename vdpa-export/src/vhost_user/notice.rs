@@ -37,11 +37,11 @@ pub enum Notice<'a> {
         /// Who, if the system says.
         peer: Option<Peer>,
     },
-    /// The device is live, by what the front end set up.
+    /// The device is live, by what the front end set up; again, when more of its queues are on.
     Running {
         /// What was negotiated.
         features: Features,
-        /// How many queues run by now.
+        /// How many queues run by now and are switched on.
         queues: u16,
     },
     /// The last queue was stopped, or the device was reset; the front end is still there.
