@@ -380,7 +380,9 @@ fn a_target_that_is_paused_goes_on_where_it_stood_and_one_that_is_reset_drops() 
         .device
         .enable_queue(QueueIndex::new(0), false)
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1));
+    // Workers do what they are told in its order: this after that.
+    all.rig.device.suspend(soon()).unwrap();
+    all.rig.device.resume().unwrap();
     all.tx[1].send(&frames);
     until("the drop", || {
         all.rig.stat("queue0.dropped.rx_queue_off") == 60
