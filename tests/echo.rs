@@ -35,7 +35,7 @@ fn every_event_has_its_keys() {
         "fd00::9/64",
         "--json",
         "--seconds",
-        "0.4",
+        "2",
         "--every",
         "0.1",
     ]);

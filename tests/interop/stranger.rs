@@ -34,11 +34,8 @@ struct Stranger {
 
 impl Stranger {
     fn new(path: &Path, packed: bool) -> Self {
-        let mut features = VirtioFeatureFlags::VERSION_1;
+        let mut features = VirtioFeatureFlags::VERSION_1 | VirtioFeatureFlags::RING_EVENT_IDX;
         features.set(VirtioFeatureFlags::RING_PACKED, packed);
-        // Version 0.6 of it counts 16 bits of descriptors for the event of a packed ring, on and on while the device wants no
-        // kick, and leaves one out that is due, once in hundreds.
-        features.set(VirtioFeatureFlags::RING_EVENT_IDX, !packed);
         let features = features.bits() | VirtioBlkFeatureFlags::FLUSH.bits();
         let path = path.to_str().unwrap();
         let transport = VhostUser::<VirtioBlkConfig, VirtioBlkReqBuf>::new(path, features);

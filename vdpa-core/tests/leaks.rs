@@ -69,9 +69,10 @@ fn sessions_that_end_anywhere_leave_nothing_behind() {
         let went = live(round % 6);
         assert_eq!(went.is_some(), round % 6 == 5, "round {round}");
     }
-    // A thread is gone from /proc a moment after it was joined.
+    // A thread is gone from /proc a moment after it was joined, one of before too.
     let start = Instant::now();
-    while held() != before {
+    let fits = |now: (usize, usize)| now.0 == before.0 && now.1 <= before.1;
+    while !fits(held()) {
         assert!(
             start.elapsed() < Duration::from_secs(5),
             "{before:?} {:?}",

@@ -111,6 +111,9 @@ fn an_address_set_at_run_time_is_shown_filtered_by_and_kept_over_reset() {
     // The driver filters by its address.
     assert_eq!(f.ctrl.command(&[0, 0, 0]), 0);
     f.card.tx.send(&[frame(0, 60)]);
+    until("the filter", || {
+        f.card.rig.stat("queue0.dropped.rx_filtered") == 1
+    });
     f.card.rx.quiet();
     set(own).unwrap();
     assert_eq!(events.try_next(), Some(Event::Config));
@@ -569,7 +572,7 @@ fn a_queue_counts_its_kicks_calls_and_batches() {
     let batches = batches.map(|size| stat(&f, &format!("queue1.batches.{size}")));
     assert_eq!(batches, [2, 2, 1, 1, 1, 1, 1]);
     f.card.rx.wait(140);
-    assert_eq!(stat(&f, "queue0.packets"), 140);
+    until("the count", || stat(&f, "queue0.packets") == 140);
 }
 
 // virtio 1.4 §5.1.9.5.

@@ -130,19 +130,13 @@ fn a_queue_that_was_reset_starts_afresh_with_another_size() {
     }
 }
 
-/// Waits until the workers have done what they were told: they do it in its order, and this is the last.
-fn obeyed(card: &Card) {
-    card.rig.device.suspend(soon()).unwrap();
-    card.rig.device.resume().unwrap();
-}
-
 #[test]
 fn a_queue_that_is_off_has_no_effects_and_siblings_go_on() {
     let lab = Lab::new();
     let mut card = card(&lab, "sim:net", false);
     let (rx, tx) = (QueueIndex::new(0), QueueIndex::new(1));
     card.rig.device.enable_queue(tx, false).unwrap();
-    obeyed(&card);
+    card.rig.is_obeyed();
     card.tx.send(&frames(10, 500));
     until("discard", || {
         card.rig.stat("queue1.dropped.tx_queue_off") == 10
@@ -150,14 +144,14 @@ fn a_queue_that_is_off_has_no_effects_and_siblings_go_on() {
     card.rx.quiet();
     card.rig.device.enable_queue(tx, true).unwrap();
     card.rig.device.enable_queue(rx, false).unwrap();
-    obeyed(&card);
+    card.rig.is_obeyed();
     card.tx.send(&frames(10, 500));
     until("discard", || {
         card.rig.stat("queue0.dropped.rx_queue_off") == 10
     });
     card.rx.quiet();
     card.rig.device.enable_queue(rx, true).unwrap();
-    obeyed(&card);
+    card.rig.is_obeyed();
     card.send_all(&frames(10, 500));
     card.rx.wait(10);
 }

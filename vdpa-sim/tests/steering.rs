@@ -315,7 +315,8 @@ fn nothing_sent_before_a_reset_or_the_loss_of_the_link_arrives_after_it() {
                     tx.in_flight() == 0
                 })
             });
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            // Those that were under way as the link went have ended.
+            all.rig.is_obeyed();
             all.poll();
             seen = all.got();
             set(LinkState::Up);
@@ -380,9 +381,7 @@ fn a_target_that_is_paused_goes_on_where_it_stood_and_one_that_is_reset_drops() 
         .device
         .enable_queue(QueueIndex::new(0), false)
         .unwrap();
-    // Workers do what they are told in its order: this after that.
-    all.rig.device.suspend(soon()).unwrap();
-    all.rig.device.resume().unwrap();
+    all.rig.is_obeyed();
     all.tx[1].send(&frames);
     until("the drop", || {
         all.rig.stat("queue0.dropped.rx_queue_off") == 60

@@ -189,7 +189,10 @@ fn descriptors_come_with_any_byte_of_a_message() {
 #[test]
 fn descriptors_of_a_message_that_was_not_finished_are_closed() {
     let (watched, given) = UnixStream::pair().unwrap();
-    watched.set_nonblocking(true).unwrap();
+    // A process that another test starts may have copies until it runs its program.
+    watched
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     let (peer, mut ours) = pair();
     let numbers = [given.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&numbers)];

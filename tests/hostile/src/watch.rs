@@ -122,7 +122,7 @@ impl Watch {
         let before = self.before;
         let fits = |now: &Holdings| {
             now.descriptors == before.descriptors
-                && now.threads == before.threads
+                && now.threads <= before.threads
                 && now.mappings <= before.mappings + SLACK_MAPPINGS
                 && now.resident <= before.resident + SLACK_RESIDENT
         };

@@ -161,6 +161,13 @@ impl Rig {
         self.device.write_status(all.bits()).unwrap();
     }
 
+    /// Waits until the device's workers have done what they were told to do: they do it in the order in which they are told,
+    /// so once they are suspended all before that is done.
+    pub fn is_obeyed(&self) {
+        self.device.suspend(soon()).unwrap();
+        self.device.resume().unwrap();
+    }
+
     pub fn status(&self) -> Status {
         self.device.status().unwrap()
     }

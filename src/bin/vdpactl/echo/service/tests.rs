@@ -237,7 +237,11 @@ fn a_peer_that_sends_more_than_the_window_ends_its_connection_and_not_the_servic
     send(&mut peer, &mut seq, ack, 0, 0);
     peer.until_bytes(|_, waiting| waiting < TCP_BYTES);
     send(&mut peer, &mut seq, ack, 0, 100);
-    std::thread::sleep(Duration::from_millis(100));
+    // It is there before the stack is asked to work, and so before the window opens.
+    let by = vdpa::Deadline::after(Duration::from_secs(20));
+    while !peer.service.phy.wait(by).unwrap() {
+        assert!(!by.expired(), "it does not arrive");
+    }
     peer.work();
     assert_eq!(peer.service.answered().connections, 1);
     assert_eq!(peer.service.answered().broken, 1);
