@@ -109,7 +109,7 @@ impl Course {
 
     /// The same, with other features: the drivers have their rings stopped, and begin with others.
     ///
-    /// * `checksums`: whether they want to be told of them; not as before
+    /// * `checksums`: whether they want to be told of them; another choice than the last one, or nothing is negotiated
     #[track_caller]
     pub(crate) fn anew(&mut self, checksums: bool) {
         self.stop();

@@ -10,12 +10,12 @@ use crate::transcript::Step;
 const DEADLINE: Duration = Duration::from_secs(480);
 
 /// Does what it is told until it is told to exit. What is started with `&` goes on. Before each line is how long it is: on a
-/// busy machine its console loses some of it now and then, and such a line is asked for again.
+/// busy machine its console loses some of it now and then, and such a line is asked for again once its end has come.
 const TALK: &str = r#"
 exec 3</dev/ttyS1
 tell ready
 while read -r length line <&3; do
-    if [ ${#line} = "$length" ]; then step told eval "$line"; else tell again; fi
+    if [ ${#line} = "$length" ]; then tell heard; step told eval "$line"; else tell again; fi
 done
 "#;
 
@@ -62,16 +62,9 @@ impl Guest {
     #[track_caller]
     pub(crate) fn runs(&mut self, line: &str) -> Step {
         self.begins(line);
-        let (mut said, mut times) = (String::new(), 1);
+        let mut said = String::new();
         loop {
-            let heard = self.running.line();
-            if heard.trim_end() == "@tell again" {
-                assert!(times < TIMES, "`{line}` does not arrive whole");
-                println!("not whole: `{line}`");
-                times += 1;
-                self.begins(line);
-            }
-            said.push_str(&heard);
+            said.push_str(&self.running.line());
             let step = said.split_once("@step ");
             if let Some((step, _)) = step.and_then(|(_, from)| Step::parse(from)) {
                 return step;
@@ -90,12 +83,31 @@ impl Guest {
     /// Has its shell run a line that does not end, as `reboot -f`.
     #[track_caller]
     pub(crate) fn begins(&mut self, line: &str) {
-        let whole = line.trim() == line && !line.contains('\n');
+        let plain = line.is_ascii() && line.trim() == line && !line.contains('\n');
         assert!(
-            whole,
-            "a line is one, without white space around it: {line:?}"
+            plain,
+            "one line of ASCII, without white space around it: {line:?}"
         );
-        self.running.say(&format!("{} {line}", line.len()));
+        for _ in 0..TIMES {
+            self.running.say(&format!("{} {line}", line.len()));
+            if self.has_heard() {
+                return;
+            }
+            println!("not whole: `{line}`");
+        }
+        panic!("`{line}` does not arrive whole");
+    }
+
+    /// Waits for what it says to a line.
+    #[track_caller]
+    fn has_heard(&mut self) -> bool {
+        loop {
+            match self.running.line().trim_end() {
+                "@tell heard" => return true,
+                "@tell again" => return false,
+                _ => {}
+            }
+        }
     }
 
     /// Says a line to what it runs, which waits for it.
