@@ -66,8 +66,7 @@ impl Client {
     fn new(socket: &str, packed: bool, pages: &str) -> std::io::Result<Self> {
         let mut features = VirtioFeatureFlags::VERSION_1;
         features.set(VirtioFeatureFlags::RING_PACKED, packed);
-        // Its packed rings lose a kick with it, once in some hundred sleeps of the device: descriptors shown since the last
-        // notification are counted in 16 bits, and not from 0 again where the device wanted none.
+        // Version 0.6 of it loses kicks of packed rings with it: docs/performance.md.
         features.set(VirtioFeatureFlags::RING_EVENT_IDX, !packed);
         let transport =
             VhostUser::<VirtioBlkConfig, VirtioBlkReqBuf>::new(socket, features.bits())?;

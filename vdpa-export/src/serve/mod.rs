@@ -184,7 +184,7 @@ impl Served {
         u16::try_from(running).unwrap_or(u16::MAX)
     }
 
-    /// How many of those have effects: see [`enable`](Self::enable).
+    /// How many of those the front end has switched on: see [`enable`](Self::enable).
     pub(crate) fn enabled(&self) -> u16 {
         let on = |slot: &&Slot| slot.enabled.unwrap_or(self.enabled_unless_told);
         let running = self.slots.iter().filter(|slot| slot.is_running());

@@ -35,6 +35,8 @@ pub(super) struct FrontEnd<'s> {
     /// How many queues ran after the last message, and how many of them were on.
     running: u16,
     enabled: u16,
+    /// It was told that the device is live, and not yet that it is so no more.
+    told: bool,
 }
 
 /// Why it is not served any more.
@@ -61,6 +63,7 @@ impl<'s> FrontEnd<'s> {
             transfer: Transfer::default(),
             running: 0,
             enabled: 0,
+            told: false,
         }
     }
 
@@ -171,11 +174,12 @@ impl<'s> FrontEnd<'s> {
         let (running, enabled) = (self.served.running(), self.served.enabled());
         // Live without a queue, or with more of them: those that are off have no effects yet.
         if enabled > self.enabled || (started && running == 0) {
+            self.told = true;
             self.options.tell(&Notice::Running {
                 features: self.served.chosen(),
                 queues: enabled,
             });
-        } else if running == 0 && self.running > 0 {
+        } else if running == 0 && self.running > 0 && std::mem::take(&mut self.told) {
             self.options.tell(&Notice::Stopped);
         }
         (self.running, self.enabled) = (running, enabled);
