@@ -1,5 +1,5 @@
 # what: no features, each alone (--full: every set): clippy on all targets, unit tests (--full: all); ring and memory with no std
-# minutes: 4
+# minutes: 5
 # quick: no
 # shellcheck shell=bash
 

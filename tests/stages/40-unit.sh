@@ -10,6 +10,6 @@ stage() {
   if [ "$EFFORT" = full ]; then
     cases=${PROPTEST_CASES:-4096} limit=7200 ignored=(--include-ignored)
   fi
-  cargo_tests "workspace" "$limit" env PROPTEST_CASES="$cases" RUST_TEST_THREADS=4 \
+  cargo_tests "workspace" "$limit" env PROPTEST_CASES="$cases" RUST_TEST_THREADS="$((2 * $(nproc)))" \
     cargo test --locked --workspace --exclude vdpa-conformance --exclude vdpa-hostile --no-fail-fast -- "${ignored[@]}"
 }

@@ -5,5 +5,5 @@
 
 # Mutants are waited for in vain most of the time.
 stage() {
-  cargo_tests "judge" 1500 env RUST_TEST_THREADS=6 cargo test --locked -p vdpa-conformance -p vdpa-hostile --no-fail-fast --
+  cargo_tests "judge" 1500 env RUST_TEST_THREADS="$((3 * $(nproc)))" cargo test --locked -p vdpa-conformance -p vdpa-hostile --no-fail-fast --
 }
