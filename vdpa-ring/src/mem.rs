@@ -70,12 +70,15 @@ pub trait RingMem {
         self.store_u32(at, id);
         self.store_u32(at.wrapping_add(4), len);
     }
-    /// Of a split ring's driver area: the descriptors that `count` entries of the available ring from `at` on name, modulo
-    /// the ring's size, will be loaded soon. A hint, which nothing has to come of; what the entries say is not trusted.
+    /// A hint of a split ring's driver area: the `descriptors` that its `count` available entries from `at` on name will be
+    /// loaded soon. Nothing has to come of it, and nothing does of a reference's. The entries are not trusted.
     ///
-    /// * `mask`: the ring's size less 1
+    /// * `mask`: the ring's size less 1; the entries go on at the ring's begin
     #[inline(always)]
-    fn look_ahead(&self, descriptors: &Self, at: u16, count: u16, mask: u16) {
+    fn look_ahead(&self, descriptors: &Self, at: u16, count: u16, mask: u16)
+    where
+        Self: Sized,
+    {
         let _ = (descriptors, at, count, mask);
     }
     /// No later access moves before an earlier load.

@@ -50,7 +50,8 @@ fn sixteen_slices_of_one_card() {
             };
             s.spawn(move || {
                 let mut selection = Selection::all(effort);
-                // A slice sends no tags: all that it would be is waited for in vain, and long.
+                // A slice of one VLAN sends no tags: what would come back is waited for in vain, and long. The statement is
+                // asked of a slice of any VLAN below.
                 let ids = catalogue().iter().map(|statement| statement.id);
                 selection.only = Some(ids.filter(|id| *id != TAGS).collect());
                 // Sixteen share the processors.

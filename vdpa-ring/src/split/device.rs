@@ -182,7 +182,7 @@ impl SplitDevice {
         while batch.len() < goal {
             let stopped = match self.take_singles(areas, batch, goal) {
                 Some(Ok((head, words))) => {
-                    // Where one chain is long the others are: another core wrote each last, and each would be waited
+                    // Where one chain is long others likely are: another core wrote each last, and each would be waited
                     // for when it is reached.
                     if !looked_ahead {
                         looked_ahead = true;

@@ -9,6 +9,7 @@
 //! A queue that is switched off takes nothing: its requests wait, since to answer them would be an effect.
 
 use std::os::fd::OwnedFd;
+use std::slice;
 use std::sync::Arc;
 
 use vdpa_mem::{Access, Section};
@@ -251,9 +252,14 @@ impl Requests {
                         let stable = self.shared.is_writethrough();
                         change(&mut **lane, action, &self.extents, stable)
                     }
-                    (order, Lane::Queued(_)) => {
+                    (Order::Data(action, extent), Lane::Queued(_)) => {
                         let slot = slot.unwrap_or(usize::MAX);
-                        self.depart(section, chain, order, last, slot)?;
+                        self.depart(section, chain, action, Some(extent), last, slot)?;
+                        return Ok(Progress::Begun);
+                    }
+                    (Order::Disk(action), Lane::Queued(_)) => {
+                        let slot = slot.unwrap_or(usize::MAX);
+                        self.depart(section, chain, action, None, last, slot)?;
                         return Ok(Progress::Begun);
                     }
                 }
@@ -277,16 +283,12 @@ impl Requests {
         &mut self,
         section: &Section<'_>,
         chain: &ChainRef<'_>,
-        order: Order,
+        action: Action,
+        data: Option<Extent>,
         last: u64,
         slot: usize,
     ) -> Result<(), Stray> {
-        let (action, extents) = match &order {
-            Order::Data(action, extent) => (*action, std::slice::from_ref(extent)),
-            Order::Disk(action) => (*action, &*self.extents),
-            // Nobody has to be asked for it.
-            Order::Identity => return Ok(()),
-        };
+        let extents = data.as_ref().map_or(&*self.extents, slice::from_ref);
         let mut job = self.flight.job();
         job.begin(slot, action, self.shared.is_writethrough());
         let mut end = 0_u64;

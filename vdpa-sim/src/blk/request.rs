@@ -60,8 +60,8 @@ pub(super) struct Rules {
 pub(super) enum Order {
     /// The identity of the disk.
     Identity,
-    /// Data go one way or the other: a read or a write of one extent. In registers: what is stored in two pieces and
-    /// loaded in one waits until all stores before it are done, those to lines of another core too.
+    /// Data go one way or the other: a read or a write of one extent. By value, not in the extents beside: one that is stored
+    /// as two words and loaded as one waits until all earlier stores are done, those to lines of another core too.
     Data(Action, Extent),
     /// What else a backend does. Its extents are beside it.
     Disk(Action),
@@ -109,7 +109,7 @@ impl From<Stray> for Refused {
 
 /// Reads and judges a request that has a status byte.
 ///
-/// * `extents`: what parts of the disk it is about, if it is about more than one
+/// * `extents`: the parts of the disk that an [`Order::Disk`] is about
 #[inline]
 pub(super) fn judge(
     section: &Section<'_>,

@@ -11,7 +11,7 @@ use super::command::{Seat, Stop};
 use crate::class::{Stations, Unit};
 use crate::kicks::Kicks;
 
-/// In how many looks that find nothing the clock is looked at once: it costs as much as a look.
+/// In how many looks that find nothing the clock is looked at once.
 const LOOKS_A_CLOCK: u32 = 8;
 
 /// A unit in its team.

@@ -331,6 +331,10 @@ struct Leaves {
 }
 
 impl Bend for Leaves {
+    fn begin_reset(&self, inner: &dyn VdpaDevice) -> Result<()> {
+        self.live.store(false, Ordering::SeqCst);
+        inner.begin_reset()
+    }
     fn attached(&self, host: &Host) {
         let _again = self.host.set(host.clone());
     }

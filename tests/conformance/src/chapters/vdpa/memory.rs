@@ -109,7 +109,7 @@ fn unmapped(bench: &Bench<'_>, variant: Variant, traffic: Traffic, taken: Taken)
         let request = lane.request(&rig)?;
         lane.add(&request, Cut::Whole)?;
     }
-    // From its unmap on, the device may be gone: a back end that cannot go on ends its connection.
+    // Made before the unmap: a back end that cannot go on without the memory ends its connection, and answers nothing more.
     let late = lane.request(&rig)?;
     // In the middle of it.
     lane.ring.publish();
