@@ -36,12 +36,17 @@ fn connect(served: &Served) -> Frontend {
 
 /// Says all of a queue. It runs by that.
 fn start(front: &mut Frontend, guest: &Guest, base: u16) {
+    start_off(front, guest, base);
+    front.set_vring_enable(0, true).unwrap();
+}
+
+/// The same, of one that is off.
+fn start_off(front: &mut Frontend, guest: &Guest, base: u16) {
     front.set_vring_num(0, SIZE).unwrap();
     front.set_vring_base(0, base).unwrap();
     front.set_vring_addr(0, &guest.ring()).unwrap();
     front.set_vring_call(0, &guest.call).unwrap();
     front.set_vring_kick(0, &guest.kick).unwrap();
-    front.set_vring_enable(0, true).unwrap();
 }
 
 fn running(served: &Served) -> (Frontend, Guest) {
@@ -81,6 +86,24 @@ fn a_disk_is_set_up_used_stopped_and_goes_on_where_it_stood() {
     guest.round(2047, 0x77);
     drop(front);
     served.hears("left");
+    served.end().unwrap();
+}
+
+#[test]
+fn a_queue_is_told_of_once_it_is_on_and_its_end_only_then() {
+    let served = Served::new("sim:blk,size=1M");
+    let (mut front, guest) = (connect(&served), Guest::new());
+    served.hears("connected");
+    front.set_features(VERSION_1 | PROTOCOL_FEATURES).unwrap();
+    front.set_mem_table(&[guest.region()]).unwrap();
+    start_off(&mut front, &guest, 0);
+    front.get_vring_base(0).unwrap();
+    start_off(&mut front, &guest, 0);
+    front.set_vring_enable(0, true).unwrap();
+    assert_eq!(served.next(), "running with 1 queues");
+    front.set_vring_enable(0, false).unwrap();
+    front.get_vring_base(0).unwrap();
+    assert_eq!(served.next(), "stopped by the front end");
     served.end().unwrap();
 }
 

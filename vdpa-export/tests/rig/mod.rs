@@ -147,6 +147,12 @@ impl Served {
         self.path.to_str().unwrap()
     }
 
+    /// Waits for the next notice.
+    pub fn next(&self) -> String {
+        let notices = self.notices.lock().unwrap();
+        notices.recv_timeout(SOON).unwrap()
+    }
+
     /// Waits for a notice that says `what`, and gives it.
     pub fn hears(&self, what: &str) -> String {
         let notices = self.notices.lock().unwrap();
