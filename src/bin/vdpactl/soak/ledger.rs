@@ -27,7 +27,7 @@ pub(crate) struct Counts {
     pub(crate) duplicated: u64,
     /// Came with other bytes.
     pub(crate) altered: u64,
-    /// Did not come, and need not.
+    /// Did not come, and need not. One that comes after all does not count here any more.
     pub(crate) dropped: u64,
 }
 
@@ -37,6 +37,9 @@ struct Lane {
     first: u64,
     window: VecDeque<State>,
     excused: HashSet<u64>,
+    /// Those that were excused and did not come by the last close. They may be on their way still: where a network keeps
+    /// them while its device is reset and driven anew.
+    late: HashSet<u64>,
     under_way: usize,
     /// The pair that a packet of this one came to last, of those from `turned` on: the others may come elsewhere still.
     to: Option<u16>,
@@ -55,6 +58,8 @@ enum State {
 pub(crate) enum Arrival {
     /// As it should be.
     Well,
+    /// So too, and it was taken to be dropped.
+    Late,
     /// It had come before.
     Again,
     /// Nobody sent it.
@@ -101,6 +106,10 @@ impl Ledger {
         let arrival = lane.came(number);
         match arrival {
             Arrival::Well => self.counts.received += 1,
+            Arrival::Late => {
+                self.counts.received += 1;
+                self.counts.dropped -= 1;
+            }
             Arrival::Again | Arrival::NeverSent => self.counts.duplicated += 1,
         }
         arrival
@@ -110,8 +119,10 @@ impl Ledger {
     pub(crate) fn damaged(&mut self, which: Option<(u16, u64)>) {
         self.counts.altered += 1;
         let known = which.map(|(pair, number)| self.lane(pair).came(number));
-        if known != Some(Arrival::Well) {
-            self.strange += 1;
+        match known {
+            Some(Arrival::Well) => {}
+            Some(Arrival::Late) => self.counts.dropped -= 1,
+            _ => self.strange += 1,
         }
     }
 
@@ -175,9 +186,12 @@ impl Ledger {
 impl Lane {
     fn came(&mut self, number: u64) -> Arrival {
         let Some(at) = number.checked_sub(self.first) else {
-            return match self.excused.remove(&number) {
-                true => Arrival::Well,
-                false => Arrival::Again,
+            return if self.excused.remove(&number) {
+                Arrival::Well
+            } else if self.late.remove(&number) {
+                Arrival::Late
+            } else {
+                Arrival::Again
             };
         };
         let there = usize::try_from(at)
@@ -223,13 +237,15 @@ impl Lane {
 
     /// How many excused ones did not come.
     fn close(&mut self) -> u64 {
-        let excused = |state: &&State| **state == State::Excused;
-        let late = self.window.iter().filter(excused).count() + self.excused.len();
-        self.first += self.window.len() as u64;
-        self.window.clear();
-        self.excused.clear();
+        self.late = std::mem::take(&mut self.excused);
+        for (state, number) in self.window.drain(..).zip(self.first..) {
+            if state == State::Excused {
+                self.late.insert(number);
+            }
+            self.first = number + 1;
+        }
         self.under_way = 0;
-        late as u64
+        self.late.len() as u64
     }
 }
 
@@ -287,6 +303,19 @@ mod tests {
         assert_eq!(ledger.came(0, 3, 0), Arrival::Well);
         assert_eq!(ledger.first_under_way(), Some((0, 4)));
         assert_eq!(counts(&mut ledger), [3, 1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn what_was_excused_may_come_in_the_next_phase_and_in_none_after_it() {
+        let mut ledger = sent(3);
+        ledger.excuse(0);
+        assert_eq!(counts(&mut ledger), [0, 0, 0, 0, 3]);
+        ledger.sent(0);
+        assert_eq!(ledger.came(0, 1, 0), Arrival::Late);
+        assert_eq!(ledger.came(0, 1, 0), Arrival::Again);
+        ledger.damaged(Some((0, 2)));
+        assert_eq!(ledger.came(0, 3, 0), Arrival::Well);
+        assert_eq!(counts(&mut ledger), [2, 0, 1, 1, 1]);
         assert_eq!(ledger.came(0, 0, 0), Arrival::Again, "far too late");
     }
 

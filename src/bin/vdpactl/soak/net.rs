@@ -268,7 +268,7 @@ impl Round<'_, '_> {
                 let said = match Frames::read(scratch) {
                     Reading::Foreign => return,
                     Reading::Whole { pair, number } => match ledger.came(pair, number, to) {
-                        Arrival::Well => None,
+                        Arrival::Well | Arrival::Late => None,
                         Arrival::Again => {
                             Some(format!("packet {number} of pair {pair} came again"))
                         }
