@@ -179,7 +179,7 @@ fn a_guest_uses_a_disk_that_grows_and_another_vmm_finds_what_it_wrote() {
     let mut guest = scene.guest("packed=off");
     is_used(&scene, &mut guest, false);
     is_bound_again(&mut guest);
-    guest.begins("reboot -f");
+    guest.is_told("reboot -f");
     guest.is_up();
     guest.does("modprobe virtio_blk; talker blocks hold /dev/vda 3 0+512");
     grows(&scene, &mut back_end, &mut guest);

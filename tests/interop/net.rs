@@ -209,7 +209,7 @@ fn a_driver_is_bound_again_a_guest_reboots_and_a_vmm_dies() {
             traffic::is_addressed(&mut guest);
             traffic::passes(&mut guest);
 
-            guest.begins("reboot -f");
+            guest.is_told("reboot -f");
             guest.is_up();
             traffic::answers(&mut guest);
             traffic::passes(&mut guest);

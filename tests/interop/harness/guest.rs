@@ -80,22 +80,28 @@ impl Guest {
         step.out.trim().to_owned()
     }
 
-    /// Has its shell run a line that does not end, as `reboot -f`.
+    /// Has its shell run a line that need not end.
     #[track_caller]
     pub(crate) fn begins(&mut self, line: &str) {
-        let plain = line.is_ascii() && line.trim() == line && !line.contains('\n');
-        assert!(
-            plain,
-            "one line of ASCII, without white space around it: {line:?}"
-        );
         for _ in 0..TIMES {
-            self.running.say(&format!("{} {line}", line.len()));
+            self.is_told(line);
             if self.has_heard() {
                 return;
             }
             println!("not whole: `{line}`");
         }
         panic!("`{line}` does not arrive whole");
+    }
+
+    /// Has its shell run a line that ends it, as `reboot -f`: what it says to that may go down with it.
+    #[track_caller]
+    pub(crate) fn is_told(&mut self, line: &str) {
+        let plain = line.is_ascii() && line.trim() == line && !line.contains('\n');
+        assert!(
+            plain,
+            "one line of ASCII, without white space around it: {line:?}"
+        );
+        self.running.say(&format!("{} {line}", line.len()));
     }
 
     /// Waits for what it says to a line.
@@ -137,7 +143,7 @@ impl Guest {
     /// Ends it as it should end.
     #[track_caller]
     pub(crate) fn ends(mut self) {
-        self.begins("exit 0");
+        self.is_told("exit 0");
         self.running.finish();
     }
 }
