@@ -1,5 +1,5 @@
-# what: no features, each alone (--full: every set): clippy on all targets, unit tests (--full: all); ring and memory with no std
-# minutes: 5
+# what: no features, each alone (--full: every set), clippy and tests; ring and memory with no std
+# minutes: 9
 # quick: no
 # shellcheck shell=bash
 
@@ -27,19 +27,17 @@ feature_sets() { # MANIFEST
   done
 }
 
-# What tests see of a device from outside does not depend on what else is built in: those run with everything, in `unit`.
 stage() {
-  local manifest package features tests=()
-  [ "$EFFORT" != full ] || tests=(--tests)
+  local manifest package features
   while IFS= read -r manifest; do
     # A package without features has only the set that the unit stage tests.
     [ -n "$(features_of "$manifest")" ] || continue
     package=$(awk -F '"' '/^name *=/ { print $2; exit }' "$manifest")
     while IFS= read -r features; do
       check "clippy $package [${features:-no features}]" 600 \
-        cargo clippy --locked -p "$package" --all-targets --no-default-features --features "$features" -- -D warnings
+        cargo clippy --locked -p "$package" --no-default-features --features "$features" -- -D warnings
       cargo_tests "$package [${features:-no features}]" 600 \
-        cargo test --locked -p "$package" --lib "${tests[@]}" --no-fail-fast --no-default-features --features "$features" --
+        cargo test --locked -p "$package" --lib --tests --no-fail-fast --no-default-features --features "$features" --
     done < <(feature_sets "$manifest")
   done < <(packages)
 
