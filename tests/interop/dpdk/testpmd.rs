@@ -44,6 +44,9 @@ pub(crate) fn has_avx512() -> bool {
     false
 }
 
+/// A port's number beyond those that it has.
+const NO_PORT: u16 = 1000;
+
 /// What it is started with.
 pub(crate) struct Setup {
     /// Threads that forward: with one for each stream, none waits for another.
@@ -61,8 +64,8 @@ pub(crate) struct Testpmd {
     process: Process,
     /// All that it has said, in its order.
     said: Vec<String>,
-    /// Marks that were set, to tell where an answer ends.
-    marks: u32,
+    /// The last port that it was asked for and has not, to tell where an answer ends.
+    mark: u16,
     /// Where it keeps its run-time files.
     _home: TempDir,
 }
@@ -111,7 +114,7 @@ impl Testpmd {
         let mut new = Self {
             process: Process::start(&mut command),
             said: Vec::new(),
-            marks: 0,
+            mark: NO_PORT,
             _home: home,
         };
         new.ask("show config fwd");
@@ -122,11 +125,13 @@ impl Testpmd {
     #[track_caller]
     pub(crate) fn ask(&mut self, command: &str) -> String {
         let from = self.said.len();
-        self.marks += 1;
-        // No command: it is repeated behind the prompt, once all before it is done.
-        let mark = format!("mark{}", self.marks);
-        self.process.say(&format!("{command}\n{mark}"));
-        self.wait_for(&mark);
+        self.mark += 1;
+        let mark = self.mark;
+        // What it repeats of its input it writes letter by letter, and its log may come between two of them. The
+        // complaint is a line that it writes as one, once all before it is done.
+        self.process
+            .say(&format!("{command}\nshow port stats {mark}"));
+        self.wait_for(&format!("Invalid port {mark}"));
         self.said[from..].join("\n")
     }
 
