@@ -17,7 +17,9 @@ use rig::guest::{DATA, Guest, LEN};
 use rig::less::Less;
 use rig::{Served, open};
 use vdpa_core::{Device, MgmtDevice as _, Relay};
-use vdpa_export::vhost_user::{EndedBy, Listen, Notice, Options, Server, ServerError, Stop};
+use vdpa_export::vhost_user::{
+    Admission, EndedBy, Listen, Notice, Options, Server, ServerError, Stop,
+};
 use vdpa_vhost_user::payload::{DeviceState, Direction};
 use vdpa_vhost_user::{Connection, Front, FrontMessage, ProtocolFeatures};
 
@@ -61,8 +63,17 @@ fn a_socket_that_cannot_be_had_is_refused_with_the_way_out() {
             "{why}"
         );
     }
-    let why = refused(Listen::bind(home.path().join("nowhere/socket")));
-    assert!(matches!(why, ServerError::Path { .. }), "{why}");
+    let nowhere = home.path().join("nowhere/socket");
+    for listen in [Listen::bind(&nowhere), Listen::connect(&nowhere)] {
+        let why = refused(listen);
+        assert!(matches!(why, ServerError::NoDirectory { .. }), "{why}");
+    }
+    let why = refused(Listen::bind(file.join("socket")));
+    assert!(matches!(why, ServerError::NotADirectory { .. }), "{why}");
+    let why = refused(Listen::bind("/"));
+    assert!(matches!(why, ServerError::NoName { .. }), "{why}");
+    let why = refused(Listen::connect(&file));
+    assert!(matches!(why, ServerError::NotASocket { .. }), "{why}");
     let (one, _other) = UnixStream::pair().unwrap();
     let why = refused(Listen::Listener(one.into()));
     assert!(matches!(why, ServerError::Descriptor { .. }), "{why}");
@@ -71,12 +82,15 @@ fn a_socket_that_cannot_be_had_is_refused_with_the_way_out() {
     assert!(matches!(why, ServerError::Descriptor { .. }), "{why}");
 
     // What the one of before left is replaced.
-    let mode = Some(0o640);
+    let admission = Admission {
+        mode: Some(0o640),
+        ..Admission::default()
+    };
     let (device, _) = open("sim:blk,size=1M");
     let server = Server::new(device, Options::default());
     let listen = Listen::Bind {
         path: path.clone(),
-        mode,
+        admission,
     };
     let serving = server.listen(listen).unwrap();
     let meta = std::fs::metadata(&path).unwrap();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use vdpa::export::vhost_user::{Options, Server, Serving, Stop};
+use vdpa::export::vhost_user::{Made, Options, Server, Serving, Stop};
 use vdpa::{Device, Registry};
 
 use self::board::Board;
@@ -29,7 +29,6 @@ use self::image::{Image, Name};
 use self::meeting::Meeting;
 use self::news::{News, Tally, Teller};
 use self::passed::Passed;
-use self::socket::{Admission, Bound};
 use crate::failure::{Failure, Verdict};
 use crate::options::Serve;
 use crate::output::Output;
@@ -44,7 +43,7 @@ struct Post {
     spec: String,
     serving: Serving,
     /// The socket, if it was made here.
-    bound: Option<Bound>,
+    made: Option<Made>,
     /// What its size is that of, if it is a disk.
     image: Option<Image>,
     /// What is told of it first.
@@ -70,16 +69,16 @@ pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Verdict, Failu
     watch(signals, sender.clone())?;
 
     let mut board = Board::new(output, options.stats);
-    let mut bound = Vec::new();
+    let mut made = Vec::new();
     let mut images = Vec::new();
     for (number, post) in posts.into_iter().enumerate() {
         board.add(post.path, post.spec, post.tally, post.first)?;
-        bound.extend(post.bound);
+        made.extend(post.made);
         images.extend(post.image.map(|image| (number, image)));
         serve(number, post.serving, stop.clone(), sender.clone())?;
     }
     let look = || look_again(&registry, &mut images);
-    follow(&receiver, &stop, &mut bound, look, &mut board)
+    follow(&receiver, &stop, &mut made, look, &mut board)
 }
 
 /// Everything that can be wrong is found here, in the order in which the least was done; what was done is undone.
@@ -90,7 +89,7 @@ fn prepare(
     sender: &SyncSender<News>,
     output: &mut Output,
 ) -> Result<Vec<Post>> {
-    let admission = Admission::new(options.mode, options.owner.as_deref())?;
+    let admission = socket::admission(options.mode, options.owner.as_deref())?;
     let pairs = meeting::pairs(options)?;
     let meetings: Vec<(&str, Meeting)> = pairs
         .into_iter()
@@ -111,7 +110,7 @@ fn prepare(
         .map(|(number, ((spec, meeting), device))| {
             let first = Told::first(&device, options.client);
             let path = meeting.shown();
-            let (listen, bound) = meeting.listen(&admission)?;
+            let (listen, made) = meeting.listen(&admission)?;
             let name = Name::of(&device);
             let image = Image::of(spec, &device, &name)?;
             let teller = Teller::new(number, sender.clone());
@@ -124,7 +123,7 @@ fn prepare(
                 path,
                 spec: spec.to_owned(),
                 serving,
-                bound,
+                made,
                 image,
                 first,
                 tally,
@@ -215,7 +214,7 @@ fn look_again(registry: &Registry, images: &mut [(usize, Image)]) -> Vec<(usize,
 fn follow(
     news: &Receiver<News>,
     stop: &Stop,
-    bound: &mut Vec<Bound>,
+    made: &mut Vec<Made>,
     mut look: impl FnMut() -> Vec<(usize, Told)>,
     board: &mut Board<'_>,
 ) -> Result<Verdict, Failure> {
@@ -238,7 +237,7 @@ fn follow(
                 None => {
                     asked = Some(Instant::now());
                     // Nobody new comes, and then who is there is let go of.
-                    bound.clear();
+                    made.clear();
                     stop.set();
                 }
                 Some(first) if first.elapsed() < ONE_SIGNAL => {}

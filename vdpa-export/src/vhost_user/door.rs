@@ -1,28 +1,17 @@
 //! The place where front ends come in.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{AcceptConn, PeerCredentials};
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, getpeername, getsockname,
-    getsockopt,
-};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::socket::{UnixAddr, getpeername, getsockname, getsockopt};
 
+use super::place::{self, Made, Place};
 use super::{Listen, Peer, ServerError};
-
-/// The longest path of a socket, `sun_path` in `linux/un.h` without its end.
-const LONGEST: usize = 107;
-
-/// How many front ends may wait to be let in.
-const WAITING: i32 = 8;
 
 /// A place to come in, open.
 pub(super) enum Door {
@@ -38,23 +27,6 @@ pub(super) enum Door {
     Stream(Option<UnixStream>),
 }
 
-/// A socket that we made, removed when we end.
-pub(super) struct Made {
-    path: PathBuf,
-    /// Device and inode, by which it is told from one that somebody else put there meanwhile.
-    id: (u64, u64),
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        let ours = |meta: std::fs::Metadata| (meta.dev(), meta.ino()) == self.id;
-        if std::fs::symlink_metadata(&self.path).is_ok_and(ours) {
-            // Nobody is hurt by one that stays.
-            let _stays = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 impl Door {
     /// Opens it.
     ///
@@ -62,9 +34,12 @@ impl Door {
     /// When the socket cannot be had.
     pub(super) fn open(listen: Listen) -> Result<Self, ServerError> {
         match listen {
-            Listen::Bind { path, mode } => bind(path, mode),
+            Listen::Bind { path, admission } => {
+                let (listener, made) = Place::find(path)?.listen(&admission)?;
+                Self::listening(listener, Some(made))
+            }
             Listen::Connect { path, every } => {
-                check_length(&path)?;
+                place::can_connect(&path)?;
                 Ok(Self::Client { path, every })
             }
             Listen::Listener(fd) => {
@@ -130,7 +105,7 @@ impl Door {
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
                 Err(e) => Err(e),
             },
-            Self::Client { path, .. } => connect(path).map(Some),
+            Self::Client { path, .. } => place::connected(path).map(Some),
             Self::Stream(stream) => Ok(stream.take()),
         }
     }
@@ -143,80 +118,6 @@ pub(super) fn peer(stream: &UnixStream) -> Option<Peer> {
     Some(Peer { pid, uid })
 }
 
-fn bind(path: PathBuf, mode: Option<u32>) -> Result<Door, ServerError> {
-    check_length(&path)?;
-    let failed = |what: &'static str| {
-        let path = path.clone();
-        move |source| ServerError::Path { path, what, source }
-    };
-    let refused = |what: &'static str| {
-        let failed = failed(what);
-        move |errno: Errno| failed(errno.into())
-    };
-    match std::fs::symlink_metadata(&path) {
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(ServerError::NotASocket { path });
-        }
-        Ok(_) => {
-            if is_listened_at(&path).map_err(failed("see whether somebody listens there"))? {
-                return Err(ServerError::InUse { path });
-            }
-            std::fs::remove_file(&path).map_err(failed("replace the old socket"))?;
-        }
-        // What else is wrong with the path shows when it is bound.
-        Err(_) => {}
-    }
-    let what = "make the socket";
-    let socket = stream().map_err(failed(what))?;
-    if mode.is_some() {
-        // The file has the mode that the socket has: nobody connects before it is said who may.
-        let own = Mode::S_IRUSR | Mode::S_IWUSR;
-        fchmod(&socket, own).map_err(refused("set the mode of the socket"))?;
-    }
-    let address = UnixAddr::new(&path).map_err(refused(what))?;
-    socket::bind(socket.as_raw_fd(), &address).map_err(refused(what))?;
-    let meta = std::fs::symlink_metadata(&path).map_err(failed("examine the socket"))?;
-    // From here on it is removed, whatever comes.
-    let made = Made {
-        path: path.clone(),
-        id: (meta.dev(), meta.ino()),
-    };
-    if let Some(mode) = mode {
-        let mode = Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode).map_err(failed("set the mode of the socket"))?;
-    }
-    let waiting = Backlog::new(WAITING).map_err(refused(what))?;
-    socket::listen(&socket, waiting).map_err(refused("listen on the socket"))?;
-    Door::listening(socket.into(), Some(made))
-}
-
-/// A socket that does not block.
-fn stream() -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    Ok(socket)
-}
-
-/// Connects, if that can be done at once: who listens and takes nobody in keeps nobody waiting.
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = stream()?;
-    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(socket.into())
-}
-
-/// Whether somebody listens at a socket.
-///
-/// It is asked with a socket of another type, so that who listens there never sees a connection: unix(7), EPROTOTYPE.
-fn is_listened_at(path: &Path) -> io::Result<bool> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let asker = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    match socket::connect(asker.as_raw_fd(), &UnixAddr::new(path)?) {
-        Err(Errno::ECONNREFUSED) => Ok(false),
-        Ok(()) | Err(Errno::EPROTOTYPE) => Ok(true),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 /// Whether who is there cannot be let in for want of something that comes back: descriptors, memory.
 pub(super) fn is_scarcity(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
@@ -224,15 +125,4 @@ pub(super) fn is_scarcity(error: &io::Error) -> bool {
         errno,
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
     )
-}
-
-fn check_length(path: &Path) -> Result<(), ServerError> {
-    match path.as_os_str().len() {
-        ..=LONGEST => Ok(()),
-        len => Err(ServerError::TooLong {
-            path: path.to_owned(),
-            len,
-            most: LONGEST,
-        }),
-    }
 }

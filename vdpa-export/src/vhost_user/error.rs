@@ -13,19 +13,33 @@ pub use crate::serve::{EventKind, ServeError};
 #[non_exhaustive]
 pub enum ServerError {
     /// Somebody listens there.
-    #[error("{}: another process listens there: choose another path, or end it", path.display())]
+    #[error("{} is in use, somebody listens there: end that, or give another path", path.display())]
     InUse {
         /// The path.
         path: PathBuf,
     },
-    /// There is something else than a socket.
-    #[error("{}: there is something there, and it is not a socket: choose another path", path.display())]
-    NotASocket {
+    /// A socket that the process may not connect to, so that whether it is in use is not known.
+    #[error(
+        "{} is another user's socket: no permission to see whether it is in use; give another path",
+        path.display()
+    )]
+    NotOurs {
         /// The path.
         path: PathBuf,
     },
+    /// There is something else than a socket.
+    #[error("{} is {kind}, not a socket: give another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        kind: &'static str,
+    },
     /// A path that no unix socket can have.
-    #[error("{}: {len} bytes are too long for the path of a socket: {most} is the most", path.display())]
+    #[error(
+        "{} has {len} bytes, and a socket's path at most {most}: give a shorter one, or one relative to another directory",
+        path.display()
+    )]
     TooLong {
         /// The path.
         path: PathBuf,
@@ -33,6 +47,59 @@ pub enum ServerError {
         len: usize,
         /// The longest.
         most: usize,
+    },
+    /// A path that ends in no name.
+    #[error("`{}` names no file: give a path to one, as in /run/vdpa/net0.sock", path.display())]
+    NoName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A path in a directory that is not there.
+    #[error(
+        "{}: there is no directory {}: make it first (mkdir -p {})",
+        path.display(),
+        dir.display(),
+        dir.display()
+    )]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// A path beneath something else than a directory.
+    #[error("{}: {} is not a directory: give a path in one", path.display(), dir.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+        /// What is in the place of its directory.
+        dir: PathBuf,
+    },
+    /// A directory that the process may not write to.
+    #[error(
+        "{}: user {user} may make no socket in {}, give another path or run as another user",
+        path.display(),
+        dir.display()
+    )]
+    MayNot {
+        /// The path.
+        path: PathBuf,
+        /// Its directory.
+        dir: PathBuf,
+        /// The number of the user who may not.
+        user: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A socket that cannot be given to somebody.
+    #[error("{}: the socket cannot be given to {owner}", path.display())]
+    Owner {
+        /// The path.
+        path: PathBuf,
+        /// The user and the group, by their numbers.
+        owner: String,
+        /// What the system said.
+        source: io::Error,
     },
     /// The system does not give a socket there.
     #[error("{}: cannot {what}", path.display())]
@@ -78,6 +145,10 @@ impl ServerError {
             Self::NotASocket { .. } | Self::TooLong { .. } | Self::Descriptor { .. } => {
                 ErrorKind::Misuse
             }
+            Self::NoName { .. } | Self::NoDirectory { .. } | Self::NotADirectory { .. } => {
+                ErrorKind::Misuse
+            }
+            Self::NotOurs { .. } | Self::MayNot { .. } | Self::Owner { .. } => ErrorKind::Io,
             Self::Path { .. } | Self::System { .. } => ErrorKind::Io,
             Self::Device(error) => error.kind(),
         }

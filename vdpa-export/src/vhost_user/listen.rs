@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Admission;
+
 /// Where a server meets its front ends.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -14,8 +16,8 @@ pub enum Listen {
     Bind {
         /// Where.
         path: PathBuf,
-        /// Who may connect, as file mode bits (0o660); `None`: as the process's umask has it.
-        mode: Option<u32>,
+        /// Who may connect.
+        admission: Admission,
     },
     /// The front end made the socket and the server connects to it, again whenever the connection ends: QEMU's
     /// `server=on`, DPDK's and OVS's `dpdkvhostuserclient` turned round.
@@ -37,8 +39,8 @@ impl Listen {
 
     /// A socket at `path` that front ends connect to.
     pub fn bind(path: impl Into<PathBuf>) -> Self {
-        let (path, mode) = (path.into(), None);
-        Self::Bind { path, mode }
+        let (path, admission) = (path.into(), Admission::default());
+        Self::Bind { path, admission }
     }
 
     /// A front end that listens at `path`.

@@ -1,14 +1,12 @@
 //! Where a device meets its front ends.
 
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use vdpa::export::vhost_user::Listen;
+use vdpa::export::vhost_user::{Admission, Listen, Made, Place, can_connect};
 
 use super::passed::{Passed, Socket};
-use super::socket::{Admission, Bound, Place, directory, fits, whole};
+use super::socket::whole;
 use crate::options::Serve;
 
 /// How a path asks for a socket that was passed.
@@ -72,26 +70,13 @@ impl Meeting {
             return Ok(Self::Passed(passed.named(name)?));
         }
         if client {
-            return Self::join(path);
+            can_connect(path)?;
+            return Ok(Self::Join(path.to_owned()));
         }
         match passed.at(path) {
             Some(socket) => Ok(Self::Passed(socket)),
             None => Ok(Self::Make(path.to_owned(), Place::find(path)?)),
         }
-    }
-
-    fn join(path: &Path) -> Result<Self> {
-        fits(path)?;
-        directory(path)?;
-        // It may come later.
-        if let Ok(there) = fs::metadata(path) {
-            ensure!(
-                there.file_type().is_socket(),
-                "{} is not a socket: give the path at which the front end listens",
-                path.display()
-            );
-        }
-        Ok(Self::Join(path.to_owned()))
     }
 
     /// What it is called.
@@ -106,11 +91,11 @@ impl Meeting {
     ///
     /// # Errors
     /// When the socket cannot be made, or used.
-    pub(super) fn listen(self, admission: &Admission) -> Result<(Listen, Option<Bound>)> {
+    pub(super) fn listen(self, admission: &Admission) -> Result<(Listen, Option<Made>)> {
         Ok(match self {
             Self::Make(_, place) => {
-                let (listener, bound) = place.listen(admission)?;
-                (Listen::Listener(listener.into()), Some(bound))
+                let (listener, made) = place.listen(admission)?;
+                (Listen::Listener(listener.into()), Some(made))
             }
             Self::Passed(socket) => (Listen::Listener(socket.into_listener()?.into()), None),
             Self::Join(path) => (Listen::connect(path), None),
