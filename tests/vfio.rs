@@ -170,7 +170,11 @@ fn doctor_says_what_mends_each_line() {
     let lines = report["lines"].as_array().unwrap();
     let driver = lines.iter().find(|line| line["what"] == "driver").unwrap();
     assert_eq!(driver["result"], "fail");
-    assert_eq!(driver["mend"], format!("vdpactl vfio bind {NET}"));
+    let root = machine.root().display();
+    assert_eq!(
+        driver["mend"],
+        format!("vdpactl vfio bind {NET} --root {root}")
+    );
     let structures = report["structures"].as_array().unwrap();
     assert_eq!(
         structures[0],
@@ -228,7 +232,7 @@ fn doctor_refuses_what_is_not_virtio_by_name() {
 fn functions_that_are_not_there_are_bad_input() {
     let machine = machine();
     for verb in ["doctor", "bind", "unbind", "restore"] {
-        vfio(&machine, &format!("{verb} 0000:09:00.0")).is_refused_or_failed(verb, "0000:09:00.0");
+        vfio(&machine, &format!("{verb} 0000:09:00.0")).is_refused_with(&["0000:09:00.0"]);
         vfio(&machine, &format!("{verb} eth0")).is_refused_with(&["eth0", "0000:01:00.0"]);
     }
 }
@@ -297,9 +301,19 @@ fn restore_takes_everything_back() {
     }
     let run = vfio(&machine, "restore --dry-run");
     assert!(run.stdout.contains("echo 0 > "), "{run:?}");
+    // What is said to be written is what is written then.
+    assert!(
+        run.stdout
+            .contains("0000:02:00.1 goes with those of 0000:02:00.0"),
+        "{run:?}"
+    );
+    let would = object(&machine, "restore --dry-run");
     let restored = object(&machine, "restore");
     assert_eq!(restored["failed"], json!([]));
     assert_eq!(restored["restored"].as_array().unwrap().len(), 3);
+    for (would, did) in [0, 1, 2].map(|at| (&would["restored"][at], &restored["restored"][at])) {
+        assert_eq!(would["steps"], did["steps"]);
+    }
     assert_eq!(machine.driver(NET).as_deref(), Some("virtio-pci"));
     assert_eq!(machine.text(IGB, "sriov_numvfs"), "0\n");
     assert_eq!(machine.text(IGB, "sriov_drivers_autoprobe"), "1\n");
@@ -410,22 +424,22 @@ fn a_copy_made_as_the_guide_says_has_what_doctor_finds() {
     machine.attribute(NET, "vfio-dev/vfio0/dev", "511:0\n");
     machine.file("/dev/vfio/devices/vfio0", "");
     let home = copied(&machine);
+    let root = home.path().join("copy");
     for line in [
         format!("doctor {NET}"),
         format!("doctor {IGB}"),
         "list --all".to_owned(),
     ] {
         let mut command = command(["vfio"]);
-        command
-            .args(line.split(' '))
-            .arg("--root")
-            .arg(home.path().join("copy"));
-        let (copy, machine) = (ended(&mut command), vfio(&machine, &line));
-        assert_eq!(copy.stdout, machine.stdout, "{line}");
-        assert_eq!(copy.code, machine.code, "{line}");
+        command.args(line.split(' ')).arg("--root").arg(&root);
+        let (copy, of) = (ended(&mut command), vfio(&machine, &line));
+        // Each names itself in what mends it.
+        let [copied, original] = [(&copy, &root), (&of, &machine.root().to_owned())]
+            .map(|(run, root)| run.stdout.replace(root.to_str().unwrap(), "ROOT"));
+        assert_eq!(copied, original, "{line}");
+        assert_eq!(copy.code, of.code, "{line}");
     }
     // And it can be changed as a machine can.
-    let root = home.path().join("copy");
     let mut command = command(["vfio", "unbind", NET]);
     let run = ended(command.arg("--root").arg(root));
     assert_eq!(run.code, 0, "{run:?}");
@@ -468,6 +482,47 @@ fn what_the_system_is_in_the_way_of_is_no_bad_input() {
 }
 
 #[test]
+fn what_is_to_be_a_directory_is_one() {
+    let machine = machine();
+    let root = machine.root().join("nowhere");
+    let root = root.to_str().unwrap();
+    for verb in [
+        "list",
+        "doctor 0000:01:00.0",
+        "bind 0000:01:00.0",
+        "restore",
+    ] {
+        let mut command = command(["vfio"]);
+        command.args(verb.split(' ')).args(["--root", root]);
+        ended(&mut command).is_refused_with(&["--root", root, "directory"]);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let state = file.path().to_str().unwrap();
+    vfio(&machine, &format!("bind {NET} --state {state}")).is_refused_with(&["--state", state]);
+    assert_eq!(machine.driver(NET).as_deref(), Some("virtio-pci"));
+}
+
+#[test]
+fn names_of_a_copy_cannot_write_to_the_terminal() {
+    let machine = machine();
+    machine.attribute(NET, "driver_override", "evil\x1b[31m");
+    let driver = machine.path(&format!("/sys/bus/pci/devices/{NET}/driver"));
+    std::fs::remove_file(&driver).unwrap();
+    std::os::unix::fs::symlink("../../../bus/pci/drivers/evil\x1b[31m\nname", driver).unwrap();
+    for verb in [
+        "list --all",
+        &format!("doctor {NET}"),
+        &format!("bind {NET}"),
+    ] {
+        for json in ["", " --json"] {
+            let run = vfio(&machine, &format!("{verb}{json}"));
+            let said = format!("{}{}", run.stdout, run.stderr);
+            assert!(!said.contains('\x1b') && !said.contains("\nname"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn completions_know_the_verbs() {
     let script = ended(&mut command(["completions", "bash"])).stdout;
     for verb in ["vfio", "doctor", "unbind", "restore", "--dry-run"] {
@@ -502,8 +557,6 @@ fn impossible_virtual_functions_are_refused_with_numbers() {
 }
 
 trait Refused {
-    fn is_refused_or_failed(&self, verb: &str, word: &str);
-
     fn failed_with(&self, words: &[&str]);
 }
 
@@ -515,12 +568,5 @@ impl Refused for Run {
         for word in words {
             assert!(self.stderr.contains(word), "{word:?}: {self:?}");
         }
-    }
-
-    /// `restore` goes on after each function, so that it ends as a command that ran.
-    #[track_caller]
-    fn is_refused_or_failed(&self, verb: &str, word: &str) {
-        assert_eq!(self.code, if verb == "restore" { 1 } else { 2 }, "{self:?}");
-        assert!(self.stderr.contains(word), "{self:?}");
     }
 }

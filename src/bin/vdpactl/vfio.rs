@@ -5,9 +5,12 @@ mod command;
 mod doctor;
 mod list;
 
+use std::path::Path;
+
+use anyhow::anyhow;
 use serde::Serialize;
 use vdpa::core::ParentError;
-use vdpa::vfio::sysfs::{Address, Fact, Host, Step, SysfsError};
+use vdpa::vfio::sysfs::{self, Address, Fact, Host, Step, SysfsError};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -17,6 +20,10 @@ use command::{Command, VfCommand};
 
 /// Does what the command line says.
 pub(crate) fn run(options: Vfio, output: &mut Output) -> Result<Verdict, Failure> {
+    is_directory("--root", &options.root)?;
+    if let Some(state) = options.state.as_ref().filter(|state| state.exists()) {
+        is_directory("--state", state)?;
+    }
     let host = Host::new(&options.root);
     let records = options.state.unwrap_or_else(|| host.state());
     // Whoever only looks may look at anything.
@@ -42,6 +49,18 @@ pub(crate) fn run(options: Vfio, output: &mut Output) -> Result<Verdict, Failure
                 },
         } => binder()?.virtual_functions(address(&function)?, count, how, output),
     }
+}
+
+fn is_directory(option: &str, path: &Path) -> Result<(), Failure> {
+    let why = match path.metadata() {
+        Ok(there) if there.is_dir() => return Ok(()),
+        Ok(_) => "no directory".to_owned(),
+        Err(error) => sysfs::said(&error),
+    };
+    let shown = path.display();
+    Err(Failure::input(anyhow!(
+        "{option} {shown}: {why}: name a directory"
+    )))
 }
 
 fn address(text: &str) -> Result<Address, Failure> {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use nix::unistd::geteuid;
-use vdpa_core::Chain;
+use vdpa_core::{Chain, ErrorKind};
 use vdpa_pci::Layout;
 use vdpa_pci::layout::Structure;
 
@@ -69,22 +69,48 @@ impl Finding {
 ///
 /// In the order in which it has to be mended: identity, IOMMU, group, driver, users, device file, VFIO's file, locked
 /// memory, BARs, virtio's structures.
+///
+/// Of a function that is no virtio only that is to be mended: whatever else was done would be in vain.
 pub fn examine(host: &Host, function: &Function) -> Vec<Finding> {
-    let mut findings = vec![
-        identity(function),
-        iommu(host),
-        group(host, function),
-        driver(host, function),
-    ];
+    let identity = identity(host, function);
+    let in_vain = identity.verdict == Verdict::Fail;
+    let mut findings = vec![iommu(host), group(host, function), driver(host, function)];
     findings.extend(users(host, function));
     findings.extend(files(host, function));
     findings.push(memlock(host));
-    findings.push(bars(function));
+    findings.push(bars(host, function));
     findings.extend(structures(host, function));
+    if in_vain {
+        for finding in &mut findings {
+            finding.mend = None;
+        }
+    }
+    findings.insert(0, identity);
     findings
 }
 
-fn identity(function: &Function) -> Finding {
+/// A command of ours for the system that was looked at.
+fn vdpactl(host: &Host, command: &str) -> String {
+    match host.tree.is_running() {
+        true => format!("vdpactl vfio {command}"),
+        false => format!(
+            "vdpactl vfio {command} --root {}",
+            host.tree.root().display()
+        ),
+    }
+}
+
+/// A command that shows what is at a path of the system that was looked at.
+fn show(host: &Host, command: &str, path: &str) -> String {
+    format!("{command} {}", host.tree.path(path).display())
+}
+
+/// Where sysfs describes a function, or a part of it.
+fn described(function: &Function, part: &str) -> String {
+    format!("/sys/bus/pci/devices/{}{part}", function.address)
+}
+
+fn identity(host: &Host, function: &Function) -> Finding {
     const WHAT: &str = "function";
 
     let ids = format!(
@@ -99,11 +125,14 @@ fn identity(function: &Function) -> Finding {
         Identity::Other { .. } => Finding::fail(
             WHAT,
             found,
-            "take another function: vdpactl vfio list shows those that are virtio",
+            format!(
+                "take another function: {} shows those that are virtio",
+                vdpactl(host, "list")
+            ),
         ),
         Identity::Unknown => {
-            let path = format!("/sys/bus/pci/devices/{}", function.address);
-            Finding::unknown(WHAT, "its numbers cannot be read", format!("ls -l {path}"))
+            let mend = show(host, "ls -l", &described(function, ""));
+            Finding::unknown(WHAT, "its numbers cannot be read", mend)
         }
     }
 }
@@ -123,7 +152,9 @@ fn iommu(host: &Host) -> Finding {
             Finding::pass(WHAT, format!("on, units: {units}, groups: {groups}"))
         }
         Fact::Is(false) | Fact::Absent => Finding::fail(WHAT, "off", iommu.mend()),
-        Fact::Unknown(why) => Finding::unknown(WHAT, why, "ls /sys/kernel/iommu_groups"),
+        Fact::Unknown(why) => {
+            Finding::unknown(WHAT, why, show(host, "ls", "/sys/kernel/iommu_groups"))
+        }
     }
 }
 
@@ -136,8 +167,8 @@ fn group(host: &Host, function: &Function) -> Finding {
             return Finding::fail(WHAT, "in no IOMMU group", host.iommu().mend());
         }
         Fact::Unknown(why) => {
-            let path = format!("/sys/bus/pci/devices/{}/iommu_group", function.address);
-            return Finding::unknown(WHAT, why.clone(), format!("ls -l {path}"));
+            let mend = show(host, "ls -l", &described(function, "/iommu_group"));
+            return Finding::unknown(WHAT, why.clone(), mend);
         }
     };
     let group = host.group(number);
@@ -155,19 +186,19 @@ fn group(host: &Host, function: &Function) -> Finding {
             // The function itself has a line of its own.
             let own = function.address.to_string();
             let others = group.in_the_way();
-            let others: Vec<&str> = others
+            let binds: Vec<String> = others
                 .iter()
-                .map(|member| member.name.as_str())
-                .filter(|name| *name != own)
+                .filter(|member| member.name != own)
+                .map(|member| vdpactl(host, &format!("bind {}", member.name)))
                 .collect();
-            match others[..] {
+            match binds[..] {
                 [] => Finding::pass(WHAT, found),
                 _ => Finding::fail(
                     WHAT,
                     format!("{found}; not viable"),
                     format!(
-                        "vdpactl vfio bind {}; or another slot, where it has a group of its own",
-                        others.join("; vdpactl vfio bind ")
+                        "{}; or another slot, where it has a group of its own",
+                        binds.join("; ")
                     ),
                 ),
             }
@@ -175,7 +206,11 @@ fn group(host: &Host, function: &Function) -> Finding {
         Fact::Absent | Fact::Unknown(_) => Finding::unknown(
             WHAT,
             format!("{number}, and its members cannot be seen"),
-            format!("ls /sys/kernel/iommu_groups/{number}/devices"),
+            show(
+                host,
+                "ls",
+                &format!("/sys/kernel/iommu_groups/{number}/devices"),
+            ),
         ),
     }
 }
@@ -194,7 +229,7 @@ fn members(group: &Group) -> String {
 fn driver(host: &Host, function: &Function) -> Finding {
     const WHAT: &str = "driver";
 
-    let bind = format!("vdpactl vfio bind {}", function.address);
+    let bind = bind(host, function);
     let bind = match host.has("/sys/bus/pci/drivers/vfio-pci") {
         true => bind,
         false => format!("modprobe vfio-pci; {bind}"),
@@ -204,10 +239,14 @@ fn driver(host: &Host, function: &Function) -> Finding {
         Fact::Is(driver) => Finding::fail(WHAT, format!("{driver} has it, not VFIO"), bind),
         Fact::Absent => Finding::fail(WHAT, "none has it", bind),
         Fact::Unknown(why) => {
-            let path = format!("/sys/bus/pci/devices/{}/driver", function.address);
-            Finding::unknown(WHAT, why.clone(), format!("ls -l {path}"))
+            let mend = show(host, "ls -l", &described(function, "/driver"));
+            Finding::unknown(WHAT, why.clone(), mend)
         }
     }
+}
+
+fn bind(host: &Host, function: &Function) -> String {
+    vdpactl(host, &format!("bind {}", function.address))
 }
 
 /// Only told where there are some: who would miss the function if it were bound, or, once it is, who has it open.
@@ -254,7 +293,7 @@ fn files(host: &Host, function: &Function) -> [Finding; 2] {
         Some(path) => Finding::unknown(
             "device file",
             format!("{path} is there when VFIO has the function"),
-            format!("vdpactl vfio bind {}", function.address),
+            bind(host, function),
         ),
     };
     [file, opened(host, "VFIO", container, module)]
@@ -295,10 +334,10 @@ fn memlock(host: &Host) -> Finding {
     }
 }
 
-fn bars(function: &Function) -> Finding {
+fn bars(host: &Host, function: &Function) -> Finding {
     const WHAT: &str = "BARs";
 
-    let path = format!("/sys/bus/pci/devices/{}", function.address);
+    let look = || show(host, "cat", &described(function, "/resource"));
     match &function.bars {
         Fact::Is(bars) => {
             let each: Vec<String> = bars.iter().map(bar).collect();
@@ -315,10 +354,8 @@ fn bars(function: &Function) -> Finding {
                 ),
             }
         }
-        Fact::Absent => {
-            Finding::unknown(WHAT, "they cannot be seen", format!("cat {path}/resource"))
-        }
-        Fact::Unknown(why) => Finding::unknown(WHAT, why.clone(), format!("cat {path}/resource")),
+        Fact::Absent => Finding::unknown(WHAT, "they cannot be seen", look()),
+        Fact::Unknown(why) => Finding::unknown(WHAT, why.clone(), look()),
     }
 }
 
@@ -339,14 +376,23 @@ fn structures(host: &Host, function: &Function) -> Option<Finding> {
     let shown = match host.shown(function) {
         Ok(shown) => shown,
         Err(error) => {
-            let mend = format!("sudo vdpactl vfio doctor {}", function.address);
+            let mend = match (host.tree.is_running(), geteuid().is_root()) {
+                (false, _) => "make the copy as root".to_owned(),
+                (true, true) => show(host, "ls -l", &described(function, "/config")),
+                (true, false) => format!("sudo vdpactl vfio doctor {}", function.address),
+            };
             return Some(Finding::unknown(REGISTERS, Chain(&error).to_string(), mend));
         }
     };
-    let mend = "another function, or other firmware";
     Some(match Layout::read(&shown) {
         Ok(layout) => Finding::pass(REGISTERS, placed(&layout)),
-        Err(error) => Finding::fail(REGISTERS, Chain(&error).to_string(), mend),
+        Err(error) => {
+            let mend = match error.kind() {
+                ErrorKind::Gone => "echo 1 > /sys/bus/pci/rescan, or a reset of its slot",
+                _ => "another function, or other firmware",
+            };
+            Finding::fail(REGISTERS, Chain(&error).to_string(), mend)
+        }
     })
 }
 

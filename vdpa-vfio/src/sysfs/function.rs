@@ -1,7 +1,7 @@
 //! A PCI function, as sysfs describes it.
 
 use super::address::excerpt;
-use super::tree::{ATTRIBUTE, Tree, number};
+use super::tree::{ATTRIBUTE, Tree, number, plain};
 use super::{Address, Fact, Identity};
 
 /// The functions of the system, by address.
@@ -156,7 +156,7 @@ pub(super) fn gives_away(driver: &str) -> bool {
 fn only_driver(tree: &Tree, path: &str) -> Fact<String> {
     match tree.text(path, ATTRIBUTE) {
         Fact::Is(text) if text.is_empty() || text == "(null)" => Fact::Absent,
-        text => text,
+        text => text.and_then(plain),
     }
 }
 

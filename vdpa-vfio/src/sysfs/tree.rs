@@ -91,13 +91,13 @@ impl Tree {
     pub fn link(&self, path: impl AsRef<Path>) -> Fact<String> {
         self.target(path).and_then(|target| {
             match target.file_name().and_then(|name| name.to_str()) {
-                Some(name) => Fact::Is(name.to_owned()),
+                Some(name) => plain(name.to_owned()),
                 None => Fact::Unknown("the link points to nothing with a name".to_owned()),
             }
         })
     }
 
-    /// The names in a directory, sorted. Those that are no text are left out.
+    /// The names in a directory, sorted. Those that are no text, or have control characters, are left out.
     pub fn names(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
         match names(&self.path(path)) {
             Ok(names) => Fact::Is(names),
@@ -142,10 +142,19 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
                 "it has more than {ENTRIES} entries"
             )));
         }
-        names.extend(entry?.file_name().into_string());
+        let name = entry?.file_name().into_string().ok();
+        names.extend(name.filter(|name| !name.contains(char::is_control)));
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// A name of the kernel's, which has no control characters. One of a copy may have any, and is shown on a terminal.
+pub(super) fn plain(name: String) -> Fact<String> {
+    match name.contains(char::is_control) {
+        true => Fact::Unknown(format!("`{}` is no name", excerpt(&name))),
+        false => Fact::Is(name),
+    }
 }
 
 /// A number as sysfs writes it.

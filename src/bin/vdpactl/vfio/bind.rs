@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde::Serialize;
+use vdpa::core::{ErrorKind, ParentError};
 use vdpa::vfio::sysfs::{
-    Address, Bindings, Change, Fact, Function, Host, Kernel, Regard, Step, SysfsError, Wish,
+    Address, Bindings, Change, Fact, Function, Host, Kernel, Step, SysfsError, Wish,
 };
 
 use crate::failure::{Failure, Verdict};
@@ -118,6 +119,11 @@ impl<'a> Binder<'a> {
     ) -> Result<Verdict, Failure> {
         let functions = match functions[..] {
             [] => self.bindings().changed().map_err(failed)?,
+            // There is no other for which it would go on.
+            [one] => match self.plan(one, Wish::Restore, how) {
+                Err(error) if error.kind() == ErrorKind::Misuse => return Err(failed(error)),
+                _ => functions,
+            },
             _ => functions,
         };
         if functions.is_empty() {
@@ -127,11 +133,23 @@ impl<'a> Binder<'a> {
             restored: Vec::new(),
             failed: Vec::new(),
         };
+        // Functions whose virtual ones go, where that is only said.
+        let mut without: Vec<Address> = Vec::new();
         for at in functions {
             match self.change(at, Wish::Restore, how) {
-                Ok(change) => {
+                Ok(mut change) => {
+                    let physical = known(&change.after.physical);
+                    match physical.filter(|physical| without.contains(physical)) {
+                        Some(physical) => {
+                            change.steps.clear();
+                            output.say(&format!("{at} goes with those of {physical}"))?;
+                        }
+                        None => tell(&change, Wish::Restore, how, output)?,
+                    }
+                    if how.dry_run && change.steps.iter().any(takes_away) {
+                        without.push(at);
+                    }
                     let one = self.report(&change, Wish::Restore, how);
-                    tell(&change, Wish::Restore, how, output)?;
                     report.restored.push(one);
                 }
                 Err(error) => {
@@ -162,20 +180,20 @@ impl<'a> Binder<'a> {
     }
 
     fn change(&self, at: Address, wish: Wish, how: How) -> Result<Change, SysfsError> {
-        let regard = match how.force {
-            true => Regard::Force,
-            false => Regard::Spare,
-        };
         if !how.dry_run {
-            return self.bindings().carry_out(at, wish, regard);
+            return self.bindings().carry_out(at, wish, how.regard());
         }
-        let steps = self.bindings().plan(at, wish, regard)?.steps;
+        let steps = self.plan(at, wish, how)?;
         let now = self.host.look(at);
         Ok(Change {
             before: now.clone(),
             after: now,
             steps,
         })
+    }
+
+    fn plan(&self, at: Address, wish: Wish, how: How) -> Result<Vec<Step>, SysfsError> {
+        Ok(self.bindings().plan(at, wish, how.regard())?.steps)
     }
 
     fn report(&self, change: &Change, wish: Wish, how: How) -> Report {
@@ -205,6 +223,11 @@ impl<'a> Binder<'a> {
             },
         }
     }
+}
+
+/// Whether the virtual functions of a function go.
+fn takes_away(step: &Step) -> bool {
+    step.path.ends_with("/sriov_numvfs") && step.text == "0"
 }
 
 fn virtuals(function: &Function) -> Vec<String> {

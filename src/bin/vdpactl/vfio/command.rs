@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use vdpa::vfio::sysfs::Regard;
 
 #[derive(Args, Debug)]
 pub(crate) struct Vfio {
@@ -76,6 +77,8 @@ pub(super) enum Command {
 #[derive(Subcommand, Debug)]
 pub(super) enum VfCommand {
     /// Have a physical function make N virtual ones, which no driver takes by itself; 0 takes them away
+    ///
+    /// The kernel changes their number by way of none: those that there are go first, also from VFIO, and others come.
     Create {
         /// The physical function, as in 0000:01:00.0
         #[arg(value_name = "PF")]
@@ -96,6 +99,15 @@ pub(super) struct How {
     /// Print what would be written, and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+impl How {
+    pub(super) fn regard(self) -> Regard {
+        match self.force {
+            true => Regard::Force,
+            false => Regard::Spare,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn each_trouble_has_what_mends_it() {
         ),
         (
             |f| f.attribute(AT, "config", &fixture::config()[..64]),
-            &["registers Unknown", "root", "sudo vdpactl vfio doctor"],
+            &["registers Unknown", "=> make the copy as root"],
         ),
         (
             |f| {
@@ -207,6 +207,49 @@ fn each_trouble_has_what_mends_it() {
         spoil(&fixture);
         has(&fixture, words);
     }
+}
+
+#[test]
+fn what_mends_it_is_for_the_system_that_was_looked_at() {
+    let fixture = well();
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/driver"));
+    let sysfs = fixture.path("/sys");
+    let root = sysfs.parent().unwrap();
+    let bind = format!("=> vdpactl vfio bind {AT} --root {}", root.display());
+    has(&fixture, &["driver Fail", &bind]);
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/vendor"));
+    let sysfs = fixture.path(&format!("/sys/bus/pci/devices/{AT}"));
+    let look = format!("=> ls -l {}", sysfs.display());
+    has(&fixture, &["function Unknown", &look]);
+}
+
+#[test]
+fn of_a_function_that_is_no_virtio_nothing_else_is_to_be_mended() {
+    let fixture = well();
+    fixture.attribute(AT, "device", "0x1110");
+    fixture.remove(&format!("/sys/bus/pci/devices/{AT}/driver"));
+    has(&fixture, &["function Fail", "take another function"]);
+    has(&fixture, &["driver Fail"]);
+    for line in trouble(&fixture) {
+        assert!(
+            line.starts_with("function ") || line.ends_with("=> "),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_function_that_does_not_answer_is_looked_for_again() {
+    let fixture = well();
+    fixture.attribute(AT, "config", [0xff; 256]);
+    has(
+        &fixture,
+        &[
+            "registers Fail",
+            "rescan",
+            "=> echo 1 > /sys/bus/pci/rescan",
+        ],
+    );
 }
 
 #[test]
