@@ -78,11 +78,13 @@ fn a_crew_has_one_size() {
     until("the names", || threads("sized") == 2);
 }
 
-/// Has a card exchange frames without a pause while `disturb` does what it does to its siblings.
-fn beside(lab: &Lab, spec: &str, disturb: impl FnOnce()) {
+/// Has a card exchange frames without a pause while `disturb` does what it does to its siblings, again and again until
+/// the card has been served beside it.
+fn beside(lab: &Lab, spec: &str, disturb: impl Fn()) {
     let mut steady = card(lab, spec);
     let over = AtomicBool::new(false);
     let rounds = AtomicUsize::new(0);
+    let done = || rounds.load(Ordering::Relaxed);
     std::thread::scope(|s| {
         s.spawn(|| {
             while !over.load(Ordering::Relaxed) {
@@ -90,10 +92,19 @@ fn beside(lab: &Lab, spec: &str, disturb: impl FnOnce()) {
                 rounds.fetch_add(1, Ordering::Relaxed);
             }
         });
+        // The machine has other things to do than to run that thread.
+        until("the first round", || done() > 0);
+        // Not one that is starved for as long as it lasts.
+        let (before, begun) = (done(), Instant::now());
         disturb();
-        // Not one that was starved until it was over.
-        let before = rounds.load(Ordering::Relaxed);
-        assert!(before >= 5, "{before} rounds beside it");
+        while done() < before + 5 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{} rounds beside it",
+                done() - before
+            );
+            disturb();
+        }
         over.store(true, Ordering::Relaxed);
     });
     assert!(!steady.rig.status().contains(Status::DEVICE_NEEDS_RESET));

