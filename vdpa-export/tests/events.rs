@@ -180,11 +180,18 @@ fn a_call_that_is_filled_again_whenever_it_has_room_lets_the_worker_go_all_the_s
     come_to_call(&guest, &mut hostile);
     // Until the test ends, however it does.
     let going_on = Arc::new(());
-    let until = Arc::downgrade(&going_on);
+    let still = Arc::downgrade(&going_on);
     let fills = std::thread::spawn(move || {
-        while until.strong_count() > 0 {
+        while still.strong_count() > 0 {
             block(&mine);
         }
+    });
+    // A call may come where there is room, and is made then.
+    until("a call that blocks", || {
+        if guest.is_done() {
+            guest.submit(0, 5);
+        }
+        !answers(&mut hostile)
     });
     one.hears("cut off");
     sibling.round(2, 0x22);

@@ -19,6 +19,9 @@ use vdpa_vhost_user::{
 
 const Q: QueueIndex = QueueIndex::new(0);
 
+/// Seconds that a back end may be silent that means to answer, on a machine that does other things.
+const LONG: u32 = 60;
+
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
@@ -71,8 +74,8 @@ impl Script {
         }
     }
 
-    fn open(&self) -> vdpa_core::Result<Device> {
-        open(&self.path)
+    fn open(&self, timeout: u32) -> vdpa_core::Result<Device> {
+        open(&self.path, timeout)
     }
 
     fn asked(&self, request: &str) -> Vec<u32> {
@@ -91,10 +94,12 @@ impl Script {
     }
 }
 
-fn open(path: &Path) -> vdpa_core::Result<Device> {
+/// * `timeout`: seconds that it may be silent
+fn open(path: &Path, timeout: u32) -> vdpa_core::Result<Device> {
     let mut registry = Registry::new();
     registry.add(Arc::new(VhostUserMgmt::new()));
-    registry.open(&format!("vhost-user:{},type=rng,timeout=1", path.display()))
+    let path = path.display();
+    registry.open(&format!("vhost-user:{path},type=rng,timeout={timeout}"))
 }
 
 fn play(stream: UnixStream, deed: impl Fn(usize) -> Deed, heard: &Mutex<Vec<(&'static str, u32)>>) {
@@ -162,8 +167,8 @@ fn play(stream: UnixStream, deed: impl Fn(usize) -> Deed, heard: &Mutex<Vec<(&'s
 }
 
 /// Everything that an owner does with a device, from its connection to its close.
-fn live(script: &Script) -> vdpa_core::Result<()> {
-    let device = script.open()?;
+fn live(script: &Script, timeout: u32) -> vdpa_core::Result<()> {
+    let device = script.open(timeout)?;
     let session = Session::open(device, soon()).map_err(|(_, e)| e)?;
     let mut session = session
         .negotiate(bits::VERSION_1.mask())
@@ -183,7 +188,7 @@ fn live(script: &Script) -> vdpa_core::Result<()> {
 #[test]
 fn a_back_end_that_leaves_or_lies_at_any_request_is_an_error_and_no_more() {
     let script = Script::new(|_| Deed::Serve);
-    live(&script).unwrap();
+    live(&script, LONG).unwrap();
     let requests = script.end();
     assert!(requests > 30, "{requests}");
     for bad in [Deed::Leave, Deed::Mistake, Deed::Babble, Deed::Twice] {
@@ -192,7 +197,7 @@ fn a_back_end_that_leaves_or_lies_at_any_request_is_an_error_and_no_more() {
                 true => bad,
                 false => Deed::Serve,
             });
-            match live(&script) {
+            match live(&script, LONG) {
                 // The last things said of a device need not be looked at.
                 Ok(()) => assert!(at + 8 > requests, "{bad:?} at {at} of {requests}"),
                 Err(e) => {
@@ -208,7 +213,7 @@ fn a_back_end_that_leaves_or_lies_at_any_request_is_an_error_and_no_more() {
 #[test]
 fn a_back_end_that_falls_silent_at_any_request_is_given_up() {
     let script = Script::new(|_| Deed::Serve);
-    live(&script).unwrap();
+    live(&script, LONG).unwrap();
     let requests = script.end();
     // All at once: each is waited for.
     std::thread::scope(|all| {
@@ -218,7 +223,7 @@ fn a_back_end_that_falls_silent_at_any_request_is_given_up() {
                     true => Deed::Hush,
                     false => Deed::Serve,
                 });
-                match live(&script) {
+                match live(&script, 1) {
                     Ok(()) => assert!(at + 8 > requests, "at {at} of {requests}"),
                     Err(e) => assert_ne!(e.kind(), ErrorKind::Misuse, "at {at}: {e}"),
                 }
@@ -231,7 +236,7 @@ fn a_back_end_that_falls_silent_at_any_request_is_given_up() {
 #[test]
 fn a_queue_that_is_switched_off_while_the_device_rests_is_off_when_it_goes_on() {
     let script = Script::new(|_| Deed::Serve);
-    let session = Session::open(script.open().unwrap(), soon());
+    let session = Session::open(script.open(LONG).unwrap(), soon());
     let session = session.map_err(|(_, e)| e).unwrap();
     let negotiated = session.negotiate(bits::VERSION_1.mask());
     let mut session = negotiated.map_err(|(_, e)| e).unwrap();
