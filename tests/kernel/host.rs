@@ -19,9 +19,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gives this side of an interface its addresses; whether it has a carrier is the other side's.
 pub(crate) fn address(interface: &str) {
+    is_patient(interface);
     ip(&format!("addr add 10.78.0.1/24 dev {interface}"));
     ip(&format!("addr add fd78::1/64 dev {interface} nodad"));
     ip(&format!("link set {interface} up"));
+}
+
+/// A neighbour that does not answer for three seconds, as on a busy machine, would be given up, and what is for it lost.
+pub(crate) fn is_patient(interface: &str) {
+    for cache in ["arp_cache", "ndisc_cache"] {
+        ip(&format!(
+            "ntable change name {cache} dev {interface} ucast_probes 100 mcast_probes 100"
+        ));
+    }
 }
 
 /// Waits until an interface has a carrier.

@@ -55,6 +55,7 @@ fn beside() {
     for tap in ["tap0", "tap1"] {
         ip(&format!("link set {tap} address {HOST}"));
     }
+    host::is_patient("tap1");
     ip("addr add 10.78.0.1/24 dev tap1 noprefixroute");
     ip("addr add fd78::1/64 dev tap1 nodad noprefixroute");
     ip("link set tap1 up");

@@ -18,6 +18,12 @@ const TRANSFER: u16 = 5001;
 /// Loads the driver, gives the guest its addresses, and has it give back what it is sent at port 7.
 #[track_caller]
 pub(crate) fn answers(guest: &mut Guest) {
+    // As the host: see `host::address`.
+    for family in ["ipv4", "ipv6"] {
+        let keys = ["ucast_solicit", "mcast_solicit"]
+            .map(|key| format!("net.{family}.neigh.default.{key}=100"));
+        guest.does(&format!("sysctl -w {}", keys.join(" ")));
+    }
     guest.does("sysctl -w net.ipv6.conf.default.accept_dad=0; modprobe virtio_net");
     // A datagram that waits counts with the whole buffer that it came in, which may be a page.
     guest.does("sysctl -w net.core.rmem_default=2097152");
