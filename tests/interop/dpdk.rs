@@ -18,8 +18,10 @@ use modes::{
 use served::{Makes, Served, net_vhost};
 use tempfile::TempDir;
 use testpmd::{Setup, Testpmd, number};
+use vdpa::Deadline;
 use vdpa::net::Ring;
 
+use crate::harness::{BackEnd, PATIENCE};
 use crate::station::{Station, talk};
 
 /// Runs one test of these at a time, since each keeps all processors busy, if its program is there.
@@ -119,7 +121,7 @@ fn goes_round(name: &str, mode: Mode, forwarding: &str, becomes: impl Fn(&[u8]) 
         let [from, to, socket] = ["in", "out", "socket"].map(|name| home.join(name));
         frames::write(&from, &sent);
         let spec = format!("sim:net,port=pcap:{}:{}", from.display(), to.display());
-        let served = Served::start(&[(spec, socket.clone())], Makes::BackEnd);
+        let mut back_end = BackEnd::start(&spec, &socket, &["--stats", "0.1"]);
         let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
         let mut testpmd = Testpmd::start(&Setup {
             cores: 1,
@@ -136,9 +138,16 @@ fn goes_round(name: &str, mode: Mode, forwarding: &str, becomes: impl Fn(&[u8]) 
         testpmd.ask_until("show port stats 0", |stats| {
             number(stats, "TX-packets:") >= ROUND as u64
         });
+        // What the driver has sent the device may not have taken yet.
+        let by = Deadline::after(PATIENCE);
+        while back_end.event("statistics")["counters"]["queue1.packets"].as_u64()
+            < Some(ROUND as u64)
+        {
+            assert!(!by.expired(), "not all that was sent was taken");
+        }
         testpmd.quit();
         // Its capture is whole when it has ended.
-        served.stop();
+        back_end.stop();
         let became: Vec<_> = sent.iter().map(|frame| becomes(frame)).collect();
         frames::same(
             &format!("{mode:?}, {forwarding}"),

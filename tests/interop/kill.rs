@@ -6,8 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use vdpa::Deadline;
 
 use crate::disk::{Scene, can_run};
+use crate::harness::PATIENCE;
 use crate::harness::process::Process;
 
 /// How often it is killed.
@@ -19,7 +21,8 @@ const WORKERS: u64 = 16;
 /// then nobody else has it, so it is tried again, as a service manager does.
 #[track_caller]
 fn serve(scene: &Scene) -> Process {
-    for _ in 0..100 {
+    let by = Deadline::after(PATIENCE);
+    while !by.expired() {
         let mut process = Process::start(
             Command::new(env!("CARGO_BIN_EXE_vdpactl"))
                 .args(["serve", &scene.spec, "--json", "--stats", "0.2"])
@@ -32,6 +35,7 @@ fn serve(scene: &Scene) -> Process {
             }
         }
         println!("not yet: {}", process.errors());
+        thread::sleep(Duration::from_millis(20));
     }
     panic!("it cannot be started again");
 }

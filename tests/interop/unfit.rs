@@ -63,11 +63,12 @@ fn more_pairs_than_a_device_has_are_refused_by_the_vmm_and_the_device_is_served_
     drop(qemu);
     // So few that QEMU asks for them, since it is told how many queues there are.
     let (guest, _) = features(machine(&[&card(&socket, ",pairs=2,mq=on")]));
-    let why = back_end.event("cut_off")["why"]
+    // The first QEMU may have died with an answer unread, and be cut off for that.
+    while !back_end.event("cut_off")["why"]
         .as_str()
         .unwrap()
-        .to_owned();
-    assert!(why.contains("there is no queue 3"), "{why}");
+        .contains("there is no queue 3")
+    {}
     guest.ends();
     let (guest, _) = features(machine(&[&card(&socket, "")]));
     back_end.event("running");

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use serde_json::Value;
 
 use crate::harness::{Guest, PATIENCE};
@@ -19,6 +21,9 @@ const GUEST: u16 = 9001;
 /// Milliseconds between two datagrams: with as few as this, buffers everywhere hold what comes in some seconds, in which a
 /// busy machine may let a guest wait.
 const GAP: u64 = 10;
+
+/// Bytes that the host's socket holds at most, with what the kernel adds to each datagram.
+const ROOM: usize = 64 << 20;
 
 /// By how many datagrams it is seen that they come.
 const GOES_ON: usize = 20;
@@ -53,6 +58,8 @@ impl Flows {
     pub(crate) fn begin(guest: &mut Guest) -> Self {
         let socket = UdpSocket::bind(("10.78.0.1", HOST)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        // As much as comes while this process does not get its turn.
+        setsockopt(&socket, RcvBufForce, &ROOM).unwrap();
         let (each, came) = mpsc::channel();
         let hearing = thread::spawn(move || {
             // The test may be over.
