@@ -185,7 +185,13 @@ static void strings(void) {
     const char *name;
     REFUSED(MISUSE, "spec", vdpa_open("sim:net,port=\xff", &d));
     REFUSED(MISUSE, "byte 13", vdpa_open("sim:net,port=\xff", &d));
-    REFUSED(MISUSE, "sim", vdpa_open("nothing:net", &d));
+    REFUSED(MISUSE, "parents: sim, vfio, vhost-user, mdev)", vdpa_open("nothing:net", &d));
+    /* Each of them is there, and says itself what it does not find. */
+    REFUSED(MISUSE, "no PCI function ffff:ff:1f.7", vdpa_open("vfio:ffff:ff:1f.7", &d));
+    REFUSED(IO, "/nowhere/at/all", vdpa_open("vhost-user:/nowhere/at/all,type=net", &d));
+    IS(vdpa_last_os_error() == ENOENT);
+    REFUSED(MISUSE, "no mediated device 00000000-", vdpa_open("mdev:00000000-0000-0000-0000-000000000000", &d));
+    REFUSED(MISUSE, "of=DEVICE", vdpa_open("mdev:slice", &d));
     REFUSED(MISUSE, "net", vdpa_open("sim:nett", &d));
     REFUSED(MISUSE, "mtu", vdpa_open("sim:net,mtuu=9000", &d));
     REFUSED(MISUSE, "mtu", vdpa_open("sim:net,mtu=1", &d));
