@@ -136,8 +136,9 @@ impl Definitions {
     /// Keeps a new definition.
     ///
     /// # Errors
-    /// [`MdevError::Defined`], [`MdevError::Broken`] for one whose file has another form of the UUID for a name,
-    /// [`MdevError::Store`] and [`MdevError::ParentName`]: nothing is there then that was not before.
+    /// [`MdevError::Defined`], [`MdevError::Broken`] for one that is there and cannot be read, or whose file has another form
+    /// of the UUID for a name, [`MdevError::Store`], [`MdevError::ParentName`] and [`MdevError::KindName`]: nothing is there
+    /// then that was not before.
     /// [`MdevError::NotOnDisk`]: it is there.
     pub fn define(&self, definition: &Definition) -> Result<(), MdevError> {
         let (parent, uuid) = (&definition.parent, definition.uuid);
@@ -147,7 +148,14 @@ impl Definitions {
             path: path.display().to_string(),
         };
         self.belongs(parent)?;
-        if self.has(&Tree::new(&self.home), parent, uuid)? {
+        if !is_name(&definition.kind) {
+            let kind = excerpt(&definition.kind);
+            return Err(MdevError::KindName { kind });
+        }
+        let tree = Tree::new(&self.home);
+        if self.has(&tree, parent, uuid)? {
+            // One that is broken cannot be forgotten either.
+            self.read(&tree, parent, uuid)?;
             return Err(defined());
         }
         let stored = self.store(definition, None, keep::put_new);
@@ -325,7 +333,7 @@ impl Definitions {
     }
 }
 
-/// Whether a text can be the name of a parent, and of nothing else: it becomes part of a path.
+/// Whether a text can be the name of a parent, or of a type, and of nothing else: it becomes part of a path.
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | ".." | SCRIPTS) && !name.contains(['/', '\0'])
 }

@@ -34,6 +34,16 @@ pub enum MdevError {
         /// Its type and its parent.
         kind: String,
     },
+    /// A device that is to be started, and is there.
+    #[error(
+        "{uuid} is made already ({kind}): `vdpactl mdev remove` it first, if it is to be made anew"
+    )]
+    Made {
+        /// Its name.
+        uuid: Uuid,
+        /// Its type and its parent.
+        kind: String,
+    },
     /// A parent that is not there.
     #[error("no device {parent} makes mediated devices: {}", listed(.legal, "those that do", "none does; load its driver (modprobe)"))]
     NoParent {
@@ -147,6 +157,14 @@ pub enum MdevError {
     ParentName {
         /// The text, or its beginning.
         parent: String,
+    },
+    /// A text that can be no type's name.
+    #[error(
+        "`{kind}` cannot be the name of a type: `vdpactl mdev types` names those that there are"
+    )]
+    KindName {
+        /// The text, or its beginning.
+        kind: String,
     },
     /// Definitions cannot be looked at.
     #[error("{path}: definitions cannot be listed: {why}")]
@@ -266,13 +284,15 @@ impl ParentError for MdevError {
             Self::Uuid { .. }
             | Self::NoDevice { .. }
             | Self::Taken { .. }
+            | Self::Made { .. }
             | Self::NoParent { .. }
             | Self::KindUnknown { .. }
             | Self::SeveralParents { .. }
             | Self::Defined { .. }
             | Self::NotDefined { .. }
             | Self::SeveralDefinitions { .. }
-            | Self::ParentName { .. } => ErrorKind::Misuse,
+            | Self::ParentName { .. }
+            | Self::KindName { .. } => ErrorKind::Misuse,
             Self::Api { .. }
             | Self::NotVirtio { .. }
             | Self::NoDriver { .. }

@@ -127,11 +127,16 @@ impl<'a> Making<'a> {
     /// Makes a device that is defined, and sets its attributes in their order.
     ///
     /// # Errors
-    /// As for [`create`](Self::create); [`MdevError::Attribute`] for one that is none of the device's own, is not there or
+    /// As for [`create`](Self::create), with [`MdevError::Made`] in place of [`MdevError::Taken`]; [`MdevError::Attribute`] for one that is none of the device's own, is not there or
     /// does not take its value, after which the device is removed again; [`MdevError::NotSettled`], when it is gone by then.
     pub fn start(&self, definition: &Definition) -> Result<Mediated, MdevError> {
         let uuid = definition.uuid;
-        self.create(&definition.kind, Some(&definition.parent), uuid)?;
+        let made = self.create(&definition.kind, Some(&definition.parent), uuid);
+        made.map_err(|error| match error {
+            // Its name is chosen.
+            MdevError::Taken { uuid, kind } => MdevError::Made { uuid, kind },
+            error => error,
+        })?;
         for (name, value) in &definition.attributes {
             if let Err(source) = self.set(uuid, name, value) {
                 let left = match self.remove(uuid) {

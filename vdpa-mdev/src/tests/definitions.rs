@@ -155,12 +155,11 @@ fn a_broken_file_is_named_with_its_line_and_kept() {
             definitions.of(whole.uuid, None).unwrap_err(),
             definitions.change(&whole).unwrap_err(),
             definitions.undefine(whole.uuid, None).unwrap_err(),
+            definitions.define(&whole).unwrap_err(),
         ] {
             assert_eq!(error.to_string(), text);
             assert_eq!(error.kind(), ErrorKind::Io);
         }
-        let error = definitions.define(&whole).unwrap_err();
-        assert!(matches!(error, MdevError::Defined { .. }), "{error}");
         assert_eq!(fs::read(fixture.path(&path)).unwrap(), bytes, "it is kept");
     }
 }
@@ -218,6 +217,16 @@ fn a_parent_is_a_name_and_no_path() {
         let error = definitions.define(&definition(A, name)).unwrap_err();
         assert!(
             matches!(error, MdevError::ParentName { .. }),
+            "{name}: {error}"
+        );
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+    }
+    for name in ["", "..", "a/b"] {
+        let mut nameless = definition(A, "mtty");
+        nameless.kind = name.to_owned();
+        let error = definitions.define(&nameless).unwrap_err();
+        assert!(
+            matches!(error, MdevError::KindName { .. }),
             "{name}: {error}"
         );
         assert_eq!(error.kind(), ErrorKind::Misuse);
