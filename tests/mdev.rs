@@ -244,12 +244,14 @@ fn bad_input_is_named_and_nothing_is_made() {
         run.stdout.contains("loud\\u{1b}-1") && !run.stdout.contains('\x1b'),
         "{run:?}"
     );
-    let full = machine.mdev("create mtty-2");
-    assert_eq!(full.code, 1, "{full:?}");
-    assert!(
-        full.stderr.contains("mtty can make no more mtty-2"),
-        "{full:?}"
-    );
+    machine
+        .mdev("create mtty-2")
+        .is_refused_with(&["mtty can make no more mtty-2"]);
+    machine
+        .mdev("define  --parent x")
+        .is_refused_with(&["`` cannot be the name of a type"]);
+    ended(&mut command(["mdev", "types", "--root", "/no/such/root"]))
+        .is_refused_with(&["--root /no/such/root", "no such directory"]);
     let mut bytes = command(["mdev", "create"]);
     bytes
         .arg(std::ffi::OsStr::from_bytes(b"mtty-\xff"))
@@ -274,6 +276,9 @@ fn a_definition_is_started_with_its_attributes_or_not_at_all() {
         .is_refused_with(&[A, "defined already"]);
     let started = machine.done(&format!("start {A}"));
     assert_eq!(started["defined"], json!({"start": "auto", "attrs": []}));
+    machine
+        .mdev(&format!("start {A}"))
+        .is_refused_with(&[A, "is made already (mtty-1 of mtty)"]);
     let run = machine.mdev("list");
     assert!(run.stdout.contains("active, defined auto"), "{run:?}");
     machine.done(&format!("define mtty-1 {B} --attr speed=9600"));
@@ -344,10 +349,10 @@ fn a_broken_definition_is_named_with_its_line_and_kept() {
     );
     let broken = &machine.done("list")["broken"][0];
     assert_eq!(broken["line"], 3);
-    for verb in ["start", "undefine"] {
-        let run = machine.mdev(&format!("{verb} {A}"));
-        assert_eq!(run.code, 1, "{run:?}");
-        assert!(run.stderr.contains("line 3"), "{run:?}");
+    for line in ["start", "undefine", "define mtty-1"] {
+        machine
+            .mdev(&format!("{line} {A}"))
+            .is_refused_with(&[A, "line 3", "remove it by hand"]);
     }
     assert!(machine.path(&path).exists());
     machine.file(&path, "{");

@@ -7,7 +7,6 @@ mod list;
 mod slices;
 mod types;
 
-use vdpa::core::ParentError;
 use vdpa::mdev::{Definitions, Host, MdevError, Parent, Uuid, uuid};
 use vdpa::vfio::sysfs::{Fact, excerpt};
 
@@ -19,6 +18,11 @@ pub(crate) use command::Mdev;
 
 /// Does what the command line says.
 pub(crate) fn run(options: Mdev, output: &mut Output) -> Result<Verdict, Failure> {
+    if !options.root.is_dir() {
+        let root = options.root.display();
+        let error = anyhow::anyhow!("--root {root}: there is no such directory");
+        return Err(Failure::input(error));
+    }
     let host = Host::new(&options.root);
     let definitions = match &options.config {
         Some(home) => Definitions::at(home),
@@ -87,9 +91,14 @@ fn given(text: Option<String>) -> Result<Uuid, Failure> {
     text.map_or_else(|| Ok(Uuid::new_v4()), |text| named(&text))
 }
 
-/// What is wrong or impossible to ask for is bad input; what the system is in the way of is a failure.
+/// A failure, where something was done before; else it is as with bad input, whoever is in the way.
 fn failed(error: MdevError) -> Failure {
-    Failure::of(error.kind(), error)
+    match error {
+        MdevError::Attribute { .. }
+        | MdevError::NotSettled { .. }
+        | MdevError::NotOnDisk { .. } => Failure::ran(error),
+        _ => Failure::input(error),
+    }
 }
 
 /// What is known of a fact: the value, or null.
