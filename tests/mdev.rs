@@ -3,6 +3,7 @@
 
 mod vdpactl;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -164,6 +165,27 @@ fn types_are_listed_with_how_many_are_left() {
 }
 
 #[test]
+fn what_is_no_text_is_shown_and_lines_are_put_into_one() {
+    let machine = Machine::new();
+    let types = "/sys/devices/virtual/x/mtty/mdev_supported_types";
+    machine.file(&format!("{types}/mtty-1/name"), b"Serial \xff\n");
+    let description = format!("{types}/mtty-1/description");
+    machine.file(&description, "ports: 1\nspeed: 9600\n");
+    let odd = machine.path(types).join(OsStr::from_bytes(b"odd-\xff"));
+    fs::create_dir_all(odd).unwrap();
+    let run = machine.mdev("types");
+    for words in ["Serial \u{fffd}: ports: 1 speed: 9600\n", "odd-\u{fffd}"] {
+        assert!(run.stdout.contains(words), "{words}: {run:?}");
+    }
+    let types = machine.done("types --parent mtty");
+    let kinds = &types["parents"][0]["types"];
+    assert_eq!(kinds[0]["name"], "Serial \u{fffd}");
+    assert_eq!(kinds[0]["description"], "ports: 1\nspeed: 9600");
+    assert_eq!(kinds[2]["type"], "odd-\u{fffd}");
+    assert!(kinds[2]["available_instances"].is_null(), "{kinds}");
+}
+
+#[test]
 fn a_device_comes_is_listed_and_goes() {
     let machine = Machine::new();
     let made = machine.done(&format!("create mtty-1 {A}"));
@@ -254,7 +276,7 @@ fn bad_input_is_named_and_nothing_is_made() {
         .is_refused_with(&["--root /no/such/root", "no such directory"]);
     let mut bytes = command(["mdev", "create"]);
     bytes
-        .arg(std::ffi::OsStr::from_bytes(b"mtty-\xff"))
+        .arg(OsStr::from_bytes(b"mtty-\xff"))
         .arg("--root")
         .arg(machine.0.path());
     ended(&mut bytes).is_refused_with(&["invalid UTF-8"]);

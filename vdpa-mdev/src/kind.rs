@@ -1,5 +1,7 @@
 //! Who makes mediated devices, and of which types.
 
+use std::ffi::{OsStr, OsString};
+
 use vdpa_vfio::sysfs::{ATTRIBUTE, Fact, Tree};
 
 /// The devices that make mediated ones, by name.
@@ -38,8 +40,11 @@ impl Parent {
         let home = format!("{PARENTS}/{name}/mdev_supported_types");
         Self {
             name: name.to_owned(),
-            kinds: tree.names(&home).map(|ids| {
-                let kind = |id: String| Kind::read(tree, &format!("{home}/{id}"), id);
+            kinds: tree.entries(&home).map(|ids| {
+                let kind = |id: OsString| match id.into_string() {
+                    Ok(id) => Kind::read(tree, &format!("{home}/{id}"), id),
+                    Err(id) => Kind::nameless(&id),
+                };
                 ids.into_iter().map(kind).collect()
             }),
         }
@@ -54,13 +59,27 @@ impl Parent {
 
 impl Kind {
     pub(crate) fn read(tree: &Tree, home: &str, id: String) -> Self {
-        let text = |name: &str| tree.text(format!("{home}/{name}"), ATTRIBUTE);
+        let shown = |name: &str| tree.shown(format!("{home}/{name}"), ATTRIBUTE);
         Self {
             id,
-            name: text("name"),
-            description: text("description"),
-            api: text("device_api"),
+            name: shown("name"),
+            description: shown("description"),
+            api: tree.text(format!("{home}/device_api"), ATTRIBUTE),
             available: tree.number(format!("{home}/available_instances")),
+        }
+    }
+
+    /// One that nobody can ask for, since its name is no text: that it is there.
+    fn nameless(id: &OsStr) -> Self {
+        fn unread<T>() -> Fact<T> {
+            Fact::Unknown("its type's name is no text".to_owned())
+        }
+        Self {
+            id: id.to_string_lossy().into_owned(),
+            name: unread(),
+            description: unread(),
+            api: unread(),
+            available: unread(),
         }
     }
 }

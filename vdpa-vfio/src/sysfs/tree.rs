@@ -3,6 +3,7 @@
 //! Nothing here trusts what it reads: files are read up to a bound, directories up to a number of entries, only regular
 //! files are opened, so that none makes the reader wait, and what is no text, or no number, is told as unknown.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +15,9 @@ use super::error::said;
 
 /// Bytes of an attribute: the kernel gives at most a page.
 pub const ATTRIBUTE: usize = 4096;
+
+/// White space around a text.
+const BLANK: [char; 3] = ['\n', ' ', '\t'];
 
 /// Entries of a directory.
 const ENTRIES: usize = 65_536;
@@ -60,9 +64,17 @@ impl Tree {
     pub fn text(&self, path: impl AsRef<Path>, limit: usize) -> Fact<String> {
         self.bytes(path, limit)
             .and_then(|bytes| match str::from_utf8(&bytes) {
-                Ok(text) => Fact::Is(text.trim_matches(['\n', ' ', '\t']).to_owned()),
+                Ok(text) => Fact::Is(text.trim_matches(BLANK).to_owned()),
                 Err(_) => Fact::Unknown("it is no text".to_owned()),
             })
+    }
+
+    /// The same for people: what is no text in it is shown as such.
+    pub fn shown(&self, path: impl AsRef<Path>, limit: usize) -> Fact<String> {
+        self.bytes(path, limit).map(|bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            text.trim_matches(BLANK).to_owned()
+        })
     }
 
     /// An attribute that holds a number: hexadecimal with `0x` before it, or else decimal.
@@ -99,6 +111,14 @@ impl Tree {
 
     /// The names in a directory, sorted. Those that are no text, or have control characters, are left out.
     pub fn names(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
+        self.entries(path).map(|names| {
+            let texts = names.into_iter().filter_map(|name| name.into_string().ok());
+            texts.filter(|name| !name.contains(char::is_control)).collect()
+        })
+    }
+
+    /// All names in a directory, sorted.
+    pub fn entries(&self, path: impl AsRef<Path>) -> Fact<Vec<OsString>> {
         match names(&self.path(path)) {
             Ok(names) => Fact::Is(names),
             Err(error) => Fact::failed(&error),
@@ -134,7 +154,7 @@ fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn names(path: &Path) -> io::Result<Vec<String>> {
+fn names(path: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for (seen, entry) in fs::read_dir(path)?.enumerate() {
         if seen >= ENTRIES {
@@ -142,8 +162,7 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
                 "it has more than {ENTRIES} entries"
             )));
         }
-        let name = entry?.file_name().into_string().ok();
-        names.extend(name.filter(|name| !name.contains(char::is_control)));
+        names.push(entry?.file_name());
     }
     names.sort_unstable();
     Ok(names)

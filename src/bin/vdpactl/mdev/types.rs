@@ -103,9 +103,15 @@ fn tell(parents: &[Parent], output: &mut Output) -> Result<(), Failure> {
 
 fn what(kind: &Kind) -> String {
     match (&kind.name, &kind.description) {
-        (name @ Fact::Is(_), what @ Fact::Is(_)) => format!("{}: {}", shown(name), shown(what)),
+        (name @ Fact::Is(_), Fact::Is(what)) => format!("{}: {}", shown(name), lines(what)),
         (Fact::Is(_), _) => shown(&kind.name),
-        (_, Fact::Is(_)) => shown(&kind.description),
+        (_, Fact::Is(what)) => lines(what),
         _ => String::new(),
     }
+}
+
+/// A description of several lines, in one.
+fn lines(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(printed).collect::<Vec<_>>().join(" ")
 }
