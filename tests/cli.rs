@@ -3,7 +3,9 @@
 
 mod vdpactl;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -421,6 +423,37 @@ fn a_string_without_a_parent_is_refused() {
             !run.stderr.contains('\u{1b}'),
             "control characters are passed on: {run:?}"
         );
+    }
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_named_in_one_line() {
+    let no_text = |text: &[u8]| OsStr::from_bytes(text).to_owned();
+    // A path may have any bytes.
+    let path = no_text(b"/nowhere/\xff.sock");
+    for (line, words) in [
+        (
+            vec![
+                "serve".into(),
+                "--vhost-user".into(),
+                path,
+                no_text(b"sim:net,mac=\xff"),
+            ],
+            ["argument 4, `sim:net,mac=\u{fffd}`", "UTF-8"],
+        ),
+        (
+            vec![
+                "dev".into(),
+                "show".into(),
+                no_text(b"\x1b[31m\xff"),
+                "--json".into(),
+            ],
+            ["argument 3, `\\u{1b}[31m\u{fffd}`", "UTF-8"],
+        ),
+    ] {
+        let run = run(&line);
+        run.is_refused_with(&words);
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
     }
 }
 

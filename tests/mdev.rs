@@ -279,7 +279,9 @@ fn bad_input_is_named_and_nothing_is_made() {
         .arg(OsStr::from_bytes(b"mtty-\xff"))
         .arg("--root")
         .arg(machine.0.path());
-    ended(&mut bytes).is_refused_with(&["invalid UTF-8"]);
+    let refused = ended(&mut bytes);
+    refused.is_refused_with(&["argument 3, `mtty-\u{fffd}`, is no text"]);
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
     let list = machine.done("list");
     assert_eq!(
         list,

@@ -32,6 +32,7 @@ mod words;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::failure::{Failure, Verdict};
 use crate::options::{Command, DevCommand, MgmtdevCommand, Options};
@@ -40,6 +41,10 @@ use crate::output::Output;
 fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
+        Err(refusal) if refusal.kind() == ErrorKind::InvalidUtf8 => {
+            Output::new(false).complain(&options::no_text(std::env::args_os().collect()));
+            return ExitCode::from(2);
+        }
         Err(refusal) => {
             // Nobody is left to tell when this cannot be printed.
             let _ = refusal.print();

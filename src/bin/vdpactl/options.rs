@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use smoltcp::wire::IpCidr;
@@ -279,6 +281,32 @@ pub(crate) struct Serve {
     /// Seconds between two lines of statistics, 0 for none [default: a live line on a terminal, else none]
     #[arg(long, value_name = "SECONDS", value_parser = pause)]
     pub(crate) stats: Option<f64>,
+}
+
+/// Which argument is no text, where there has to be one: paths may have any bytes.
+pub(crate) fn no_text(line: Vec<OsString>) -> String {
+    let is_to_blame = |at: &usize| {
+        // As if the others were text.
+        let others = line
+            .iter()
+            .enumerate()
+            .map(|(other, argument)| match other == *at {
+                true => argument.clone(),
+                false => argument.to_string_lossy().into_owned().into(),
+            });
+        let refusal = Options::try_parse_from(others).err();
+        refusal.is_some_and(|refusal| refusal.kind() == ErrorKind::InvalidUtf8)
+    };
+    let at = (1..line.len()).find(is_to_blame);
+    // With nothing else in the way of seeing it, or what it stands beside.
+    let first = || line.iter().position(|argument| argument.to_str().is_none());
+    let at = at.or_else(first).unwrap_or_default();
+    let shown = line.get(at).map(|argument| argument.to_string_lossy());
+    let shown: String = shown
+        .iter()
+        .flat_map(|shown| shown.chars().flat_map(char::escape_debug))
+        .collect();
+    format!("argument {at}, `{shown}`, is no text: it has to be UTF-8")
 }
 
 fn ring() -> impl clap::builder::TypedValueParser<Value = Ring> {
