@@ -59,6 +59,20 @@ fn a_size_that_cannot_be_had_is_told_and_the_disk_keeps_its_own() {
     let mut disk = Disk::attach(&socket, true);
     served.expect("connected");
     served.expect("running");
+    // What is refused at the start is refused here, and the disk goes on.
+    let not_resized = |to: u64, words: &str| {
+        let file = File::options().write(true).open(&image).unwrap();
+        file.set_len(to).unwrap();
+        served.signal(Signal::SIGHUP);
+        let not = served.expect("not_resized");
+        let why = not["why"].as_str().unwrap();
+        assert!(why.contains(image.to_str().unwrap()), "{why}");
+        assert!(why.contains(words), "{words} is not in {why}");
+        assert_eq!(disk.capacity(), 2048);
+    };
+    not_resized(100, "has 100 bytes, which is no multiple of 512");
+    not_resized(0, "is empty");
+    resize(&image, 2048);
     disk.write(2047, &[9; 512]);
     // The file is still open, and has no name any more.
     fs::remove_file(&image).unwrap();

@@ -8,9 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use vdpa::Device;
 use vdpa::core::{Attr, DeviceSpec, DeviceType, Registry};
+use vdpa::sim::blk::ImageError;
 
 /// Bytes of a sector, in which a disk's capacity is told: virtio 1.4 §5.2.4.
 const SECTOR: u64 = 512;
+
+/// Where the bytes of a disk's block are told: virtio 1.4 §5.2.4.
+const BLK_SIZE_AT: u32 = 20;
 
 /// What a device is called by its parent: one that was made anew is called otherwise.
 #[derive(Clone, Default, Debug)]
@@ -40,6 +44,8 @@ pub(super) struct Image {
     path: PathBuf,
     parent: String,
     device: Name,
+    /// What its bytes are a multiple of.
+    unit: u32,
     bytes: u64,
 }
 
@@ -53,10 +59,14 @@ impl Image {
         let (DeviceType::Block, Some((_, path))) = (device.info().device_type, file) else {
             return Ok(None);
         };
+        let mut block = [0; 4];
+        device.read_config(BLK_SIZE_AT, &mut block)?;
         let mut image = Self {
             path: PathBuf::from(path),
             parent: spec.parent().to_owned(),
             device: name.clone(),
+            // 0, where the disk is to say none.
+            unit: u32::from_le_bytes(block).max(SECTOR as u32),
             bytes: 0,
         };
         image.bytes = image.size()?;
@@ -82,7 +92,20 @@ impl Image {
         // Of a block device of the system's, too.
         let size = File::open(&self.path).and_then(|mut file| file.seek(SeekFrom::End(0)));
         let bytes = size.with_context(|| format!("{}: no size can be had", self.path.display()))?;
-        Ok(bytes - bytes % SECTOR)
+        let path = || self.path.clone();
+        // As when the disk is opened.
+        if bytes == 0 {
+            return Err(ImageError::Empty { path: path() }.into());
+        }
+        if !bytes.is_multiple_of(self.unit.into()) {
+            return Err(ImageError::Unaligned {
+                path: path(),
+                bytes,
+                unit: self.unit,
+            }
+            .into());
+        }
+        Ok(bytes)
     }
 }
 
@@ -107,5 +130,21 @@ mod tests {
         let mut sectors = [0; 8];
         device.read_config(0, &mut sectors).unwrap();
         assert_eq!(u64::from_le_bytes(sectors) * SECTOR, 2 << 20);
+    }
+
+    #[test]
+    fn a_size_is_a_multiple_of_the_disks_own_block() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file_mut().set_len(1 << 20).unwrap();
+        let spec = format!("sim:blk,file={},blk_size=4096", file.path().display());
+        let registry = vdpa::registry();
+        let device = registry.open(&spec).unwrap();
+        let name = Name::of(&device);
+        let mut image = Image::of(&spec, &device, &name).unwrap().unwrap();
+        file.as_file_mut().set_len((1 << 20) + 512).unwrap();
+        let refused = image.look(&registry).unwrap_err().to_string();
+        assert!(refused.contains("no multiple of 4096"), "{refused}");
+        file.as_file_mut().set_len((1 << 20) + 4096).unwrap();
+        assert_eq!(image.look(&registry).unwrap(), Some((1 << 20) + 4096));
     }
 }
