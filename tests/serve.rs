@@ -473,7 +473,7 @@ fn a_socket_that_systemd_passes_is_found_by_its_path_or_its_name() {
         let socket = UnixListener::bind(&path).unwrap();
         let args = ["sim:blk", "--vhost-user", asked];
         let served = Served::of(started_with(socket, "front", &args));
-        assert_eq!(served.expect("listening")["path"], text(&path));
+        assert_eq!(served.expect("listening")["path"], asked);
         let mut disk = Disk::attach(&path, false);
         served.expect("connected");
         served.expect("running");

@@ -101,6 +101,14 @@ fn bad_input_is_refused_and_nothing_is_left_behind() {
             &["sim:blk", flag, at, "--owner", ":who.ever"],
             &["--owner", "group", "who.ever"],
         ),
+        (
+            &["sim:blk", flag, "fd:front", "--mode", "600"],
+            &["--mode", "fd:", "SocketMode="],
+        ),
+        (
+            &["sim:blk", flag, "fd:front", "--owner", "0"],
+            &["--owner", "fd:", "SocketUser="],
+        ),
         (&["sim:blk", flag, at, "--stats", "-1"], &["-1"]),
     ] {
         for json in [&[][..], &["--json"]] {

@@ -16,8 +16,8 @@ const PASSED: &str = "fd:";
 pub(super) enum Meeting {
     /// A socket is to be made.
     Make(PathBuf, Place),
-    /// The socket is there.
-    Passed(Socket),
+    /// The socket is there, by this path or name.
+    Passed(PathBuf, Socket),
     /// The front end makes it.
     Join(PathBuf),
 }
@@ -25,7 +25,7 @@ pub(super) enum Meeting {
 /// Each device with its path.
 ///
 /// # Errors
-/// When their numbers differ, or a path is there twice.
+/// When their numbers differ, a path is there twice, or an option would do nothing.
 pub(super) fn pairs(options: &Serve) -> Result<Vec<(&str, &Path)>> {
     let (specs, paths) = (&options.specs, &options.vhost_user);
     ensure!(
@@ -42,6 +42,16 @@ pub(super) fn pairs(options: &Serve) -> Result<Vec<(&str, &Path)>> {
                 path.display(),
                 specs[first],
                 specs[at]
+            );
+        }
+    }
+    if paths.iter().all(|path| is_passed(path)) {
+        let mode = options.mode.map(|_| "--mode");
+        let owner = options.owner.as_ref().map(|_| "--owner");
+        if let Some(flag) = mode.or(owner) {
+            anyhow::bail!(
+                "{flag} is of sockets that are made, and fd: names one that systemd has made: its unit has SocketMode=, \
+                 SocketUser= and SocketGroup="
             );
         }
     }
@@ -67,24 +77,22 @@ impl Meeting {
                 !client,
                 "fd:{name}: a socket that listens cannot connect: --client takes a path"
             );
-            return Ok(Self::Passed(passed.named(name)?));
+            return Ok(Self::Passed(path.to_owned(), passed.named(name)?));
         }
         if client {
             can_connect(path)?;
             return Ok(Self::Join(path.to_owned()));
         }
         match passed.at(path) {
-            Some(socket) => Ok(Self::Passed(socket)),
+            Some(socket) => Ok(Self::Passed(path.to_owned(), socket)),
             None => Ok(Self::Make(path.to_owned(), Place::find(path)?)),
         }
     }
 
-    /// What it is called.
+    /// What it is called: as it was given.
     pub(super) fn shown(&self) -> PathBuf {
-        match self {
-            Self::Make(path, _) | Self::Join(path) => path.clone(),
-            Self::Passed(socket) => socket.shown(),
-        }
+        let (Self::Make(path, _) | Self::Join(path) | Self::Passed(path, _)) = self;
+        path.clone()
     }
 
     /// Front ends can connect from here on, as long as what is returned lives.
@@ -97,7 +105,7 @@ impl Meeting {
                 let (listener, made) = place.listen(admission)?;
                 (Listen::Listener(listener.into()), Some(made))
             }
-            Self::Passed(socket) => (Listen::Listener(socket.into_listener()?.into()), None),
+            Self::Passed(_, socket) => (Listen::Listener(socket.into_listener()?.into()), None),
             Self::Join(path) => (Listen::connect(path), None),
         })
     }

@@ -106,12 +106,6 @@ impl Passed {
 }
 
 impl Socket {
-    /// What it is called: its path, or else its name.
-    pub(super) fn shown(&self) -> PathBuf {
-        let by_name = || PathBuf::from(format!("fd:{}", self.name));
-        self.path.clone().unwrap_or_else(by_name)
-    }
-
     /// # Errors
     /// When nobody can connect to it.
     pub(super) fn into_listener(self) -> Result<UnixListener> {
