@@ -458,6 +458,14 @@ fn an_argument_that_is_no_text_is_named_in_one_line() {
 }
 
 #[test]
+fn there_are_no_slices_of_slices() {
+    let spec = "mdev:slice,of=sim:net";
+    let run = run(["mdev", "types", "--of", spec]);
+    run.is_refused_with(&["slice", "own address"]);
+    assert_eq!(pointed_at(&run, spec), "slice");
+}
+
+#[test]
 fn a_ring_that_the_device_lacks_is_refused() {
     let run = run(["bench", "sim:net,features=-RING_PACKED", "--ring", "packed"]);
     run.is_refused_with(&["RING_PACKED", "packed"]);

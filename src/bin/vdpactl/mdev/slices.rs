@@ -1,7 +1,8 @@
 //! `vdpactl mdev types --of DEVICE`: which slices a network device can be shared in.
 
 use serde::Serialize;
-use vdpa::mdev::slice::{SliceType, Uplink, UplinkConfig};
+use vdpa::core::DeviceSpec;
+use vdpa::mdev::slice::{SliceType, Slicer, Uplink, UplinkConfig};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -36,6 +37,12 @@ impl From<SliceType> for Row {
 /// Lists them.
 pub(super) fn types(of: &str, output: &mut Output) -> Result<Verdict, Failure> {
     let failed = |e: vdpa::Error| Failure::of(e.kind(), e);
+    let spec = DeviceSpec::parse(of).map_err(Failure::input)?;
+    if spec.parent() == "mdev" && spec.what() == Slicer::WHAT {
+        let what = spec.what_value();
+        let why = "a device to share: a slice sends from its own address alone, so name its device";
+        return Err(Failure::input(what.malformed(why)));
+    }
     let device = vdpa::open(of).map_err(Failure::input)?;
     let uplink = Uplink::open(device, UplinkConfig::default()).map_err(failed)?;
     let types: Vec<Row> = uplink.types().into_iter().map(Row::from).collect();
