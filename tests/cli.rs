@@ -458,6 +458,13 @@ fn an_argument_that_is_no_text_is_named_in_one_line() {
 }
 
 #[test]
+fn a_key_is_listed_once_however_deep_its_device_is() {
+    let run = run(["dev", "show", "mdev:slice,of=sim:net;foo=2"]);
+    run.is_refused_with(&["foo", "trace"]);
+    assert_eq!(run.stderr.matches("trace").count(), 1, "{run:?}");
+}
+
+#[test]
 fn there_are_no_slices_of_slices() {
     let spec = "mdev:slice,of=sim:net";
     let run = run(["mdev", "types", "--of", spec]);

@@ -169,7 +169,10 @@ impl SpecError {
     #[must_use]
     pub(crate) fn with_keys<'k>(mut self, more: impl IntoIterator<Item = &'k str>) -> Self {
         if let Problem::UnknownKey { legal, .. } = &mut self.0.problem {
-            legal.extend(owned(more));
+            // A device in a device string has been told of them before.
+            let mut more = owned(more);
+            more.retain(|key| !legal.contains(key));
+            legal.extend(more);
         }
         self
     }
