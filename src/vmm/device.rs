@@ -245,13 +245,19 @@ impl GuestDevice {
             return Ok(());
         }
         let acked = self.acked.ok_or(VmmError::NotAcked { call: "negotiate" })?;
-        let device_type = self.device.info().device_type;
-        graph::check_accepted(device_type, self.shown, acked).map_err(vdpa_core::Error::from)?;
+        self.check_acked(acked)?;
         let byte = self.add_early(early)?;
         self.device.accept(acked | self.silent)?;
         Ok(self
             .device
             .write_status((byte | Status::FEATURES_OK).bits())?)
+    }
+
+    /// Whether a driver may have acknowledged these of what it was offered.
+    pub(super) fn check_acked(&self, acked: Features) -> Result<(), VmmError> {
+        let device_type = self.device.info().device_type;
+        let checked = graph::check_accepted(device_type, self.shown, acked);
+        Ok(checked.map_err(vdpa_core::Error::from)?)
     }
 
     /// Sets those of [`EARLY`] that are asked for, each by a byte of its own: there are devices that take one step at a

@@ -90,9 +90,9 @@ impl GuestDevice {
     /// * `kicks`: the eventfd of each queue by its index, if it has one
     ///
     /// # Errors
-    /// When the bytes are no snapshot, of another version or another type of device; when this device cannot be like
-    /// that one, or is not in reset; when memory or interrupts do not fit the queues. The device is then in reset, or a
-    /// reset is begun.
+    /// When the bytes are no snapshot, of another version or another type of device; when features were negotiated that
+    /// are not [offered](super::Options::offer) here, this device cannot be like that one, or is not in reset; when memory
+    /// or interrupts do not fit the queues. The device is then in reset, or a reset is begun.
     pub fn restore<M>(
         &mut self,
         from: &[u8],
@@ -115,6 +115,13 @@ impl GuestDevice {
         {
             let why = "it has acknowledged other features than are negotiated";
             return Err(VmmError::Snapshot { why });
+        }
+        if let Some(acked) = acked
+            && image.status().contains(Status::FEATURES_OK)
+            && image.device_type() == self.device().info().device_type
+        {
+            // The device may have what this VMM's transport does not carry out: a ring of another form, for one.
+            self.check_acked(acked)?;
         }
         self.update_memory(memory, by)?;
         let live = Status::DRIVER_OK | Status::SUSPEND;
