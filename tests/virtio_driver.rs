@@ -1,16 +1,15 @@
 //! Queues that nobody here wrote (the `virtio-driver` crate, split and packed) carry requests to simulated disks.
 //!
 //! Its block driver wants a transport whose trait names a type that the crate does not export, so nobody else can
-//! implement it; its queue can be used alone. What translates addresses for it is taken from its vhost-user transport,
-//! after a handshake with a back end that knows four requests: there, a device address is that of this process.
+//! implement it; its queue can be used alone.
 #![cfg(feature = "sim")]
 #![allow(
     unsafe_code,
     reason = "the stranger's queue wants memory shared with a device as a mutable slice"
 )]
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixListener;
+mod translator;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +17,9 @@ use vdpa::core::{Asid, Call, Doorbell, Features, Kick, QueueConfig, QueueIndex, 
 use vdpa::mem::{Access, Bytes, DmaMemory, IovaRange, Window};
 use vdpa::{Deadline, Device, Iova, Mapping, Region};
 use virtio_driver::virtqueue::Virtqueue;
-use virtio_driver::{
-    IovaTranslator, VhostUser, VirtioBlkConfig, VirtioFeatureFlags, VirtioTransport, iovec,
-};
+use virtio_driver::{VirtioFeatureFlags, iovec};
+
+use translator::translator;
 
 /// What the stranger keeps beside its queue for each request.
 #[derive(Clone, Copy)]
@@ -38,48 +37,6 @@ const DATA: usize = 4096;
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(10))
-}
-
-/// Answers a front end's first questions.
-fn greet(listener: &UnixListener) {
-    const GET_FEATURES: u32 = 1;
-    const GET_PROTOCOL_FEATURES: u32 = 15;
-    const GET_MAX_MEM_SLOTS: u32 = 36;
-
-    let (mut socket, _) = listener.accept().unwrap();
-    loop {
-        let mut header = [0; 12];
-        socket.read_exact(&mut header).unwrap();
-        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| header[at + i]));
-        socket.read_exact(&mut vec![0; word(8) as usize]).unwrap();
-        let request = word(0);
-        let answer: u64 = match request {
-            // PROTOCOL_FEATURES.
-            GET_FEATURES => 1 << 30,
-            // REPLY_ACK, CONFIG, CONFIGURE_MEM_SLOTS.
-            GET_PROTOCOL_FEATURES => 1 << 3 | 1 << 9 | 1 << 15,
-            GET_MAX_MEM_SLOTS => 8,
-            _ => continue,
-        };
-        // Version 1, a reply, eight bytes.
-        let mut reply = [request, 1 | 1 << 2, 8].map(u32::to_le_bytes).concat();
-        reply.extend(answer.to_le_bytes());
-        socket.write_all(&reply).unwrap();
-        if request == GET_MAX_MEM_SLOTS {
-            return;
-        }
-    }
-}
-
-/// What translates addresses of this process to themselves.
-fn translator() -> Box<dyn IovaTranslator> {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("vhost-user");
-    let listener = UnixListener::bind(&path).unwrap();
-    let backend = std::thread::spawn(move || greet(&listener));
-    let transport = VhostUser::<VirtioBlkConfig, Request>::new(&path.to_string_lossy(), 0).unwrap();
-    backend.join().unwrap();
-    transport.iova_translator()
 }
 
 /// A disk under the stranger's queue.

@@ -53,7 +53,9 @@ impl GuestQueue {
 
     /// Goes on where another device left it, which has said so: never what is read from the guest's rings.
     ///
-    /// For a split ring `next_avail` and `next_used` of a VMM's own queue are [`QueueState::Split`].
+    /// For a split ring `next_avail` and `next_used` of a VMM's own queue are [`QueueState::Split`]. For a packed one it is
+    /// [`QueueState::Packed`], each position with its wrap counter; where a VMM has both in one word, as vhost's ring base
+    /// has (available in the lower half, used in the upper), each half is for [`Pos::from_bits`](vdpa_core::Pos::from_bits).
     #[must_use]
     pub fn resume_at(mut self, state: QueueState) -> Self {
         self.config.state = Some(state);

@@ -6,11 +6,14 @@
 mod guest;
 #[path = "../../examples/vmm/mmio.rs"]
 mod mmio;
+#[path = "../translator/mod.rs"]
+mod translator;
 
 mod driven;
 mod faults;
 mod memory;
 mod moved;
+mod packed;
 mod ring;
 mod status;
 
