@@ -113,7 +113,9 @@ impl Tree {
     pub fn names(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
         self.entries(path).map(|names| {
             let texts = names.into_iter().filter_map(|name| name.into_string().ok());
-            texts.filter(|name| !name.contains(char::is_control)).collect()
+            texts
+                .filter(|name| !name.contains(char::is_control))
+                .collect()
         })
     }
 
