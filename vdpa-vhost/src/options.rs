@@ -24,7 +24,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "queue_size",
         values: "1 to 32768",
-        about: "the largest queue that the back end takes, which it does not say; default 1024",
+        about: "the largest queue that the back end takes; default 256 for blk and rng, else 1024",
     },
     Key {
         name: "mac",
@@ -72,7 +72,7 @@ impl Options {
             path: path.into(),
             device_type,
             queues: None,
-            queue_size: 1024,
+            queue_size: largest(device_type),
             mac: None,
             server: false,
             timeout: Duration::from_secs(5),
@@ -116,6 +116,15 @@ impl Options {
     }
 }
 
+/// The largest queue that a back end takes which says nothing of it: what the simulated device of the type has, so that one
+/// that is served is driven without a word. Those of the others, and of virtiofsd, take 1024.
+fn largest(device_type: DeviceType) -> u16 {
+    match device_type {
+        DeviceType::Block | DeviceType::Entropy => 256,
+        _ => 1024,
+    }
+}
+
 fn named(value: &Value<'_>) -> std::result::Result<DeviceType, vdpa_core::SpecError> {
     value.text().parse().map_err(|_| {
         let names = DeviceType::ALL.iter();
@@ -144,6 +153,10 @@ mod tests {
             Some(3)
         );
         assert_eq!(long.timeout, Duration::from_secs(7));
+        let size = |spec| read(spec).unwrap().queue_size;
+        assert_eq!(size("vhost-user:a,type=net"), 1024);
+        assert_eq!(size("vhost-user:a,type=blk"), 256);
+        assert_eq!(size("vhost-user:a,type=blk,queue_size=1024"), 1024);
         assert!(long.mac.is_some());
     }
 

@@ -46,10 +46,10 @@ fn a_card_of_four_pairs_over_a_socket_keeps_what_a_card_keeps() {
 
 #[test]
 fn a_disk_over_a_socket_keeps_what_a_disk_keeps() {
-    holds("sim:blk,size=16M", "type=blk,queue_size=256", &[]);
+    holds("sim:blk,size=16M", "type=blk", &[]);
 }
 
 #[test]
 fn a_source_of_entropy_over_a_socket_keeps_what_one_keeps() {
-    holds("sim:rng", "type=rng,queue_size=256", &[]);
+    holds("sim:rng", "type=rng", &[]);
 }

@@ -47,7 +47,7 @@ fn event(events: &vdpa_core::Events, wanted: impl Fn(&Event) -> bool) {
 #[test]
 fn a_back_end_that_leaves_is_gone_for_its_driver_and_says_so() {
     let mut back = Back::new("sim:blk,size=1M");
-    let device = back.open("type=blk,queue_size=256");
+    let device = back.open("type=blk");
     let events = device.events().unwrap();
     let (control, queue) = disk(device);
     assert!(control.status().is_ok());
@@ -124,7 +124,7 @@ fn sockets_that_are_none_are_told_with_what_mends_them() {
 #[test]
 fn memory_without_a_file_is_refused_with_the_way_out() {
     let back = Back::new("sim:rng");
-    let device = back.open("type=rng,queue_size=256");
+    let device = back.open("type=rng");
     let session = Session::open(device, soon()).map_err(|(_, e)| e).unwrap();
     let wanted = bits::VERSION_1.mask();
     let mut session = session.negotiate(wanted).map_err(|(_, e)| e).unwrap();
@@ -238,7 +238,7 @@ fn a_wrong_type_is_found_out_by_the_configuration() {
 #[test]
 fn a_queue_larger_than_those_of_the_back_end_is_refused_and_a_smaller_one_goes() {
     let back = Back::new("sim:blk,size=1M");
-    let session = Session::open(back.open("type=blk"), soon());
+    let session = Session::open(back.open("type=blk,queue_size=1024"), soon());
     let session = session.map_err(|(_, e)| e).unwrap();
     let wanted = bits::VERSION_1.mask();
     let mut session = session.negotiate(wanted).map_err(|(_, e)| e).unwrap();
@@ -262,7 +262,7 @@ fn a_queue_larger_than_those_of_the_back_end_is_refused_and_a_smaller_one_goes()
 #[test]
 fn a_queue_stopped_with_a_request_under_way_goes_on_where_it_stood() {
     let back = Back::new("sim:blk,size=1M");
-    let (control, mut queue) = disk(back.open("type=blk,queue_size=256"));
+    let (control, mut queue) = disk(back.open("type=blk"));
     for round in 0..50u64 {
         read(&mut queue, round % 8);
         control.stop_queue(&mut queue, soon()).unwrap();
