@@ -162,9 +162,10 @@ impl VhostUser {
         self.protocol.contains(ProtocolFeatures::STATUS)
     }
 
-    /// Tells the back end the features. `false`: it does not take them.
+    /// Tells the back end the features. `false`: it does not take them. What is offered here alone, as the address of a card
+    /// without a configuration, is none of its.
     fn agree(&self, accepted: Features) -> Result<bool, VhostError> {
-        let features = accepted.low_u64() | (self.theirs & F_PROTOCOL_FEATURES);
+        let features = (accepted.low_u64() | F_PROTOCOL_FEATURES) & self.theirs;
         match self.line.ask(&FrontMessage::SetFeatures(features)) {
             Ok(_) => Ok(true),
             Err(VhostError::Refused { .. }) => Ok(false),

@@ -22,6 +22,9 @@ const Q: QueueIndex = QueueIndex::new(0);
 /// Seconds that a back end may be silent that means to answer, on a machine that does other things.
 const LONG: u32 = 60;
 
+/// The features that a back end offers here. It refuses others.
+const OFFERED: u64 = 1 << 32 | F_PROTOCOL_FEATURES;
+
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
@@ -54,6 +57,14 @@ struct Script {
 impl Script {
     /// * `deed`: what it does with its request of this number
     fn new(deed: impl Fn(usize) -> Deed + Send + 'static) -> Self {
+        Self::with(
+            ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG,
+            deed,
+        )
+    }
+
+    /// * `more`: what it offers beside what all offer
+    fn with(more: ProtocolFeatures, deed: impl Fn(usize) -> Deed + Send + 'static) -> Self {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("back.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -63,7 +74,7 @@ impl Script {
             move || {
                 let (stream, _) = listener.accept().unwrap();
                 drop(listener);
-                play(stream, deed, &heard);
+                play(stream, more, deed, &heard);
             }
         });
         Self {
@@ -74,8 +85,9 @@ impl Script {
         }
     }
 
+    /// * `timeout`: seconds that it may be silent
     fn open(&self, timeout: u32) -> vdpa_core::Result<Device> {
-        open(&self.path, timeout)
+        open(&self.path, "type=rng", timeout)
     }
 
     fn asked(&self, request: &str) -> Vec<u32> {
@@ -94,15 +106,21 @@ impl Script {
     }
 }
 
-/// * `timeout`: seconds that it may be silent
-fn open(path: &Path, timeout: u32) -> vdpa_core::Result<Device> {
+/// * `keys`: of the device string
+/// * `timeout`: seconds that the back end may be silent
+fn open(path: &Path, keys: &str, timeout: u32) -> vdpa_core::Result<Device> {
     let mut registry = Registry::new();
     registry.add(Arc::new(VhostUserMgmt::new()));
     let path = path.display();
-    registry.open(&format!("vhost-user:{path},type=rng,timeout={timeout}"))
+    registry.open(&format!("vhost-user:{path},{keys},timeout={timeout}"))
 }
 
-fn play(stream: UnixStream, deed: impl Fn(usize) -> Deed, heard: &Mutex<Vec<(&'static str, u32)>>) {
+fn play(
+    stream: UnixStream,
+    more: ProtocolFeatures,
+    deed: impl Fn(usize) -> Deed,
+    heard: &Mutex<Vec<(&'static str, u32)>>,
+) {
     let mut babble = stream.try_clone().unwrap();
     let mut back = Back::new(Connection::new(stream));
     let (mut status, mut hushed) = (0, false);
@@ -113,14 +131,12 @@ fn play(stream: UnixStream, deed: impl Fn(usize) -> Deed, heard: &Mutex<Vec<(&'s
         };
         let request = asked.message.request();
         let (reply, what) = match asked.message {
-            FrontMessage::GetFeatures => (Reply::Value(1 << 32 | F_PROTOCOL_FEATURES), 0),
+            FrontMessage::GetFeatures => (Reply::Value(OFFERED), 0),
+            FrontMessage::SetFeatures(all) if all & !OFFERED != 0 => (Reply::Failed, 0),
             FrontMessage::GetProtocolFeatures => {
-                let offered = ProtocolFeatures::MQ
-                    | ProtocolFeatures::REPLY_ACK
-                    | ProtocolFeatures::BACKEND_REQ
-                    | ProtocolFeatures::CONFIG
-                    | ProtocolFeatures::STATUS;
-                (Reply::Value(offered.bits()), 0)
+                let offered =
+                    ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK | ProtocolFeatures::STATUS;
+                (Reply::Value((offered | more).bits()), 0)
             }
             FrontMessage::GetQueueNum => (Reply::Value(1), 0),
             FrontMessage::GetConfig(_) => (Reply::Failed, 0),
@@ -246,6 +262,19 @@ fn a_queue_that_is_switched_off_while_the_device_rests_is_off_when_it_goes_on() 
     session.device().enable_queue(Q, false).unwrap();
     let session = session.resume(soon()).map_err(|(_, e)| e).unwrap();
     assert_eq!(script.asked("VHOST_USER_SET_VRING_ENABLE"), [1, 0]);
+    drop(session);
+    script.end();
+}
+
+/// As DPDK's, which has no configuration.
+#[test]
+fn a_card_with_an_address_of_ours_is_not_told_to_a_back_end_that_offered_none() {
+    let script = Script::with(ProtocolFeatures::empty(), |_| Deed::Serve);
+    let device = open(&script.path, "type=net,mac=52:54:00:00:00:01", LONG).unwrap();
+    let session = Session::open(device, soon()).map_err(|(_, e)| e).unwrap();
+    let wanted = bits::VERSION_1 | bits::net::MAC;
+    let session = session.negotiate(wanted).map_err(|(_, e)| e).unwrap();
+    assert!(session.features().contains(bits::net::MAC));
     drop(session);
     script.end();
 }
