@@ -73,3 +73,28 @@ fn features_that_do_not_go_together_leave_features_ok_unset_and_others_can_be_ch
     assert!(said.contains("GUEST_TSO4"), "{said}");
     scene.served.end().unwrap();
 }
+
+/// A byte may say anything, also what no driver means.
+#[test]
+fn a_device_that_is_given_up_does_not_start_and_its_front_end_stays() {
+    let early = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK;
+    let mut scene = Scene::new();
+    for byte in [0x8f, 0xcf, 0xff, 0x84, 0x80] {
+        scene.choose(bits::VERSION_1.mask().low_u64());
+        assert!(scene.write(Status::from_bits_retain(byte)), "{byte:#x}");
+        let shown = scene.read();
+        assert!(shown.contains(Status::FAILED), "{byte:#x}: {shown:?}");
+        assert!(!shown.contains(Status::DRIVER_OK), "{byte:#x}: {shown:?}");
+        // Said later, it changes nothing.
+        assert!(scene.write(early | Status::DRIVER_OK), "{byte:#x}");
+        assert!(!scene.read().contains(Status::DRIVER_OK), "{byte:#x}");
+        // It was not for good.
+        assert!(scene.write(Status::empty()));
+        scene.choose(bits::VERSION_1.mask().low_u64());
+        let live = early | Status::DRIVER_OK;
+        assert!(scene.write(live));
+        assert_eq!(scene.read(), live);
+        assert!(scene.write(Status::empty()));
+    }
+    scene.served.end().unwrap();
+}

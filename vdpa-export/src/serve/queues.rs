@@ -195,7 +195,10 @@ impl Served {
     /// # Errors
     /// When the features do not go together, a queue's areas are nowhere, or the device refuses.
     pub(crate) fn advance(&mut self, places: Places<'_>) -> Result<bool, ServeError> {
-        if self.starts == Starts::OnDriverOk && !self.written.contains(Status::DRIVER_OK) {
+        // A driver that has given the device up does not start it, also with one byte that says both.
+        let live =
+            self.written.contains(Status::DRIVER_OK) && !self.written.contains(Status::FAILED);
+        if self.starts == Starts::OnDriverOk && !live {
             return Ok(false);
         }
         let mut started = false;
