@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag};
@@ -265,6 +266,29 @@ fn a_device_that_is_taken_away_ends_the_server() {
     served.hears("Gone");
     assert!(!answers(&mut front));
     assert!(served.end().is_err());
+}
+
+/// A request may come to it before its report does.
+#[test]
+fn a_device_that_is_gone_is_not_told_as_its_front_ends_fault() {
+    let less = Less::new("sim:blk,size=1M");
+    let gone = Arc::clone(&less.gone);
+    let device = Device::new(Arc::new(less), Relay::new()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("vdpa.sock");
+    let (sim, listen) = (Arc::default(), Listen::bind(&path));
+    let served = Served::of(device, sim, Options::default(), listen, path, home);
+    let mut front = front(&served.path);
+    assert!(answers(&mut front));
+    gone.store(true, Ordering::Release);
+    // A failure, which is a number here, or the end.
+    let _neither = front.value(&FrontMessage::GetStatus);
+    served.hears("connected");
+    assert_eq!(served.next(), "device: Gone");
+    let Err(ServerError::Device(why)) = served.end() else {
+        panic!("the device is gone");
+    };
+    assert_eq!(why.kind(), vdpa_core::ErrorKind::Gone);
 }
 
 /// The front end shares the flags of what it gives, and can change them at any time.

@@ -161,6 +161,11 @@ impl ParentError for ServerError {
     }
 }
 
+/// Whether it says that the device is gone. One that is broken may be so by its front end.
+pub(super) fn is_lost(error: &vdpa_core::Error) -> bool {
+    error.kind() == ErrorKind::Gone && !matches!(error, vdpa_core::Error::Broken)
+}
+
 /// Why a front end was cut off.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -245,6 +250,21 @@ impl CutOff {
             source,
             ServeError::TooLarge { .. } | ServeError::NoPowerOfTwo { .. }
         )
+    }
+
+    /// Whether it is the device that is gone, and not the front end that did something.
+    pub(super) fn is_of_a_lost_device(&self) -> bool {
+        match self {
+            Self::Request {
+                source: ServeError::Device(error),
+                ..
+            }
+            | Self::Memory {
+                source: MemoryError::Device(error),
+                ..
+            } => is_lost(error),
+            _ => false,
+        }
     }
 
     /// Whose fault it is, and what can be done about it.

@@ -9,6 +9,7 @@ use nix::poll::PollFlags;
 use vdpa_core::{Device, Error, Event, Events};
 
 use super::door::{self, Door};
+use super::error::is_lost;
 use super::front::{FrontEnd, Left};
 use super::{Listen, Notice, Options, ServerError, Stop, wait};
 use crate::serve::Served;
@@ -199,6 +200,19 @@ impl Serving {
         Ok(None)
     }
 
+    /// The device is gone, which whoever drove it saw first.
+    fn lost(&self, events: &Events) -> ServerError {
+        // It may say so by now.
+        match self.hear(events) {
+            Err(why) => why,
+            Ok(_) => {
+                let event = &Event::Gone;
+                self.options.tell(&Notice::Device { event });
+                Error::Gone.into()
+            }
+        }
+    }
+
     /// Serves a front end, and lets go of all that it gave.
     fn serve(
         &self,
@@ -213,6 +227,11 @@ impl Serving {
         // Whatever it was: nothing of it stays. What a broken device still holds stays with it.
         let released = served.release();
         let left = left?;
+        if let Left::CutOff(why) = &left
+            && why.is_of_a_lost_device()
+        {
+            return Err(self.lost(events));
+        }
         match &left {
             Left::CutOff(why) => self.options.tell(&Notice::CutOff { why }),
             _ => self.options.tell(&Notice::Disconnected),
@@ -230,6 +249,7 @@ impl Serving {
             {
                 return Ok(After::Lost);
             }
+            Err(error) if is_lost(&error) => return Err(self.lost(events)),
             released => released?,
         }
         if let Some(by) = self.hear(events)? {

@@ -1,9 +1,10 @@
 //! A device of the simulator's that lacks something.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use vdpa_core::{
-    Call, Caps, DeviceInfo, DeviceSpec, Doorbell, Features, Host, Kick, MgmtDevice as _,
+    Call, Caps, DeviceInfo, DeviceSpec, Doorbell, Error, Features, Host, Kick, MgmtDevice as _,
     QueueConfig, QueueIndex, QueueLimits, Result, Status, VdpaDevice, bits,
 };
 use vdpa_mem::AddressSpace;
@@ -16,6 +17,8 @@ pub struct Less {
     pub without: fn(Caps<'_>) -> Caps<'_>,
     /// Whether it never comes to rest once it was driven.
     pub restless: bool,
+    /// Set once it is gone, which it does not report.
+    pub gone: Arc<AtomicBool>,
 }
 
 impl Less {
@@ -28,6 +31,7 @@ impl Less {
             space: Arc::new(OnceLock::new()),
             without: |caps| caps,
             restless: false,
+            gone: Arc::default(),
         }
     }
 }
@@ -51,7 +55,10 @@ impl VdpaDevice for Less {
         self.inner.accept(f)
     }
     fn status(&self) -> Result<Status> {
-        self.inner.status()
+        match self.gone.load(Ordering::Acquire) {
+            true => Err(Error::Gone),
+            false => self.inner.status(),
+        }
     }
     fn add_status(&self, bits: Status) -> Result<()> {
         self.inner.add_status(bits)
