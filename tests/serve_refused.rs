@@ -154,4 +154,10 @@ fn a_directory_that_may_not_be_written_to_is_refused() {
     let _others = UnixListener::bind(&path).unwrap();
     as_nobody(&["serve", "sim:blk", "--vhost-user", text(&path)])
         .is_refused_with(&[text(&path), "permission"]);
+    // A front end that does not let it in is not waited for.
+    as_nobody(&["serve", "sim:blk", "--client", "--vhost-user", text(&path)]).is_refused_with(&[
+        text(&path),
+        "user 65534 may not connect",
+        "chmod",
+    ]);
 }

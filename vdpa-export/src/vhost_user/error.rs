@@ -91,6 +91,19 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// A front end's socket that the process may not connect to.
+    #[error(
+        "{}: user {user} may not connect to it: have its owner let you (chmod g+w), give another path or run as another user",
+        path.display()
+    )]
+    MayNotConnect {
+        /// The path.
+        path: PathBuf,
+        /// The number of the user who may not.
+        user: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A socket that cannot be given to somebody.
     #[error("{}: the socket cannot be given to {owner}", path.display())]
     Owner {
@@ -148,7 +161,10 @@ impl ServerError {
             Self::NoName { .. } | Self::NoDirectory { .. } | Self::NotADirectory { .. } => {
                 ErrorKind::Misuse
             }
-            Self::NotOurs { .. } | Self::MayNot { .. } | Self::Owner { .. } => ErrorKind::Io,
+            Self::NotOurs { .. } | Self::MayNot { .. } | Self::MayNotConnect { .. } => {
+                ErrorKind::Io
+            }
+            Self::Owner { .. } => ErrorKind::Io,
             Self::Path { .. } | Self::System { .. } => ErrorKind::Io,
             Self::Device(error) => error.kind(),
         }

@@ -161,12 +161,23 @@ impl Drop for Made {
 /// Looks whether a front end could listen at `path`, which may come later.
 ///
 /// # Errors
-/// As of [`Place::find`], where it has to do with reading.
+/// As of [`Place::find`], where it has to do with reading; a socket that the process may not connect to.
 pub fn can_connect(path: &Path) -> Result<(), ServerError> {
     directory(path)?;
+    let may_not = |source| ServerError::MayNotConnect {
+        path: path.to_owned(),
+        user: Uid::effective().as_raw(),
+        source,
+    };
     match fs::metadata(path) {
-        Ok(there) => is_socket(path, &there),
-        Err(_) => Ok(()),
+        Ok(there) => is_socket(path, &there)?,
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => return Err(may_not(e)),
+        Err(_) => return Ok(()),
+    }
+    match access(path, AccessFlags::W_OK) {
+        Err(errno @ (Errno::EACCES | Errno::EPERM)) => Err(may_not(errno.into())),
+        // It may have gone since.
+        _ => Ok(()),
     }
 }
 

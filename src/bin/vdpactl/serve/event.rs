@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::ErrorKind;
 
 use serde::Serialize;
 use vdpa::Device;
@@ -20,8 +21,13 @@ pub(super) enum Told {
     Listening(Offer),
     /// A front end is looked for where it is to listen.
     Connecting(Offer),
-    /// Nobody listens there yet.
-    Waiting { why: String },
+    /// Nobody can be connected to there yet, or let in.
+    Waiting {
+        why: String,
+        /// Whether there is nobody, as far as the system says.
+        #[serde(skip)]
+        nobody: bool,
+    },
     /// A front end is there.
     Connected { pid: Option<i32>, uid: Option<u32> },
     /// It drives the device.
@@ -90,6 +96,10 @@ impl Told {
         Some(match notice {
             Notice::Waiting { why, .. } => Self::Waiting {
                 why: why.to_string(),
+                nobody: matches!(
+                    why.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                ),
             },
             Notice::Connected { peer } => Self::Connected {
                 pid: peer.map(|peer| peer.pid),
@@ -157,7 +167,10 @@ impl Told {
         match self {
             Self::Listening(offer) => (good("listening"), offer.words()),
             Self::Connecting(offer) => (good("connecting"), offer.words()),
-            Self::Waiting { why } => (plain("waiting"), format!("nobody listens yet: {why}")),
+            Self::Waiting { why, nobody } => {
+                let nobody = if *nobody { "nobody listens yet: " } else { "" };
+                (plain("waiting"), format!("{nobody}{why}"))
+            }
             Self::Connected { pid, uid } => {
                 let mut words = String::new();
                 for (what, number) in [
