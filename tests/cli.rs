@@ -494,6 +494,16 @@ fn a_port_that_gives_nothing_back_is_exit_1() {
     assert!(run.stderr.contains("error: "), "{run:?}");
 }
 
+#[test]
+fn a_device_that_is_gone_is_what_its_packets_were_lost_by() {
+    let gone = "fault=device.gone:1,seed=1";
+    let net = format!("sim:net,features=-CTRL_VQ,{gone}");
+    let run = run(["bench", &net, "--seconds", "0.1", "--json"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("gone"), "{run:?}");
+    assert!(!run.stderr.contains("loop back"), "{run:?}");
+}
+
 /// Replays `input` into a directory of its own, and what is in there afterwards.
 fn replay_into(dir: &Path, spec: &str, input: &Path) -> (Run, Vec<String>) {
     let out = dir.join("out.pcap");

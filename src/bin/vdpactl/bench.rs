@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use vdpa::blk::{self, BlkDriver};
+use vdpa::core::{Chain, Control};
 use vdpa::net::{NetDriver, Setup};
 use vdpa::{Device, DeviceType};
 
@@ -47,6 +48,8 @@ struct Measured {
     samples: Vec<u64>,
     /// Whether nothing was lost while latency was measured.
     well: bool,
+    /// Why the device answers no more, if it does not.
+    broken: Option<String>,
 }
 
 /// Measures, and prints what was measured.
@@ -61,6 +64,7 @@ pub(crate) fn run(options: &Bench, output: &mut Output) -> Result<Verdict, Failu
         counted,
         samples,
         well,
+        broken,
     } = measured;
     let pps = counted.pps();
     let report = Report {
@@ -81,13 +85,15 @@ pub(crate) fn run(options: &Bench, output: &mut Output) -> Result<Verdict, Failu
     output.object(&report)?;
     tell(&report, options, output)?;
     if !counted.is_whole() {
+        let why = broken.as_deref().unwrap_or(hint);
         output.complain(&format!(
-            "{}: {} of {} packets came back as they were sent: {hint}",
+            "{}: {} of {} packets came back as they were sent: {why}",
             options.spec, counted.verified, counted.packets
         ));
     } else if !well {
+        let why = broken.map_or(String::new(), |why| format!(": {why}"));
         output.complain(&format!(
-            "{}: a packet was lost while latency was measured",
+            "{}: a packet was lost while latency was measured{why}",
             options.spec
         ));
     }
@@ -125,12 +131,14 @@ fn card(options: &Bench, device: Device) -> Result<Measured, Failure> {
         (Vec::new(), false)
     };
     let [driver] = drivers;
+    let broken = broken(driver.control());
     driver.stop()?;
     Ok(Measured {
         size,
         counted,
         samples,
         well,
+        broken,
     })
 }
 
@@ -157,13 +165,21 @@ fn disk(options: &Bench, device: Device) -> Result<Measured, Failure> {
     } else {
         (Vec::new(), false)
     };
+    let broken = broken(disk.control());
     disk.stop().map_err(Failure::ran)?;
     Ok(Measured {
         size,
         counted,
         samples,
         well,
+        broken,
     })
+}
+
+/// Why the device answers no more, if it does not. Whatever was lost is lost by that.
+fn broken(control: &Control) -> Option<String> {
+    let error = control.status().err()?;
+    Some(Chain(&error).to_string())
 }
 
 fn load(options: &Bench, size: u32) -> Load {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use vdpa::DeviceSpec;
 use vdpa::blk::{BlkDriver, BlkError, Request};
+use vdpa::core::Control;
 use vdpa::core::config::block::SECTOR;
 
 use crate::failure::Failure;
@@ -160,6 +161,11 @@ impl Disk {
         }
         samples.sort_unstable();
         Ok((samples, well))
+    }
+
+    /// The device.
+    pub(crate) fn control(&self) -> &Control {
+        self.driver.control()
     }
 
     /// Lets go of the device.
