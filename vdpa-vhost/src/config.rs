@@ -178,16 +178,25 @@ fn ask(line: &Line, size: u32) -> Result<Vec<u8>> {
         flags: 0,
     });
     let wanted = usize::try_from(size).unwrap_or(usize::MAX);
-    match line.ask(&message)? {
+    let request = message.request().name();
+    let answer = line.ask(&message).map_err(|error| match error {
+        VhostError::Refused { path, .. } => VhostError::NoConfig {
+            path,
+            request,
+            size,
+        },
+        other => other,
+    })?;
+    match answer {
         Reply::Config(Piece { bytes, .. }) if bytes.len() == wanted => Ok(bytes),
-        _ => Err(line.no_such_answer(message.request().name())),
+        _ => Err(line.no_such_answer(request)),
     }
 }
 
 /// A refusal is an answer.
 fn refused<T>(error: VhostError) -> Result<Option<T>> {
     match error {
-        VhostError::Refused { .. } => Ok(None),
+        VhostError::NoConfig { .. } => Ok(None),
         other => Err(other),
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use vdpa_core::{DeviceType, ErrorKind, ParentError};
+use vdpa_vhost_user::FrontRequest;
 
 /// Why a back end cannot be opened or used. Each message names its socket and ends with the way out, if there is one.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,48 @@ pub enum VhostError {
         len: usize,
         /// The most that the system takes.
         most: usize,
+    },
+    /// There is something else than a socket.
+    #[error("{} is {kind}, not a socket: give another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        kind: &'static str,
+    },
+    /// A socket that is to be made in a directory that is not there.
+    #[error(
+        "{}: there is no directory {}: make it first (mkdir -p {})", path.display(), dir.display(), dir.display()
+    )]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// A socket that is to be made in a directory that the process may not write to.
+    #[error(
+        "{}: no permission to make a socket in {}: give another path or run as another user", path.display(), dir.display()
+    )]
+    MayNot {
+        /// The path.
+        path: PathBuf,
+        /// Its directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A back end without the configuration that a device of its type has.
+    #[error(
+        "{}: the back end has no such configuration: {request} of {size} bytes is answered with nothing; is type= right?", path.display()
+    )]
+    NoConfig {
+        /// Its socket.
+        path: PathBuf,
+        /// The request, by its name in the specification.
+        request: &'static str,
+        /// How many bytes were asked for.
+        size: u32,
     },
     /// A socket that cannot be connected to, or be made.
     #[error("{}: cannot {what}{}", path.display(), cure(source))]
@@ -111,7 +154,7 @@ pub enum VhostError {
     },
     /// A back end that did not answer in time. The connection is given up, since nobody can say which answer comes next.
     #[error(
-        "{}: no answer to {request} within {seconds} s: the connection is given up", path.display()
+        "{}: no answer to {request} within {seconds} s: the connection is given up; {}timeout= waits longer", path.display(), taken(request)
     )]
     Silent {
         /// Its socket.
@@ -183,18 +226,28 @@ impl ParentError for VhostError {
             Self::TypeMissing { .. } | Self::PathTooLong { .. } | Self::Open { .. } => {
                 ErrorKind::Misuse
             }
+            Self::NotASocket { .. } | Self::NoDirectory { .. } => ErrorKind::Misuse,
             Self::Lacks { .. } | Self::QueueSize { .. } | Self::Queues { .. } => {
                 ErrorKind::Unsupported
             }
             Self::Config { .. }
+            | Self::NoConfig { .. }
             | Self::Refused { .. }
             | Self::Position { .. }
             | Self::Dropped { .. } => ErrorKind::PeerMisbehaved,
             Self::NobodyCame { .. } => ErrorKind::Busy,
-            Self::Socket { .. } | Self::System { .. } => ErrorKind::Io,
+            Self::MayNot { .. } | Self::Socket { .. } | Self::System { .. } => ErrorKind::Io,
             // After these nobody knows where the two sides stand.
             Self::Silent { .. } | Self::Answer { .. } | Self::Gone { .. } => ErrorKind::Gone,
         }
+    }
+}
+
+/// Why nobody may answer to a request. One front end is served at a time, and the next one waits with its first question.
+fn taken(request: &str) -> &'static str {
+    match request == FrontRequest::GetFeatures.form().name {
+        true => "another front end may have it; ",
+        false => "",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,8 +56,42 @@ fn connected(path: &Path, by: Deadline) -> Result<UnixStream> {
             Err(Errno::EINTR) => {}
             // Its queue is full of others.
             Err(Errno::EAGAIN) if !by.expired() => clock::sleep(AGAIN),
+            // As the system also has it of what is no socket.
+            Err(e @ Errno::ECONNREFUSED) => return Err(other(path).unwrap_or_else(|| failed(e))),
             Err(e) => return Err(failed(e)),
         }
+    }
+}
+
+/// What is there, if it is not a socket.
+fn other(path: &Path) -> Option<VhostError> {
+    let is = fs::metadata(path).ok()?.file_type();
+    let kind = match () {
+        () if is.is_socket() => return None,
+        () if is.is_file() => "a regular file",
+        () if is.is_dir() => "a directory",
+        () if is.is_fifo() => "a pipe",
+        () => "a device",
+    };
+    let path = path.to_owned();
+    Some(VhostError::NotASocket { path, kind })
+}
+
+/// Why a socket cannot be made there.
+fn unmade(path: &Path, source: io::Error) -> VhostError {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => VhostError::NoDirectory { path, dir },
+        io::ErrorKind::PermissionDenied => VhostError::MayNot { path, dir, source },
+        _ => VhostError::Socket {
+            path,
+            what: "listen there",
+            source,
+        },
     }
 }
 
@@ -78,7 +113,7 @@ fn accepted(path: &Path, by: Deadline, timeout: Duration) -> Result<UnixStream> 
             source,
         }
     };
-    let listener = UnixListener::bind(path).map_err(failed("listen there"))?;
+    let listener = UnixListener::bind(path).map_err(|e| unmade(path, e))?;
     let _made = Made(path.to_owned());
     listener
         .set_nonblocking(true)

@@ -70,6 +70,7 @@ fn a_back_end_that_does_not_answer_is_given_up_by_name() {
     let text = error.to_string();
     assert!(text.contains("VHOST_USER_GET_FEATURES"), "{text}");
     assert!(text.contains("within 1 s"), "{text}");
+    assert!(text.contains("another front end may have it"), "{text}");
 }
 
 #[test]
@@ -117,6 +118,17 @@ fn sockets_that_are_none_are_told_with_what_mends_them() {
     let taken = open(&left, ",server=on");
     assert!(taken.contains("something of that name"), "{taken}");
     assert!(left.exists(), "what was there is not touched");
+    let file = home.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    for (there, is) in [
+        (file.as_path(), "a regular file"),
+        (home.path(), "a directory"),
+    ] {
+        let none = open(there, "");
+        assert!(none.contains(is) && !none.contains("remove"), "{none}");
+    }
+    let nowhere = open(&home.path().join("nowhere/back.sock"), ",server=on");
+    assert!(nowhere.contains("mkdir -p"), "{nowhere}");
     let long = open(&home.path().join("x".repeat(120)), "");
     assert!(long.contains("too long"), "{long}");
 }
