@@ -516,7 +516,9 @@ impl Error {
             | Error::Busy { .. } => ErrorKind::Busy,
             Error::Memory(error) => match error {
                 MemError::Busy { .. } => ErrorKind::Busy,
-                MemError::Allocation { .. } | MemError::File { .. } => ErrorKind::Io,
+                MemError::Allocation { .. } | MemError::Map { .. } | MemError::File { .. } => {
+                    ErrorKind::Io
+                }
                 _ => ErrorKind::Misuse,
             },
             Error::Parent(error) => error.kind(),

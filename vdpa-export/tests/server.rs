@@ -2,6 +2,7 @@
 
 mod rig;
 
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -21,8 +22,8 @@ use vdpa_core::{Device, MgmtDevice as _, Relay};
 use vdpa_export::vhost_user::{
     Admission, EndedBy, Listen, Notice, Options, Server, ServerError, Stop,
 };
-use vdpa_vhost_user::payload::{DeviceState, Direction};
-use vdpa_vhost_user::{Connection, Front, FrontMessage, ProtocolFeatures};
+use vdpa_vhost_user::payload::{DeviceState, Direction, MemoryRegion, VringFd};
+use vdpa_vhost_user::{Connection, Front, FrontMessage, FrontRequest, Header, ProtocolFeatures};
 
 fn front(path: &std::path::Path) -> Front {
     Front::new(Connection::new(UnixStream::connect(path).unwrap()))
@@ -396,5 +397,52 @@ fn a_guest_is_announced_by_a_card_that_runs_and_by_nothing_else() {
     assert!(!offered(&mut front).contains(RARP));
     let _unanswered = front.begin(&rarp).unwrap();
     assert!(served.hears("cut off").contains("VHOST_USER_SEND_RARP"));
+    served.end().unwrap();
+}
+
+#[test]
+fn what_a_front_end_asked_for_wrongly_is_named() {
+    let served = Served::new("sim:blk,size=1M");
+    let file = || std::fs::File::open("/dev/null").unwrap().into();
+    let region = |size| MemoryRegion {
+        guest: 0,
+        size,
+        user: 0,
+        offset: 0,
+    };
+    let features = ProtocolFeatures::PAGEFAULT | ProtocolFeatures::from_bits_retain(1 << 40);
+    let read_only = tempfile::NamedTempFile::new().unwrap();
+    read_only.as_file().set_len(LEN).unwrap();
+    let read_only = std::fs::File::open(read_only.path()).unwrap();
+    for (message, words) in [
+        (
+            FrontMessage::SetProtocolFeatures(features),
+            &["PAGEFAULT", "bit 40"][..],
+        ),
+        (
+            FrontMessage::SetMemTable(vec![(region(LEN), read_only.into())]),
+            &["cannot map 0x", "reading and writing"],
+        ),
+        (
+            FrontMessage::SetVringErr(VringFd {
+                index: 9,
+                fd: Some(file()),
+            }),
+            &["VHOST_USER_SET_VRING_ERR", "no queue 9"],
+        ),
+    ] {
+        let mut front = front(&served.path);
+        let _cut = front.begin(&message).unwrap();
+        let said = served.hears("cut off");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    // A table of one region, without its file.
+    let mut stream = UnixStream::connect(&served.path).unwrap();
+    let header = Header::request(FrontRequest::SetMemTable.form().number, false, 40);
+    let table = [1, 0, LEN, 0, 0].map(u64::to_le_bytes);
+    stream.write_all(&header.encode()).unwrap();
+    stream.write_all(table.as_flattened()).unwrap();
+    let said = served.hears("cut off");
+    assert!(said.contains("share=on"), "{said}");
     served.end().unwrap();
 }

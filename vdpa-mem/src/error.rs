@@ -89,6 +89,17 @@ pub enum MemError {
         #[cfg(feature = "std")]
         source: std::io::Error,
     },
+    /// A file that cannot be mapped.
+    #[cfg(feature = "std")]
+    #[error("cannot map {len:#x} bytes of a file: {hint}")]
+    Map {
+        /// Bytes asked for.
+        len: u64,
+        /// What has to be so.
+        hint: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The file behind a mapping could not be examined.
     #[cfg(feature = "std")]
     #[error("cannot examine the file behind a mapping")]

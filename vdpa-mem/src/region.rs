@@ -154,15 +154,20 @@ mod mapped {
         /// * `offset`: a multiple of the page size; of a file of huge pages `len` is one too
         ///
         /// # Errors
-        /// [`MemError::FileTooShort`], [`MemError::Allocation`] when it cannot be mapped for reading and writing, or
+        /// [`MemError::FileTooShort`], [`MemError::Map`] when it cannot be mapped for reading and writing, or
         /// `len` is 0.
         pub fn shared(file: OwnedFd, offset: u64, len: u64) -> Result<Self, MemError> {
-            let failed = |errno: nix::Error| MemError::Allocation {
-                len,
-                kind: "shared memory",
-                hint: ": the offset has to be a multiple of the page size, the file open for reading and writing",
-                source: errno.into(),
+            let refused = |hint| {
+                move |errno: nix::Error| MemError::Map {
+                    len,
+                    hint,
+                    source: errno.into(),
+                }
             };
+            let failed = refused(
+                "it has to be a file that memory can be, open for reading and writing, and the offset a multiple of the page \
+                 size",
+            );
             let stat = fstat(&file).map_err(|e| MemError::File { source: e.into() })?;
             let size = u64::try_from(stat.st_size).unwrap_or(0);
             let needed = offset.saturating_add(len);
@@ -175,12 +180,8 @@ mod mapped {
                 .filter(|fs| fs.filesystem_type() == HUGETLBFS_MAGIC);
             let page = huge.map_or(1, |fs| u64::try_from(fs.block_size()).unwrap_or(1).max(1));
             if !(offset | len).is_multiple_of(page) {
-                return Err(MemError::Allocation {
-                    len,
-                    kind: "a file of huge pages",
-                    hint: ": offset and length have to be multiples of its page size",
-                    source: nix::Error::EINVAL.into(),
-                });
+                let hint = "offset and length have to be multiples of its huge pages";
+                return Err(refused(hint)(nix::Error::EINVAL));
             }
             let length = usize::try_from(len).ok().and_then(NonZeroUsize::new);
             let length = length.ok_or_else(|| failed(nix::Error::EINVAL))?;

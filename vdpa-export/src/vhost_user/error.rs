@@ -188,7 +188,12 @@ pub(super) fn is_lost(error: &vdpa_core::Error) -> bool {
 pub enum CutOff {
     /// It broke the protocol, or left in the midst of a message.
     #[error(transparent)]
-    Protocol(#[from] vdpa_vhost_user::Error),
+    Protocol(vdpa_vhost_user::Error),
+    /// It gave memory that is no file's, and so is its own.
+    #[error(
+        "{0}; each region comes with the one of its file: all of the guest's memory has to be shared, as by share=on"
+    )]
+    NotShared(vdpa_vhost_user::Error),
     /// It gave memory that cannot be used.
     #[error("{request}")]
     Memory {
@@ -221,7 +226,7 @@ pub enum CutOff {
         /// The request, as the specification calls it.
         request: &'static str,
         /// What was not.
-        why: &'static str,
+        why: String,
     },
     /// It filled the counter of an eventfd that it gave, so that whoever wrote to it next had to wait.
     #[error(
@@ -253,6 +258,21 @@ pub enum CutOff {
         /// How many are kept at most.
         requests: usize,
     },
+}
+
+impl From<vdpa_vhost_user::Error> for CutOff {
+    fn from(error: vdpa_vhost_user::Error) -> Self {
+        use vdpa_vhost_user::{Error, FrontRequest};
+        let memory = [FrontRequest::SetMemTable, FrontRequest::AddMemReg];
+        match error {
+            Error::Fds {
+                name, have, least, ..
+            } if have < least && memory.iter().any(|request| request.form().name == name) => {
+                Self::NotShared(error)
+            }
+            other => Self::Protocol(other),
+        }
+    }
 }
 
 impl CutOff {
@@ -289,6 +309,7 @@ impl CutOff {
             Self::Protocol(_) | Self::Channel { .. } | Self::Queue { .. } => {
                 ErrorKind::PeerMisbehaved
             }
+            Self::NotShared(_) => ErrorKind::PeerMisbehaved,
             Self::NotOffered { .. } | Self::HeldUp { .. } | Self::Unread { .. } => {
                 ErrorKind::PeerMisbehaved
             }

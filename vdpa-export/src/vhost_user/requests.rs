@@ -21,7 +21,10 @@ impl FrontEnd<'_> {
         let request = message.request().form().name;
         let refused = |source: ServeError| CutOff::Request { request, source };
         let unusable = |source: MemoryError| CutOff::Memory { request, source };
-        let not_offered = |why| CutOff::NotOffered { request, why };
+        let not_offered = |why: &str| CutOff::NotOffered {
+            request,
+            why: why.to_owned(),
+        };
         let served = &mut *self.served;
         let queues = served.device().info().queues;
         let data = offer::queues(served);
@@ -69,7 +72,9 @@ impl FrontEnd<'_> {
             M::SetProtocolFeatures(features) => {
                 let offered = offer::protocol_features(served);
                 if !offered.contains(features) || !features.lacks().is_empty() {
-                    return Err(not_offered("protocol features that were not offered"));
+                    let beyond = names(features.difference(offered));
+                    let why = format!("protocol features that were not offered: {beyond}");
+                    return Err(not_offered(&why));
                 }
                 served.set_starts(match features.contains(ProtocolFeatures::STATUS) {
                     true => Starts::OnDriverOk,
@@ -164,7 +169,7 @@ impl FrontEnd<'_> {
         if log && !self.served.can().log {
             return Err(CutOff::NotOffered {
                 request,
-                why: "the device's writes cannot be logged",
+                why: "the device's writes cannot be logged".to_owned(),
             });
         }
         let chosen = Features::from_u64(all & !(F_LOG_ALL | F_PROTOCOL_FEATURES));
@@ -189,6 +194,16 @@ impl FrontEnd<'_> {
             _ => Err(MemoryError::NotTranslated),
         }
     }
+}
+
+/// Each by its name, or its number where it has none.
+fn names(features: ProtocolFeatures) -> String {
+    let mut named = features.iter_names();
+    let mut all: Vec<_> = named.by_ref().map(|(name, _)| name.to_owned()).collect();
+    let rest = named.remaining().bits();
+    let bits = (0..u64::BITS).filter(|bit| rest >> bit & 1 == 1);
+    all.extend(bits.map(|bit| format!("bit {bit}")));
+    all.join(", ")
 }
 
 /// The front end has taken a guest over that does not say itself where it is. One that does not run yet, or whose address is
