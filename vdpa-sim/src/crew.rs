@@ -215,9 +215,13 @@ impl Crew {
 pub struct Shift(Worker);
 
 impl Shift {
-    /// Serves each unit that is hot once. Answers whether there is one still: without, nothing happens before something is
-    /// kicked or asked for.
+    /// Serves each unit that is hot once, those that eventfds have kicked since the last pass among them. Answers whether
+    /// there is one still: without, nothing happens before something is kicked or asked for.
     pub fn pass(&mut self) -> bool {
+        // A worker with a thread is told of them where it sleeps.
+        if self.0.kicks.are_watched() {
+            self.0.look();
+        }
         let hot = self.0.turn().unwrap_or(false);
         // A unit may have rung for itself, or for another, while it was served.
         hot || self.0.is_rung()

@@ -166,6 +166,38 @@ fn buffers_of_no_use(off: bool) {
 }
 
 #[test]
+fn a_worker_by_hand_is_kicked_by_an_eventfd() {
+    let lab = Lab::new();
+    let (crew, mut shift) = Crew::by_hand("kicked").unwrap();
+    lab.sim.add_crew("kicked", &crew);
+    let rig = lab.open("sim:net,crew=kicked,poll_us=0");
+    rig.negotiate(plain(&rig) - bits::NOTIFICATION_DATA);
+    let q = Q::new(&rig, 1, 8, None);
+    let kick = Arc::new(nix::sys::eventfd::EventFd::from_value(0).unwrap().into());
+    let given = Kick::Given(Arc::clone(&kick));
+    rig.device
+        .start_queue(q.index, q.config(None), given, q.call())
+        .unwrap();
+    let mut tx = Tx::new(&rig, q, 2048);
+    rig.run();
+    let mut rest = || {
+        let passes = (0..1000).take_while(|_| shift.pass()).count();
+        assert!(passes < 1000, "the worker finds work for ever");
+    };
+    rest();
+    // Its own doorbell was not taken: nothing but the eventfd rings.
+    tx.send(&frames(1, 100));
+    rest();
+    tx.reap();
+    assert_eq!(tx.in_flight(), 1, "nobody kicked");
+    nix::unistd::write(&*kick, &1_u64.to_ne_bytes()).unwrap();
+    rest();
+    tx.reap();
+    assert_eq!(tx.in_flight(), 0, "a kick is not heard");
+    drop(shift);
+}
+
+#[test]
 fn a_worker_by_hand_is_not_done_while_a_pair_has_called_for_itself() {
     let lab = Lab::new();
     let (crew, mut shift) = Crew::by_hand("reset").unwrap();
