@@ -4,13 +4,14 @@
 //! ready.
 #![allow(
     unsafe_code,
-    reason = "preadv2 and pwritev2 with their flags, which no crate of ours has"
+    reason = "preadv2 and pwritev2 with their flags, and pending signals, which no crate of ours has"
 )]
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// At its own position, as read(2) and write(2) have it.
 const OWN: libc::off_t = -1;
@@ -30,23 +31,59 @@ pub(crate) fn read(from: &impl AsFd, into: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Writes what there is room for: `EAGAIN` while there is none.
+/// Writes what there is room for: `EAGAIN` while there is none. That the reader is gone is `EPIPE`, and no signal: a
+/// program that is not written in Rust may not ignore SIGPIPE, and would end by it.
 pub(crate) fn write(to: &impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     let part = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
     };
     let fd = to.as_fd().as_raw_fd();
-    // SAFETY: the one part is `bytes`, which is only read.
-    let written = unsafe { libc::pwritev2(fd, &raw const part, 1, OWN, libc::RWF_NOWAIT) };
-    match Errno::result(written) {
-        Err(Errno::EOPNOTSUPP) => nix::unistd::write(to, bytes),
-        written => written.map(isize::unsigned_abs),
+    quietly(|| {
+        // SAFETY: the one part is `bytes`, which is only read.
+        let written = unsafe { libc::pwritev2(fd, &raw const part, 1, OWN, libc::RWF_NOWAIT) };
+        match Errno::result(written) {
+            Err(Errno::EOPNOTSUPP) => nix::unistd::write(to, bytes),
+            written => written.map(isize::unsigned_abs),
+        }
+    })
+}
+
+/// Writes, and takes the signal back that a write without a reader sends to its thread.
+fn quietly(write: impl FnOnce() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    let mut pipe = SigSet::empty();
+    pipe.add(Signal::SIGPIPE);
+    let before = pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    // One that somebody else sent is left where it is.
+    let others = is_pending(Signal::SIGPIPE);
+    let written = write();
+    if written == Err(Errno::EPIPE) && !others {
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: both are only read, and nothing is asked about the signal. Where SIGPIPE is ignored there is none.
+        let _taken =
+            unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
     }
+    before.thread_set_mask()?;
+    written
+}
+
+fn is_pending(signal: Signal) -> bool {
+    let mut pending = *SigSet::empty().as_ref();
+    // SAFETY: a set of signals, which is filled.
+    let asked = unsafe { libc::sigpending(&raw mut pending) };
+    // SAFETY: it is only read.
+    asked == 0 && unsafe { libc::sigismember(&raw const pending, signal as libc::c_int) } == 1
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, sigaction};
+
     use super::*;
 
     /// Of a pipe that blocks.
@@ -64,6 +101,39 @@ mod tests {
         let mut rest = vec![0; 1 << 20];
         assert!(read(&reader, &mut rest).unwrap() > 0);
         assert_eq!(read(&reader, &mut rest), Ok(0));
+    }
+
+    static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_signal: libc::c_int) {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_an_error_and_no_signal() {
+        let action = |handler| SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: it adds to a number, and nothing else.
+        let before = unsafe { sigaction(Signal::SIGPIPE, &action(SigHandler::Handler(count))) };
+        let mask = SigSet::thread_get_mask().unwrap();
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(other);
+        assert_eq!(write(&one, b"abc"), Err(Errno::EPIPE));
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        drop(reader);
+        assert_eq!(write(&writer, b"abc"), Err(Errno::EPIPE));
+        assert_eq!(SigSet::thread_get_mask().unwrap(), mask);
+        assert_eq!(SIGNALS.load(Ordering::SeqCst), 0);
+        // One that somebody else sent comes all the same.
+        let mut pipe = SigSet::empty();
+        pipe.add(Signal::SIGPIPE);
+        pipe.thread_block().unwrap();
+        nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGPIPE)
+            .unwrap();
+        assert_eq!(write(&writer, b"abc"), Err(Errno::EPIPE));
+        mask.thread_set_mask().unwrap();
+        assert_eq!(SIGNALS.load(Ordering::SeqCst), 1);
+        // SAFETY: as it was.
+        unsafe { sigaction(Signal::SIGPIPE, &before.unwrap()) }.unwrap();
     }
 
     #[test]
