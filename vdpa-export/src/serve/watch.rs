@@ -109,11 +109,15 @@ impl Watch {
     /// One more. It is looked after until nobody has it any more.
     pub(super) fn add(&self, name: Name, event: &Arc<OwnedFd>) {
         let mut state = self.shared.lock();
+        // With one there the thread looks when it is time to, and at this one too: it is not woken for each.
+        let sleeps = state.events.is_empty();
         // Also of a front end that gives one after the other.
         state.events.retain(|(_, event)| event.strong_count() > 0);
         state.events.push((name, Arc::downgrade(event)));
         drop(state);
-        self.shared.changed.notify_all();
+        if sleeps {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Readable once one was full.
@@ -243,4 +247,54 @@ fn make_room(event: &OwnedFd) {
 pub(super) fn set_nonblocking(event: &OwnedFd) {
     // An eventfd that is open has flags that can be set.
     let _set = fcntl(event, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often this thread has slept.
+    fn sleeps(thread: &std::path::Path) -> u64 {
+        let status = std::fs::read_to_string(thread.join("status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn an_eventfd_beside_others_wakes_nobody() {
+        const MANY: u64 = 200;
+        let watch = Watch::start().unwrap();
+        let event = || Arc::new(OwnedFd::from(EventFd::from_value(0).unwrap()));
+        let name = (QueueIndex::new(0), EventKind::Call);
+        let _first = {
+            let first = event();
+            watch.add(name, &first);
+            first
+        };
+        let is_ours = |thread: &std::path::Path| {
+            let name = std::fs::read_to_string(thread.join("comm"));
+            name.is_ok_and(|name| name.trim() == "vdpa-watch")
+        };
+        // It gives itself the name, once it runs.
+        let thread = loop {
+            let mut threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+            if let Some(thread) = threads.find(|thread| is_ours(&thread.path())) {
+                break thread.path();
+            }
+            std::thread::yield_now();
+        };
+        let before = sleeps(&thread);
+        let begun = std::time::Instant::now();
+        for _ in 0..MANY {
+            watch.add(name, &event());
+            // It has time to wake, if it is woken.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It looks once a second by itself, and may have been about to begin.
+        let own = 2 + begun.elapsed().as_secs() * 2;
+        let woken = sleeps(&thread) - before;
+        assert!(woken <= own + MANY / 10, "woken {woken} times");
+    }
 }
