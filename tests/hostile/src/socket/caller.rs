@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use vdpa_core::{Doorbell, Status, bits};
 use vdpa_mem::{Access, DmaMemory, Region};
@@ -64,6 +65,11 @@ impl Caller {
     /// One that connects, and says nothing.
     pub(super) fn connect(path: &Path, target: Target, format: Format) -> Self {
         let stream = UnixStream::connect(path).expect("a connection");
+        Self::over(stream, target, format)
+    }
+
+    /// One that is connected, and says nothing.
+    pub fn over(stream: UnixStream, target: Target, format: Format) -> Self {
         let memory: Arc<dyn DmaMemory> =
             Arc::new(Region::memfd(MEMORY as u64).expect("shared memory"));
         let mut front = Front::new(Connection::new(stream));
@@ -233,6 +239,17 @@ impl Caller {
         self.exchange()
     }
 
+    /// Does so too whenever a queue of the last [`session`](Self::session) is kicked: for a device that nobody else serves.
+    pub fn after_kicks(&mut self, then: impl Fn() + Clone + Send + Sync + 'static) {
+        for q in &mut self.queues {
+            let (doorbell, then) = (q.doorbell.clone(), then.clone());
+            q.doorbell = Doorbell::from_fn(move |data| {
+                doorbell.ring(data);
+                then();
+            });
+        }
+    }
+
     /// A well-behaved driver of the queues of the last [`session`](Self::session).
     pub fn exchange(&mut self) -> Exchange {
         let mut queues = std::mem::take(&mut self.queues).into_iter();
@@ -327,11 +344,12 @@ impl Caller {
     }
 }
 
-/// A file of so many bytes.
+/// A file of so many bytes, in memory, as front ends have it.
 pub fn file(len: u64) -> OwnedFd {
-    let file = tempfile::tempfile().expect("a file");
+    let file = memfd_create("given", MFdFlags::MFD_CLOEXEC).expect("a file");
+    let file = File::from(file);
     file.set_len(len).expect("its length");
-    file.as_fd().try_clone_to_owned().expect("a descriptor")
+    file.into()
 }
 
 /// An eventfd.
