@@ -8,6 +8,8 @@ pub mod control;
 pub mod device;
 pub mod driver;
 pub mod guest;
+pub mod hand;
+pub mod house;
 pub mod input;
 pub mod memory;
 pub mod net;
@@ -16,6 +18,7 @@ pub mod restore;
 pub mod setup;
 pub mod socket;
 pub mod string;
+pub mod waits;
 
 pub use input::Input;
 

@@ -1,24 +1,25 @@
 //! A front end that says anything over its socket, with any descriptors, to a device that is served.
 //!
-//! The server has a thread, as has the device: here an input is not one order of things, and what is looked at holds in all
-//! of them. The front end is cut off or leaves, once, and is told to be; the device writes to no byte of a file but those
+//! Its steps are taken when the server waits, on the server's thread, and so is the device's work: an input is one order of
+//! things. The front end is cut off or leaves, once, and is told to be; the device writes to no byte of a file but those
 //! that a table gave; nothing of a file stays mapped or open; and the next front end is served.
 
-use std::cell::RefCell;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use vdpa_hostile::exchange::Exchange;
-use vdpa_hostile::socket::{Caller, Come, GUEST, Socket, USER};
+use vdpa_hostile::socket::{Caller, GUEST, USER, event};
 use vdpa_hostile::table::Target;
 use vdpa_ring::Format;
 use vdpa_vhost_user::payload::{Iotlb, IotlbKind, Log, MemoryRegion, VringState};
-use vdpa_vhost_user::{FrontMessage, FrontRequest, Header};
+use vdpa_vhost_user::{Frame, FrontMessage, FrontRequest, Header};
 
 use crate::Input;
+use crate::house::House;
 
 /// How many steps an input has at most.
 const STEPS: usize = 24;
@@ -27,47 +28,29 @@ const PAGE: u64 = 4096;
 const PAGES: u64 = 6;
 /// Where the guest has what it gives of them: behind the memory that its rings are in.
 const AT: u64 = GUEST + (1 << 24);
-/// How long an answer is waited for that may not come.
-const MOMENT: Duration = Duration::from_millis(20);
 /// What they are filled with.
 const FILL: u8 = 0xa7;
 
-thread_local! {
-    static SOCKETS: RefCell<Vec<Socket>> = RefCell::new(
-        [Target::Tx, Target::Blk]
-            .into_iter()
-            .flat_map(|target| {
-                [Format::Split, Format::Packed].map(|format| Socket::new(target, format))
-            })
-            .collect(),
-    );
-}
-
 /// The target `vhost_user`.
 pub fn run(data: &[u8]) {
-    let mut input = Input::new(data);
-    SOCKETS.with_borrow_mut(|sockets| {
-        let which = input.below(sockets.len());
-        let socket = &mut sockets[which];
-        let mut files = [Given::new(), Given::new()];
-        socket.parts(Come::Either, |caller| {
-            let mut talk = Talk {
-                caller,
-                files: &mut files,
-                exchange: None,
-            };
-            for _ in 0..STEPS {
-                if input.is_empty() {
-                    break;
-                }
-                talk.step(&mut input);
-            }
-            talk.caller.leave();
-        });
-        // The front end has gone, and so has all that it gave.
-        files.iter().for_each(Given::check);
-        socket.next_is_served();
+    static HOUSES: OnceLock<Vec<Mutex<House>>> = OnceLock::new();
+    // A page that is missing is asked for, or fails what needs it.
+    let houses = HOUSES.get_or_init(|| {
+        let kinds = [
+            (Target::Tx, false),
+            (Target::Blk, false),
+            (Target::Tx, true),
+            (Target::Blk, true),
+        ];
+        let houses = kinds.map(|(target, page_requests)| House::open(target, page_requests));
+        houses.into_iter().map(Mutex::new).collect()
     });
+    let mut input = Input::new(data);
+    let which = input.below(houses.len() * 2);
+    let format = [Format::Split, Format::Packed][which % 2];
+    let house = &houses[which / 2];
+    let house = house.lock().unwrap_or_else(PoisonError::into_inner);
+    house.serve(format, input.rest().to_vec());
 }
 
 /// A file, and what of it was given.
@@ -114,16 +97,8 @@ impl Given {
         (region, self.fd())
     }
 
+    /// Whether only what was given was written to.
     fn check(&self) {
-        let inode = self.file.metadata().expect("it is open").ino().to_string();
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
-        let mapped = maps
-            .lines()
-            .find(|line| line.split_whitespace().nth(4) == Some(&inode));
-        assert_eq!(
-            mapped, None,
-            "a file of a front end that has gone is mapped"
-        );
         if self.cut {
             return;
         }
@@ -142,16 +117,102 @@ impl Given {
 }
 
 /// A front end that talks.
-struct Talk<'t> {
-    caller: &'t mut Caller,
-    files: &'t mut [Given; 2],
+pub struct Talk {
+    caller: Caller,
+    /// Made when the first of them is given.
+    files: [Option<Given>; 2],
     /// What is to be done with its queues, if they were set up.
     exchange: Option<Exchange>,
+    /// A record of what is in flight that it was given.
+    record: Option<Frame>,
+    data: Vec<u8>,
+    /// How much of the data was read.
+    at: usize,
+    steps: usize,
+    passes: Passes,
 }
 
-impl Talk<'_> {
+/// How much the device does after a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Passes {
+    /// All that there is to do.
+    All,
+    /// Each unit that is hot is served once.
+    One,
+    /// Nothing: it is held up.
+    None,
+}
+
+impl Talk {
+    /// One that has connected, and will say this.
+    pub fn new(caller: Caller, data: Vec<u8>) -> Self {
+        Self {
+            caller,
+            files: [None, None],
+            exchange: None,
+            record: None,
+            data,
+            at: 0,
+            steps: 0,
+            passes: Passes::All,
+        }
+    }
+
+    /// The next step, and what the device does after it. `None`: there was none any more, and it leaves.
+    pub fn go_on(&mut self) -> Option<Passes> {
+        self.listen();
+        let data = std::mem::take(&mut self.data);
+        let mut input = Input::new(data.get(self.at..).unwrap_or_default());
+        let over = self.steps == STEPS || input.is_empty();
+        if !over {
+            self.steps += 1;
+            self.step(&mut input);
+        }
+        self.at = data.len() - input.rest().len();
+        self.data = data;
+        if over {
+            self.caller.leave();
+            return None;
+        }
+        Some(self.passes)
+    }
+
+    /// Takes what the server says. `false`: the connection has ended.
+    pub fn listen(&mut self) -> bool {
+        loop {
+            match self.caller.front.connection_mut().poll_receive() {
+                Ok(Some(frame)) => {
+                    let record = FrontRequest::GetInflightFd.form().number;
+                    if frame.header.request == record && !frame.fds.is_empty() {
+                        self.record = Some(frame);
+                    }
+                }
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// It has gone, and so has all that it gave.
+    ///
+    /// # Panics
+    /// When something was written that was not given.
+    pub fn end(self) {
+        self.files.iter().flatten().for_each(Given::check);
+    }
+
+    fn file(&mut self, input: &mut Input<'_>) -> &mut Given {
+        self.files[input.below(2)].get_or_insert_with(Given::new)
+    }
+
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.u8() % 12 {
+        let kind = input.u8();
+        self.passes = match kind / 14 {
+            1 => Passes::One,
+            2 => Passes::None,
+            _ => Passes::All,
+        };
+        match kind % 14 {
             0 | 1 => self.set_up(input),
             2 | 3 => self.any(input),
             4 => {
@@ -164,34 +225,63 @@ impl Talk<'_> {
                 // A request whose answer is to be written somewhere.
                 let at = AT + u64::from(input.u16()) % (16 * PAGE);
                 let len = u32::from(input.u16()) % 8192;
-                // The server has done what it was asked by then, or the answer would be to go into nothing.
-                self.heard();
                 if let Some(exchange) = &mut self.exchange {
                     exchange.post_to(at, len);
                 }
                 self.caller.kick();
-                self.heard();
             }
             9 => {
-                let given = &mut self.files[input.below(2)];
+                let len = u64::from(input.u8()) * PAGE / 32;
+                let given = self.file(input);
                 given.cut = true;
-                let _uncut = given.file.set_len(u64::from(input.u8()) % (PAGES * PAGE));
+                let _uncut = given.file.set_len(len);
             }
             10 => self.log(input),
-            _ => self.state(input),
+            11 => self.state(input),
+            12 => self.give_record(input),
+            _ => self.transfer(input),
         }
     }
 
-    /// Waits for the answer to a question that nothing else asks, or a moment if there is none: the server may wait for the rest of a message.
-    fn heard(&mut self) {
-        self.caller.send(&FrontMessage::CheckDeviceState);
-        let moment = Instant::now() + MOMENT;
-        let connection = self.caller.front.connection_mut();
-        while let Ok(frame) = connection.receive(Some(moment)) {
-            if frame.header.request == FrontRequest::CheckDeviceState.form().number {
-                return;
+    /// The record that it was given comes back, perhaps with a few bytes changed.
+    fn give_record(&mut self, input: &mut Input<'_>) {
+        let Some(mut frame) = self.record.take() else {
+            return;
+        };
+        let Some(fd) = frame.fds.pop() else { return };
+        let file = File::from(fd);
+        for _ in 0..input.below(4) {
+            let _beyond = file.write_all_at(&[input.u8()], input.u16().into());
+        }
+        for _ in 0..input.below(2) {
+            let place = input.below(frame.payload.len());
+            if let Some(byte) = frame.payload.get_mut(place) {
+                *byte ^= input.u8();
             }
         }
+        let request = FrontRequest::SetInflightFd.form().number;
+        let header = Header::request(request, true, frame.payload.len() as u32);
+        let message = [&header.encode()[..], &frame.payload].concat();
+        self.caller.bytes(&message, &[file.as_raw_fd()]);
+    }
+
+    /// The state of the device goes, or one comes, and is asked for. It goes into a socket, with an end to it.
+    fn transfer(&mut self, input: &mut Input<'_>) {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let load = input.flag();
+        if load {
+            let len = input.below(64);
+            let sent = (&ours).write(input.bytes(len));
+            sent.expect("there is room");
+        }
+        // Phase 0: stopped.
+        let payload = [u32::from(load).to_le_bytes(), 0_u32.to_le_bytes()].concat();
+        let request = FrontRequest::SetDeviceStateFd.form().number;
+        let header = Header::request(request, true, payload.len() as u32);
+        let message = [&header.encode()[..], &payload].concat();
+        self.caller.bytes(&message, &[theirs.as_raw_fd()]);
+        drop(ours);
+        self.caller.send(&FrontMessage::CheckDeviceState);
     }
 
     /// What a good front end says, up to somewhere.
@@ -232,14 +322,14 @@ impl Talk<'_> {
             flags,
             size: len as u32,
         };
-        let (socket, _other) = UnixStream::pair().expect("sockets");
-        let other = vdpa_hostile::socket::file(PAGE);
-        let choice = [socket.as_raw_fd(), other.as_raw_fd()];
         let count = match input.u8() {
             wild @ 200.. => usize::from(wild % 12),
             _ => known.form().least_fds,
         };
         let count = if gives { 0 } else { count };
+        let (socket, _other) = UnixStream::pair().expect("sockets");
+        let (file, event) = (vdpa_hostile::socket::file(PAGE), event());
+        let choice = [&socket.into(), &file, &event].map(|fd: &OwnedFd| fd.as_raw_fd());
         let fds: Vec<RawFd> = (0..count).map(|_| input.pick(&choice)).collect();
         self.caller
             .bytes(&[&header.encode()[..], &payload].concat(), &fds);
@@ -247,8 +337,9 @@ impl Talk<'_> {
 
     /// Memory comes and goes.
     fn give(&mut self, input: &mut Input<'_>) {
+        let files = &mut self.files;
         let mut part = |input: &mut Input<'_>| {
-            let given = &mut self.files[input.below(2)];
+            let given = files[input.below(2)].get_or_insert_with(Given::new);
             let (first, pages) = (input.below(7) as u64, 1 + input.below(7) as u64);
             given.region(first, pages, input.below(16) as u64)
         };
