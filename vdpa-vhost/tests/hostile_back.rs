@@ -282,7 +282,7 @@ fn a_card_with_an_address_of_ours_is_not_told_to_a_back_end_that_offered_none() 
 #[test]
 fn a_back_end_that_answers_for_no_configuration_is_said_to_have_none() {
     let script = Script::new(|_| Deed::Serve);
-    let error = open(&script.path, "type=blk").unwrap_err();
+    let error = open(&script.path, "type=blk", LONG).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("has no such configuration"), "{text}");
     script.end();
