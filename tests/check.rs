@@ -130,6 +130,51 @@ fn a_known_exception_is_no_failure_and_one_that_does_not_come_is() {
 }
 
 #[test]
+fn how_to_try_it_again_is_said_with_the_effort() {
+    let run = run(["check", STUBBORN, "--only", "1", "--effort", "quick"]);
+    let line = format!("again  vdpactl check {STUBBORN} --only 1 --effort quick\n");
+    assert!(run.stdout.contains(&line), "{run:?}");
+}
+
+#[test]
+fn failures_are_told_as_they_come_where_nobody_looks_at_a_terminal() {
+    let run = run(["--json", "check", STUBBORN, "--only", "1,2"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    let told = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("failed "));
+    let failed = run.object()["failed"].as_u64().unwrap();
+    assert_eq!(told.count() as u64, failed, "{run:?}");
+}
+
+#[test]
+fn exceptions_that_cannot_be_meant_are_refused() {
+    let line = ["check", "sim:rng", "--except", "1=a", "--except", "1=b"];
+    run(line).is_refused_with(&["statement 1 twice"]);
+    let line = ["check", "sim:rng", "--only", "2-4", "--except", "1=known"];
+    run(line).is_refused_with(&["statement 1,", "--only names 2-4"]);
+}
+
+#[test]
+fn a_file_is_replaced_once_there_is_something_to_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("check.xml");
+    fs::write(&file, "as it was").unwrap();
+    let path = file.to_str().unwrap();
+    // It ends before it begins.
+    run(["check", "sim:nut", "--junit", path]).is_refused_with(&["nut"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "as it was");
+    assert_eq!(
+        run(["check", "sim:rng", "--only", "1", "--junit", path]).code,
+        0
+    );
+    assert!(fs::read_to_string(&file).unwrap().contains("testsuites"));
+    // And nothing stays beside it.
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn nothing_is_tried_after_a_failure_where_that_is_asked_for() {
     let run = run(["--json", "check", STUBBORN, "--only", "1-12", "--fail-fast"]);
     assert_eq!(run.code, 1, "{run:?}");
@@ -165,6 +210,7 @@ fn the_judgement_comes_as_tap_and_as_junit_too() {
         r#"<testsuites name="sim:rng,fault=control.refused:1,seed=1" tests="2" failures="1""#,
         r#"<testcase name="1 Status reads 0 after reset""#,
         r#"type="virtio 1.4 §2.1""#,
+        r#"tests="1" disabled="0" errors="0" failures="0" skipped="1">"#,
         r#"<skipped message="needs register-level access""#,
     ] {
         assert!(xml.contains(part), "{part} is not in {xml}");

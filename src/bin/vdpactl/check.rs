@@ -3,8 +3,10 @@
 mod junit;
 mod table;
 mod tap;
+mod whole;
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -13,9 +15,11 @@ use serde::Serialize;
 use vdpa::DeviceSpec;
 use vdpa_conformance::{Effort, Progress, Report, Selection, Target, catalogue, run_watched};
 
+use self::whole::Whole;
 use crate::failure::{Failure, Verdict};
 use crate::options::{Check, CheckEffort};
 use crate::output::Output;
+use crate::shell::quoted;
 
 #[derive(Serialize)]
 struct Object<'r> {
@@ -45,6 +49,7 @@ pub(crate) fn run(options: &Check, output: &mut Output) -> Result<Verdict, Failu
         let both = anyhow!("--tap and --json both fill standard output: leave one out");
         return Err(Failure::input(both));
     }
+    exceptions(options)?;
     let target = target(options)?;
     let selection = Selection {
         effort: match options.effort {
@@ -56,10 +61,13 @@ pub(crate) fn run(options: &Check, output: &mut Output) -> Result<Verdict, Failu
         patience: None,
     };
     // Before the work is done: it would be lost.
-    if let Some(path) = &options.junit {
-        let writable = fs::write(path, "").with_context(|| format!("{}", path.display()));
-        writable.map_err(Failure::input)?;
-    }
+    let junit = match &options.junit {
+        Some(path) => {
+            let file = Whole::at(path).with_context(|| format!("{}", path.display()));
+            Some((path, file.map_err(Failure::input)?))
+        }
+        None => None,
+    };
     let bar = progress();
     let report = run_watched(&target, &selection, &mut |progress| {
         advance(&bar, &progress)
@@ -69,13 +77,45 @@ pub(crate) fn run(options: &Check, output: &mut Output) -> Result<Verdict, Failu
     output.object(&object(&report))?;
     match options.tap {
         true => output.raw(tap::render(&report).as_bytes())?,
-        false => table::tell(&report, output)?,
+        false => table::tell(&report, options, output)?,
     }
-    if let Some(path) = &options.junit {
-        let written = fs::write(path, junit::render(&report)?);
+    if let Some((path, file)) = junit {
+        let written = file.write(&junit::render(&report)?);
         written.with_context(|| format!("{}", path.display()))?;
     }
     Ok(Verdict::well_if(report.failed() == 0))
+}
+
+/// What is said of one statement twice, or of one that is not tried, is not meant so.
+fn exceptions(options: &Check) -> Result<(), Failure> {
+    let mut known = BTreeSet::new();
+    for (id, _) in &options.except {
+        if !known.insert(id) {
+            let twice = anyhow!("--except names statement {id} twice: once is enough");
+            return Err(Failure::input(twice));
+        }
+        if let Some(only) = options.only.as_ref().filter(|only| !only.contains(*id)) {
+            return Err(Failure::input(anyhow!(
+                "--except names statement {id}, which is not tried: --only names {only}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The command line that tries a statement again, in the same ring variants.
+fn again(options: &Check, id: u16) -> String {
+    let mut line = format!("vdpactl check {} --only {id}", quoted(&options.spec));
+    if let CheckEffort::Quick = options.effort {
+        line.push_str(" --effort quick");
+    }
+    for (excepted, reason) in &options.except {
+        if *excepted == id {
+            line.push_str(" --except ");
+            line.push_str(&quoted(&format!("{id}={reason}")));
+        }
+    }
+    line
 }
 
 /// The device that is named, once it was seen that there is one.
@@ -143,7 +183,7 @@ fn progress() -> ProgressBar {
     bar
 }
 
-/// Failures are told as they come.
+/// Failures are told as they come, to a terminal and to a log alike.
 fn advance(bar: &ProgressBar, progress: &Progress<'_>) {
     bar.set_length(progress.of as u64);
     bar.set_position(progress.done as u64);
@@ -151,6 +191,43 @@ fn advance(bar: &ProgressBar, progress: &Progress<'_>) {
         bar.set_message(row.statement.text);
     }
     for row in progress.rows.iter().filter(|row| row.is_failure()) {
-        bar.println(row.to_string());
+        match bar.is_hidden() {
+            // When it cannot be written to, there is nobody left to tell.
+            true => {
+                let _gone = writeln!(io::stderr(), "{row}");
+            }
+            false => bar.println(row.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::{Command, Options};
+
+    #[test]
+    fn what_is_tried_again_is_what_was_tried() {
+        let line = [
+            "vdpactl",
+            "check",
+            "mdev:slice,of=sim:net;mtu=1400",
+            "--effort=quick",
+            "--except=85=known bug 42",
+            "--except=86=another",
+        ];
+        let Some(Command::Check(options)) = Options::try_parse_from(line).unwrap().command else {
+            panic!("{line:?} is another command");
+        };
+        assert_eq!(
+            again(&options, 85),
+            "vdpactl check 'mdev:slice,of=sim:net;mtu=1400' --only 85 --effort quick --except '85=known bug 42'"
+        );
+        assert_eq!(
+            again(&options, 1),
+            "vdpactl check 'mdev:slice,of=sim:net;mtu=1400' --only 1 --effort quick"
+        );
     }
 }

@@ -23,6 +23,7 @@ mod paint;
 mod protocols;
 mod replay;
 mod serve;
+mod shell;
 mod signals;
 mod soak;
 mod told;

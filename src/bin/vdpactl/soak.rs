@@ -39,6 +39,7 @@ use self::watch::Watch;
 use crate::failure::{Failure, Verdict};
 use crate::options::Soak;
 use crate::output::Output;
+use crate::shell::quoted;
 
 /// How long a device may take for whatever it is asked to do, and traffic may stand still.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -179,7 +180,10 @@ fn some_seed() -> u64 {
 
 fn repeat(options: &Soak, seed: u64, every: u64) -> String {
     let Soak { spec, packets, .. } = options;
-    let mut line = format!("vdpactl soak {spec} --packets {packets} --seed {seed} --every {every}");
+    let mut line = format!(
+        "vdpactl soak {} --packets {packets} --seed {seed} --every {every}",
+        quoted(spec)
+    );
     if let Some(ring) = options.ring {
         line.push_str(&format!(" --ring {ring}"));
     }

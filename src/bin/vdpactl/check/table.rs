@@ -6,12 +6,13 @@ use std::io;
 use vdpa_conformance::{Chapter, Ids, Outcome, Report, Row};
 
 use crate::number::duration;
+use crate::options::Check;
 use crate::output::Output;
 
 /// Characters of the longest heading.
 const WIDTH: usize = 34;
 
-pub(super) fn tell(report: &Report, output: &mut Output) -> io::Result<()> {
+pub(super) fn tell(report: &Report, options: &Check, output: &mut Output) -> io::Result<()> {
     let paint = output.paint();
     let head = format!(
         "{:<WIDTH$}{:>8}{:>8}{:>9}{:>10}",
@@ -40,7 +41,7 @@ pub(super) fn tell(report: &Report, output: &mut Output) -> io::Result<()> {
         output.say(&line)?;
     }
     for row in report.failures() {
-        failure(report, row, output)?;
+        failure(options, row, output)?;
     }
     excepted(report, output)?;
     skipped(report, output)?;
@@ -66,7 +67,7 @@ pub(super) fn tell(report: &Report, output: &mut Output) -> io::Result<()> {
     ))
 }
 
-fn failure(report: &Report, row: &Row, output: &mut Output) -> io::Result<()> {
+fn failure(options: &Check, row: &Row, output: &mut Output) -> io::Result<()> {
     let paint = output.paint();
     let statement = row.statement;
     output.say("")?;
@@ -86,10 +87,7 @@ fn failure(report: &Report, row: &Row, output: &mut Output) -> io::Result<()> {
         statement.citation(),
         statement.kind
     ))?;
-    output.say(&format!(
-        "  again  vdpactl check {} --only {}",
-        report.target, statement.id
-    ))
+    output.say(&format!("  again  {}", super::again(options, statement.id)))
 }
 
 fn excepted(report: &Report, output: &mut Output) -> io::Result<()> {

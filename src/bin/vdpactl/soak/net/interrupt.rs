@@ -41,6 +41,8 @@ impl Round<'_, '_> {
             Operation::Move => {
                 self.suspend(&mut driver)?;
                 let to = self.maker.open()?;
+                // As the first one's at the beginning. Where it cannot be set now, it could not be then.
+                let _unable = self.maker.set_link(&to.info().name, LinkState::Up);
                 let moved = driver.move_to(to, soon());
                 let old = moved.map_err(|(_, error)| error)?;
                 old.close(soon()).map_err(|(_, error)| error)?;
