@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vdpa_core::session::{Completions, Configured, Negotiating, Part, QueueSetup, Running};
 use vdpa_core::{Device, Error, Features, QueueIndex, Relay, Session, VdpaDevice};
 
-use crate::checked::ensure;
+use crate::checked::{ensure, skip};
 use crate::lane::{NET_HEADER, Traffic, frame};
 use crate::recorder::Recorder;
 use crate::rig::plain;
@@ -102,6 +102,10 @@ pub(crate) fn request(bench: &Bench<'_>, session: &mut Session<Running>) -> Chec
     let Some(queue) = session.queue_mut(QueueIndex::new(q)) else {
         return Err(Stop::failed(format!("queue {q} is not there")));
     };
+    let (size, least) = (queue.size(), if traffic == Traffic::Disk { 2 } else { 1 });
+    if size < least {
+        skip!("a queue of {size} is too small: it takes {least}");
+    }
     let Some(lease) = queue.lease() else {
         return Err(Stop::failed(format!("queue {q} has no buffer left")));
     };

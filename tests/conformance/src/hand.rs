@@ -170,8 +170,9 @@ impl Hand {
     ) -> Checked<Placed> {
         let last = chain.len().saturating_sub(1);
         if chain.len() > self.room() {
-            let size = self.size;
-            skip!("a queue of {size} descriptors is too small for what is to be given");
+            let (size, least) = (self.size, self.size - self.room);
+            let least = usize::from(least) + chain.len();
+            skip!("a queue of {size} is too small: it takes {least}");
         }
         let slots = chain.len() as u16;
         self.room -= slots;

@@ -10,7 +10,7 @@ use vdpa_ring::{
     layout,
 };
 
-use crate::checked::{ensure, fail};
+use crate::checked::{ensure, fail, skip};
 use crate::{Checked, Piece, Rig, Stop, Variant};
 
 /// Descriptors in an indirect table.
@@ -20,8 +20,8 @@ const TABLE_ENTRIES: u16 = 32;
 pub struct Ring {
     index: QueueIndex,
     size: u16,
-    /// What was asked for, which may be more than there is.
-    asked: u16,
+    /// The largest that the device has with this format.
+    most: u16,
     variant: Variant,
     with_data: bool,
     half: DriverRing,
@@ -54,11 +54,14 @@ impl Ring {
         let index = QueueIndex::new(q);
         let limits = rig.device.queue_limits(index)?;
         ensure!(limits.max_size > 0, "queue {q} does not exist");
-        let asked = size;
-        let size = match (state, variant.format) {
-            (Some(_), _) => size,
-            (None, Format::Packed) => size.min(limits.max_size),
-            (None, Format::Split) => 1 << size.min(limits.max_size).max(1).ilog2(),
+        let fitting = |size: u16| match variant.format {
+            Format::Packed => size.min(limits.max_size),
+            Format::Split => 1 << size.min(limits.max_size).max(1).ilog2(),
+        };
+        let most = fitting(u16::MAX);
+        let size = match state {
+            Some(_) => size,
+            None => fitting(size),
         };
         let half = DriverRing::new(variant.format, size, variant.ring_features(), state);
         let half = half.map_err(|e| Stop::failed(format!("queue {q}: {e}")))?;
@@ -80,7 +83,7 @@ impl Ring {
         Ok(Self {
             index,
             size,
-            asked,
+            most,
             variant,
             with_data: features.contains(bits::NOTIFICATION_DATA),
             half,
@@ -179,7 +182,29 @@ impl Ring {
         &self.doorbell
     }
 
-    /// Adds a chain: what the device reads, then what it writes. Shown with [`publish`](Self::publish).
+    /// Skips where the queue has fewer descriptors than a statement takes, which is what a device of small queues may
+    /// have.
+    pub(crate) fn takes(&self, least: usize) -> Checked {
+        let size = self.size;
+        if usize::from(size) < least {
+            skip!("a queue of {size} is too small: it takes {least}");
+        }
+        Ok(())
+    }
+
+    /// Descriptors that there would have to be for one more chain of these many parts.
+    fn least(&self, parts: usize) -> usize {
+        // An indirect table makes one descriptor of all, and is no longer than the queue either.
+        let slots = match self.variant.indirect {
+            true => parts.min(1),
+            false => parts,
+        };
+        let in_use = usize::from(self.size - self.half.free().min(self.size));
+        parts.max(in_use + slots)
+    }
+
+    /// Adds a chain: what the device reads, then what it writes. Shown with [`publish`](Self::publish). Skips where none
+    /// of the device's queues has room for it.
     pub fn add(&mut self, readable: &[Piece], writable: &[Piece]) -> Checked<u16> {
         let segments = |pieces: &[Piece]| -> Vec<Segment> {
             let of = pieces.iter();
@@ -193,12 +218,15 @@ impl Ring {
         let added = self
             .half
             .add(&mem, &segments(readable), &segments(writable));
-        added.map_err(|e| match self.size < self.asked {
-            true => Stop::skipped(format!(
-                "a queue of {} descriptors is too small for what is to be given",
-                self.size
-            )),
-            false => Stop::failed(format!("queue {}: {e}", self.index)),
+        added.map_err(|e| {
+            let least = self.least(readable.len() + writable.len());
+            match least > usize::from(self.most) {
+                true => Stop::skipped(format!(
+                    "a queue of {} is too small: it takes {least}",
+                    self.most
+                )),
+                false => Stop::failed(format!("queue {}: {e}", self.index)),
+            }
         })
     }
 

@@ -3,10 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use vdpa_core::DeviceType;
+
 use crate::statement::Check;
 use crate::{
-    Bench, Checked, Effort, Outcome, Report, Row, Selection, Statement, Stop, Target, Variant,
-    catalogue,
+    Bench, Chapter, Checked, Effort, Outcome, Report, Row, Selection, Statement, Stop, Target,
+    Variant, catalogue,
 };
 
 /// Why what comes after a failure is skipped, where that was asked for.
@@ -71,7 +73,14 @@ fn judge(
     target: &Target,
     selection: &Selection,
 ) -> Vec<Row> {
+    // Feature bits of one type of device mean something else on another, so that the type is asked for first.
+    let applies = match statement.chapter {
+        Chapter::Net => bench.require_type(DeviceType::Net),
+        Chapter::Block => bench.require_type(DeviceType::Block),
+        _ => Ok(()),
+    };
     let mut rows = match statement.check {
+        _ if applies.is_err() => vec![row(statement, None, || applies)],
         Check::Once(check) => vec![row(statement, None, || check(bench))],
         Check::Rings(fits, check) => rings(statement, bench, fits, check, selection.fail_fast),
     };

@@ -129,3 +129,15 @@ fn an_owner_of_virtual_functions() {
         &Selection::only("112-145".parse().unwrap()),
     );
 }
+
+/// One with room for a single mapping, which says so: what takes more is not tried.
+#[test]
+fn a_card_with_room_for_one_mapping() {
+    let report = judged(
+        "sim:net,as=pci,dma_entries=1",
+        &Selection::all(Effort::Quick),
+    );
+    let reasons = report.rows.iter().map(|row| row.outcome.reason());
+    let short = reasons.filter(|reason| reason.starts_with("it takes 1 mapping, the judge needs "));
+    assert!(short.count() > 10, "{report}");
+}

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use vdpa_conformance::{Effort, Outcome, Report, Selection, Target, run};
+use vdpa_conformance::{Effort, Ids, Outcome, Report, Selection, Target, run};
 
 fn judged(spec: &str, selection: &Selection) -> Report {
     let mut registry = vdpa_core::Registry::new();
@@ -134,4 +134,82 @@ fn a_card_that_waits_for_pages() {
         "sim:net,page_requests=on",
         &Selection::only("71-73,80-83,103-107".parse().unwrap()),
     );
+}
+
+/// Of queues so small that many statements find no room, which they say: none fails.
+#[test]
+fn smallest_queues() {
+    for kind in ["net", "blk", "rng"] {
+        for size in 1..=3 {
+            let spec = format!("sim:{kind},queue_size={size}");
+            let report = judged(&spec, &Selection::all(Effort::Quick));
+            let small = |row: &&vdpa_conformance::Row| {
+                let Outcome::Skipped { reason } = &row.outcome else {
+                    return false;
+                };
+                reason.starts_with("a queue of ") && reason.contains(" is too small: it takes ")
+            };
+            assert!(report.rows.iter().any(|row| small(&row)), "{report}");
+        }
+    }
+}
+
+#[test]
+fn queues_of_four() {
+    for kind in ["net", "blk", "rng"] {
+        holds(&format!("sim:{kind},queue_size=4"));
+    }
+}
+
+/// Of devices at the ends of what is legal: what is not failed, and not skipped either.
+#[test]
+fn a_short_mtu_and_a_long_queue() {
+    for (spec, id) in [("sim:net,mtu=68", 101), ("sim:net,queue_size=32768", 41)] {
+        let report = judged(spec, &Selection::only(Ids::one(id)));
+        assert_eq!(report.skipped(), 0, "{spec}: {report}");
+    }
+}
+
+/// A card that sends what nobody takes does not look at it: that it misses no buffers says nothing of it.
+#[test]
+fn a_card_that_reads_nothing_of_what_is_sent() {
+    let quick = Selection {
+        effort: Effort::Quick,
+        ..Selection::only(Ids::one(209))
+    };
+    for (spec, reads) in [
+        ("sim:net,port=wire:unplugged", false),
+        ("sim:net,port=switch:alone", false),
+        ("sim:net,link=down", false),
+        ("sim:net,port=null", true),
+    ] {
+        let report = judged(spec, &quick);
+        assert_eq!(report.passed(), usize::from(reads), "{spec}: {report}");
+        for row in &report.rows {
+            let reason = row.outcome.reason();
+            assert!(
+                reads || reason.ends_with("what is sent is not read"),
+                "{reason}"
+            );
+        }
+    }
+}
+
+/// Features of one type of device are not looked for on another.
+#[test]
+fn statements_on_a_type_are_skipped_for_the_type_alone() {
+    for (spec, ids, wanted) in [
+        (
+            "sim:rng",
+            "146-185",
+            "the device is of type entropy, not net",
+        ),
+        ("sim:blk", "146-185", "the device is of type block, not net"),
+        ("sim:net", "186-202", "the device is of type net, not block"),
+    ] {
+        let report = judged(spec, &Selection::only(ids.parse().unwrap()));
+        for row in &report.rows {
+            assert_eq!(row.outcome.reason(), wanted, "{spec}: {}", row.statement.id);
+        }
+    }
 }

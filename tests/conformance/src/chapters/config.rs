@@ -180,7 +180,9 @@ pub(super) fn change(rig: &Rig<'_>) -> Checked<Change> {
                 back: Attr::Capacity(sectors),
             })
         }
-        other => skip!("nothing in the configuration of a {other} device changes by itself"),
+        other => {
+            skip!("nothing in the configuration of a device of type {other} changes by itself")
+        }
     }
 }
 

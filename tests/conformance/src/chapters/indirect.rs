@@ -61,7 +61,10 @@ fn ignores_write_on_a_pointer(bench: &Bench<'_>, variant: Variant) -> Checked {
         let mut hand = Hand::of(rig, &lane.ring);
         for cut in [Cut::Whole, Cut::After(12), Cut::After(1)] {
             let request = lane.request(rig)?;
-            let pointer = Link::table(table(rig, variant, &links(&request, cut))?);
+            let entries = links(&request, cut);
+            // A table is no longer than the queue.
+            lane.ring.takes(entries.len())?;
+            let pointer = Link::table(table(rig, variant, &entries)?);
             by_hand(rig, lane, &mut hand, &request, &[pointer.with(WRITE)])?;
         }
         Ok(())

@@ -212,6 +212,7 @@ pub(super) fn shows_what_is_complete(bench: &Bench<'_>, variant: Variant) -> Che
         ..variant
     };
     let (rig, mut ring, mut peer) = alone(bench, plain, 8)?;
+    ring.takes(3)?;
     let buffers: Vec<Piece> = (0..3).map(|_| rig.alloc(64)).collect::<Checked<_>>()?;
     let firsts: Vec<u64> = buffers.iter().map(|piece| piece.at.get()).collect();
     let window = rig.window().clone();

@@ -63,7 +63,7 @@ pub(super) fn with_what_it_needs(bench: &Bench<'_>) -> Checked {
     let always = |rule: &&graph::Rule| rule.binding() == graph::Binding::Always;
     let rules: Vec<_> = graph::rules(device_type).iter().filter(always).collect();
     if rules.is_empty() {
-        skip!("no feature of a {device_type} device needs another");
+        skip!("no feature of a device of type {device_type} needs another");
     }
     let offered = bits::defined(device_type);
     let recorder = Recorder::around(

@@ -7,7 +7,7 @@ use vdpa_core::config::NetConfig;
 use vdpa_core::{DeviceType, Features, graph};
 
 use super::inlet::{Came, Inlet};
-use super::packet::{Header, frame};
+use super::packet::{ETHERNET, Header, frame};
 use crate::checked::{ensure, fail, skip};
 use crate::lane::NET_HEADER;
 use crate::{Bench, Checked, Rig, Ring, Variant};
@@ -247,6 +247,11 @@ pub(super) fn config(rig: &Rig<'_>) -> Checked<NetConfig> {
     let mut bytes = vec![0; size];
     rig.device.read_config(0, &mut bytes)?;
     Ok(NetConfig::from_bytes(&bytes))
+}
+
+/// Bytes of the longest frame that the card's MTU lets pass: of a card that agreed on it.
+pub(crate) fn longest_frame(rig: &Rig<'_>) -> Checked<usize> {
+    Ok(ETHERNET + usize::from(config(rig)?.mtu()))
 }
 
 /// How many pairs of queues there are: virtio 1.4 §5.1.2.

@@ -20,7 +20,7 @@ use super::any;
 use crate::Variant;
 use crate::statement::Check::{Once, Rings};
 use crate::statement::{Entry, device, driver, format};
-pub(crate) use card::{loops, rinse};
+pub(crate) use card::{longest_frame, loops, rinse};
 
 /// What does not depend on the features of a ring is tried once with each format.
 fn formats(variant: &Variant) -> bool {

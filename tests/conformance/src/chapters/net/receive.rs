@@ -3,7 +3,7 @@
 use vdpa_core::Features;
 use vdpa_core::bits::net;
 
-use super::card::{Card, config, require_loop};
+use super::card::{Card, config, longest_frame, require_loop};
 use super::offload::{GUEST, HOST};
 use super::packet::{ETHERNET, Header, TCP4, frame, payload};
 use crate::checked::{ensure, fail, skip};
@@ -102,7 +102,7 @@ pub(super) fn one_buffer_without_merging(bench: &Bench<'_>, variant: Variant) ->
 /// These lengths of frames, none more than the card's MTU lets pass.
 fn lens<const N: usize>(card: &Card<'_>, lens: [usize; N]) -> Checked<[usize; N]> {
     let most = match card.has(net::MTU) {
-        true => ETHERNET + usize::from(config(&card.rig)?.mtu()),
+        true => longest_frame(&card.rig)?,
         false => LONGEST,
     };
     Ok(lens.map(|len| len.min(most)))
@@ -204,6 +204,7 @@ pub(super) fn a_single_chain_without_merging(bench: &Bench<'_>, variant: Variant
     let off = Features::NONE.with(net::MRG_RXBUF);
     // Chains of several descriptors: what does not fit into the first one goes on in the next of the same chain.
     let mut card = Card::looping(bench, variant, [Features::NONE, off], 0, 0)?;
+    card.rx.ring.takes(4)?;
     for cut in [Cut::Every(400), Cut::After(7), Cut::After(12)].repeat(2) {
         // Four descriptors at most.
         if card.rx.has_room(4) {

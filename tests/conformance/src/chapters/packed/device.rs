@@ -3,6 +3,7 @@
 use vdpa_core::{Area, DeviceType, bits::net};
 use vdpa_ring::{Completion, Pos, layout};
 
+use super::super::net::longest_frame;
 use super::super::ringside::{complete, each, links, live, spot};
 use crate::checked::{ensure, fail, skip};
 use crate::hand::{AVAIL, Hand, Link, USED};
@@ -332,8 +333,7 @@ pub(super) fn one_used_descriptor_a_list(bench: &Bench<'_>, variant: Variant) ->
 
 pub(super) fn marks_the_first_of_a_packet_last(bench: &Bench<'_>, variant: Variant) -> Checked {
     const BUFFER: u32 = 64;
-    const BUFFERS: u16 = 10;
-    const PACKET: usize = 600;
+    const LONGEST: usize = 600;
     if bench.info()?.device_type != DeviceType::Net {
         skip!("its requests are of one buffer each");
     }
@@ -345,23 +345,26 @@ pub(super) fn marks_the_first_of_a_packet_last(bench: &Bench<'_>, variant: Varia
     rig.negotiate(rig.plain(variant).with(net::MRG_RXBUF))?;
     let mut transmit = rig.queue(1, 16)?;
     let receive: Ring = rig.queue(0, 64)?;
-    if receive.size() < BUFFERS {
-        let size = receive.size();
-        skip!("a queue of {size} descriptors is too small for {BUFFERS} buffers");
-    }
+    let header = NET_HEADER as usize;
+    let packet_len = match rig.device.negotiated().contains(net::MTU) {
+        true => LONGEST.min(header + longest_frame(&rig)?),
+        false => LONGEST,
+    };
+    let buffers_of_one = packet_len.div_ceil(BUFFER as usize);
+    receive.takes(buffers_of_one)?;
     rig.run()?;
     let mut hand = Hand::of(&rig, &receive);
     for round in 0..bench.times(20, 4) {
         let mut pieces = Vec::new();
-        for _ in 0..BUFFERS {
+        for _ in 0..buffers_of_one {
             let piece = rig.alloc(BUFFER)?;
             pieces.push(piece);
             hand.give(&[Link::writable(piece)])?;
         }
         receive.kick();
         let mut packet = frame(round);
-        packet.resize(PACKET - NET_HEADER as usize, 0);
-        let packet = [vec![0; NET_HEADER as usize], packet].concat();
+        packet.resize(packet_len - header, 0);
+        let packet = [vec![0; header], packet].concat();
         transmit.add(&[rig.place(&packet)?], &[])?;
         transmit.publish();
         let at = hand.used_pos();
@@ -370,8 +373,8 @@ pub(super) fn marks_the_first_of_a_packet_last(bench: &Bench<'_>, variant: Varia
         let told = rig.read(pieces[0]);
         let buffers = u16::from_le_bytes([told[10], told[11]]);
         ensure!(
-            buffers == BUFFERS,
-            "num_buffers is {buffers} where a packet of {PACKET} bytes fills {BUFFERS} of {BUFFER}"
+            usize::from(buffers) == buffers_of_one,
+            "num_buffers is {buffers} where a packet of {packet_len} bytes fills {buffers_of_one} of {BUFFER}"
         );
         for by in 1..buffers {
             let slot = at.advance(by, receive.size());
@@ -380,7 +383,7 @@ pub(super) fn marks_the_first_of_a_packet_last(bench: &Bench<'_>, variant: Varia
                 "round {round}: buffer 0 of {buffers} is used, and buffer {by} is not yet"
             );
         }
-        hand.wait(&rig, usize::from(BUFFERS), BUFFER)?;
+        hand.wait(&rig, buffers_of_one, BUFFER)?;
         transmit.wait(&rig, 1)?;
     }
     Ok(())

@@ -305,6 +305,8 @@ fn split_size_refused(bench: &Bench<'_>, variant: Variant) -> Checked {
 }
 
 fn packed_sizes(bench: &Bench<'_>, variant: Variant) -> Checked {
+    /// Descriptors of a ring that gets an indirect table for each.
+    const MOST_TABLES: u16 = 1024;
     let (recorder, rig) = written_down(bench, variant)?;
     let traffic = traffic(bench)?;
     let probe = Ring::new(&rig, traffic.queue(), 16)?;
@@ -322,7 +324,12 @@ fn packed_sizes(bench: &Bench<'_>, variant: Variant) -> Checked {
             continue;
         }
         rig.reset()?;
-        rig.negotiate(rig.plain(variant))?;
+        // A table a descriptor of the largest rings is more than the rig has memory for.
+        let indirect = variant.indirect && size <= MOST_TABLES;
+        rig.negotiate(rig.plain(Variant {
+            indirect,
+            ..variant
+        }))?;
         let mut lane = Lane::start(&rig, traffic, size)?;
         ensure!(
             lane.ring.size() == size,
