@@ -254,6 +254,18 @@ fn every_line_is_an_object_with_its_keys() {
 /// A device with a fault is not moved or reset before it shows.
 const LONG: [&str; 4] = ["--seed", "1", "--every", "100000"];
 
+/// Each device that it moves to begins with its link down too.
+#[test]
+fn a_card_whose_link_is_down_at_first_is_soaked_with_its_link_up() {
+    let soaked = soak(
+        "sim:net,link=down",
+        20_000,
+        &["--seed", "1", "--every", "50"],
+    );
+    assert_eq!(soaked.run.code, 0, "{:?}", soaked.run);
+    assert_eq!(soaked.number("lost"), 0);
+}
+
 #[test]
 fn a_card_that_loses_packets_is_caught() {
     let soaked = soak("sim:net,fault=packet.lost:@500,seed=1", 5000, &LONG);
