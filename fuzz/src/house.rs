@@ -263,6 +263,8 @@ impl Guests {
 /// What of files the process has.
 #[derive(PartialEq, Eq, Debug)]
 struct Holdings {
+    /// Descriptors that a program started from here would not get, as are all of the server's. The others are of a
+    /// sanitizer, which starts a program to name functions with.
     descriptors: usize,
     /// Mappings of files in memory, which is what front ends give.
     mappings: usize,
@@ -272,12 +274,25 @@ impl Holdings {
     fn now() -> Self {
         let maps = fs::read_to_string("/proc/self/maps").expect("maps");
         let files = maps.lines().filter(|line| line.contains("/memfd:"));
-        let descriptors = fs::read_dir("/proc/self/fd").expect("descriptors");
+        let entries = fs::read_dir("/proc/self/fd").expect("descriptors");
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let descriptors = names.filter(|name| name.to_str().is_some_and(closes_on_exec));
         Self {
             descriptors: descriptors.count(),
             mappings: files.count(),
         }
     }
+}
+
+/// Whether a descriptor is closed where a program is started.
+fn closes_on_exec(number: &str) -> bool {
+    let flags = fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+    // It may have gone since.
+    flags.is_ok_and(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = line.and_then(|text| i32::from_str_radix(text.trim(), 8).ok());
+        flags.is_some_and(|flags| flags & libc::O_CLOEXEC != 0)
+    })
 }
 
 /// As it was before the first front end.
