@@ -78,7 +78,7 @@ impl Host {
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>, MdevError> {
-        match self.tree.names(path) {
+        match self.tree.texts(path) {
             Fact::Is(names) => Ok(names),
             Fact::Absent => Ok(Vec::new()),
             Fact::Unknown(why) => Err(MdevError::List {

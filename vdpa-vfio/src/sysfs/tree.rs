@@ -111,11 +111,17 @@ impl Tree {
 
     /// The names in a directory, sorted. Those that are no text, or have control characters, are left out.
     pub fn names(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
+        self.texts(path).map(|mut names| {
+            names.retain(|name| !name.contains(char::is_control));
+            names
+        })
+    }
+
+    /// The names in a directory that are text, whatever characters they have, sorted.
+    pub fn texts(&self, path: impl AsRef<Path>) -> Fact<Vec<String>> {
         self.entries(path).map(|names| {
-            let texts = names.into_iter().filter_map(|name| name.into_string().ok());
-            texts
-                .filter(|name| !name.contains(char::is_control))
-                .collect()
+            let texts = names.into_iter().map(OsString::into_string);
+            texts.filter_map(Result::ok).collect()
         })
     }
 
