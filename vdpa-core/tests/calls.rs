@@ -11,9 +11,6 @@ use std::time::{Duration, Instant};
 use tiny::*;
 use vdpa_core::*;
 
-/// Anything that is not held up ends within this, on a machine that does other things.
-const SOON: Duration = Duration::from_secs(60);
-
 /// The results of `run` on a thread of its own, so that a deadlock is a failure and not a hang.
 fn apart<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
     let (done, is_done) = channel();
@@ -22,7 +19,7 @@ fn apart<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Receive
 }
 
 fn in_time<T>(from: &Receiver<T>, what: &str) -> T {
-    let answer = from.recv_timeout(SOON);
+    let answer = from.recv_timeout(Duration::from_secs(5));
     answer.unwrap_or_else(|_| panic!("{what} is held up"))
 }
 
@@ -50,7 +47,7 @@ fn replace_and_wait(device: &Arc<Device>, lock: &Arc<Mutex<()>>) -> Receiver<Res
     });
     let start = Instant::now();
     while !entered.load(Ordering::SeqCst) {
-        assert!(start.elapsed() < SOON, "never raised");
+        assert!(start.elapsed() < Duration::from_secs(5), "never raised");
         std::thread::yield_now();
     }
     replaced

@@ -42,9 +42,10 @@ fn useless_buffers_posted_again_and_again_hold_up_neither_a_sibling_nor_unmap_no
             until("useless buffers", || {
                 rig.stat("queue0.bad_buffers") > 10_000
             });
-            let sibling = rig.device.stop_queue(QueueIndex::new(1), soon());
-            let unmapped = rig.dma.unmap(Rig::range(), soon());
-            let reset = rig.device.reset(soon());
+            let by = || Deadline::after(Duration::from_secs(3));
+            let sibling = rig.device.stop_queue(QueueIndex::new(1), by());
+            let unmapped = rig.dma.unmap(Rig::range(), by());
+            let reset = rig.device.reset(by());
             stop.store(true, Ordering::Relaxed);
             sibling.unwrap();
             unmapped.unwrap();

@@ -33,13 +33,13 @@ impl Stop {
     }
 }
 
-/// A call that should have succeeded. That a device has room for few mappings is no fault of it.
+/// A call that should have succeeded. That a device has room for few mappings is no fault of it, where they are too many.
 impl From<vdpa_core::Error> for Stop {
     fn from(error: vdpa_core::Error) -> Self {
         match error {
             vdpa_core::Error::DmaEntries {
                 there, more, max, ..
-            } => {
+            } if there + more > max as usize => {
                 let needed = there + more;
                 let s = if max == 1 { "" } else { "s" };
                 Self::Skipped(format!(

@@ -33,8 +33,8 @@ pub fn header_bytes(features: Features) -> usize {
         HEADER
     }
 }
-/// Anything ends within this, on a machine that does other things.
-pub const SOON: Duration = Duration::from_secs(60);
+/// Anything ends within this.
+pub const SOON: Duration = Duration::from_secs(10);
 
 pub fn soon() -> Deadline {
     Deadline::after(SOON)
